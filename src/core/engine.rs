@@ -1,0 +1,139 @@
+//! The one owner of a session's control socket: reads it, answers PINGs, sends one command at a time.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use crate::core::exchange::Finished;
+use crate::core::session::{LookupTicket, Slot, Slots};
+use crate::error::{Error, Operation, Result};
+use crate::protocol::control::{Answer, Control, Event};
+use crate::sys::{self, SharedFd};
+
+/// Reads in one run before others get a turn.
+const READS_PER_RUN: usize = 64;
+
+/// A control socket and its conversation.
+pub struct Engine {
+    socket: Option<Arc<SharedFd>>,
+    control: Control,
+    slots: Slots,
+    last_number: u64,
+    /// Bytes that came in the same read as the session's creation.
+    surplus: Vec<u8>,
+    announced: Option<Error>,
+}
+
+impl Engine {
+    /// Takes over the connection that created the session.
+    pub fn new(created: Finished) -> Self {
+        Engine {
+            socket: Some(created.socket),
+            control: Control::with_output(created.unsent),
+            slots: Slots::new(),
+            last_number: 0,
+            surplus: created.surplus,
+            announced: None,
+        }
+    }
+
+    /// The socket and the events it needs; `None` once it is gone.
+    pub fn interest(&self) -> Option<(RawFd, i16)> {
+        let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
+        self.socket.as_ref().map(|socket| (socket.as_raw_fd(), events))
+    }
+
+    /// Lines for the log.
+    pub fn take_log(&mut self) -> Vec<String> {
+        self.control.take_log()
+    }
+
+    /// Queues a lookup.
+    pub fn lookup(&mut self, name: &str) -> Result<LookupTicket> {
+        let slot = Slot::new()?;
+        self.last_number += 1;
+        let number = self.last_number;
+        self.control.lookup(number, name)?;
+        self.slots.insert(number, Arc::downgrade(&slot));
+        self.write();
+        Ok(LookupTicket { number, slot })
+    }
+
+    /// Nobody waits for this lookup any more.
+    pub fn forget(&mut self, number: u64) {
+        self.slots.remove(&number);
+        self.control.forget(number);
+    }
+
+    /// Does what can be done without waiting. Returns why the session is lost, once it is.
+    pub fn run(&mut self) -> Option<Error> {
+        let socket = self.socket.clone()?;
+        let mut events = Vec::new();
+        let mut end = None;
+        let surplus = std::mem::take(&mut self.surplus);
+        if let Err(error) = self.control.input(&surplus, &mut events) {
+            end = Some(error);
+        }
+        let mut buffer = [0; 4096];
+        for _ in 0..READS_PER_RUN {
+            if end.is_some() {
+                break;
+            }
+            match sys::recv(socket.as_raw_fd(), &mut buffer, sys::MSG_DONTWAIT) {
+                Err(error) if sys::would_block(&error) => break,
+                Err(error) => end = Some(gone(&error.to_string())),
+                Ok(0) => {
+                    self.control.eof(&mut events);
+                    end = Some(gone("the router closed it"));
+                }
+                Ok(count) => {
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    end = self.control.input(bytes, &mut events).err();
+                    // Answers go out between reads: a bridge that waits for a PONG gets it at once.
+                    self.write();
+                }
+            }
+        }
+        self.write();
+        for event in events {
+            match event {
+                Event::Found(number, answer) => self.deliver(number, answer),
+                Event::Ending(error) => self.announced = Some(error),
+            }
+        }
+        // What the bridge announced explains more than the bare end of the connection.
+        end.map(|error| self.announced.take().unwrap_or(error))
+    }
+
+    fn deliver(&mut self, number: u64, answer: Answer) {
+        if let Some(slot) = self.slots.remove(&number).as_ref().and_then(Weak::upgrade) {
+            slot.put(answer);
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        while !self.control.output().is_empty() {
+            match sys::send_now(socket.as_raw_fd(), self.control.output()) {
+                Ok(count) => self.control.wrote(count),
+                // Full: later. Broken: reading tells.
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Closes the control socket; everybody who waits for an answer gets `cause`.
+    pub fn close(&mut self, cause: &Error) {
+        if let Some(socket) = self.socket.take() {
+            socket.end();
+        }
+        for (_, slot) in self.slots.drain() {
+            if let Some(slot) = slot.upgrade() {
+                slot.put(Answer { result: Err(cause.clone().during(Operation::Lookup)), fields: None });
+            }
+        }
+    }
+}
+
+fn gone(why: &str) -> Error {
+    Error::closed(Operation::Session, format!("the session was lost: its connection to the router ended ({why})"))
+}

@@ -1,0 +1,469 @@
+//! One operation in progress: open, connect, accept, lookup, key generation. A step never blocks; waiting is poll.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::core::bridge::Bridge;
+use crate::core::controller::Controller;
+use crate::core::dest::{Dest, DestPlan};
+use crate::core::exchange::{Exchange, Finished};
+use crate::core::session::{LookupTicket, Parked, Session};
+use crate::core::stream::{Remote, Stream};
+use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
+use crate::error::{Error, Operation, Result, Status};
+use crate::keys::Keys;
+use crate::name::Target;
+use crate::protocol::handshake::Phase;
+use crate::protocol::line::Fields;
+use crate::protocol::request::{Outcome, Request};
+use crate::protocol::Version;
+use crate::sys::{self, PollFd, Watch};
+
+/// How long an operation may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// What the controller says for this operation.
+    Default,
+    /// For ever.
+    Never,
+    /// So long.
+    After(Duration),
+}
+
+impl Limit {
+    /// From the number a C caller gives.
+    pub fn from_millis(milliseconds: i32) -> Result<Self> {
+        match (milliseconds, u64::try_from(milliseconds)) {
+            (_, Ok(milliseconds)) => Ok(Limit::After(Duration::from_millis(milliseconds))),
+            (-1, _) => Ok(Limit::Default),
+            (-2, _) => Ok(Limit::Never),
+            _ => Err(Error::invalid(format!("{milliseconds} is no time limit"))),
+        }
+    }
+
+    fn or(self, default: Option<Duration>) -> Option<Duration> {
+        match self {
+            Limit::Default => default,
+            Limit::Never => None,
+            Limit::After(duration) => Some(duration),
+        }
+    }
+}
+
+/// What an exchange is for.
+pub enum Goal {
+    /// Which version the bridge speaks.
+    Version,
+    /// New keys.
+    Keys,
+    /// The destination of a name.
+    Address,
+    /// A destination of ours.
+    Dest(Arc<Controller>, DestPlan),
+    /// A stream to a peer.
+    Connect(Arc<Session>, Target),
+    /// A stream from a peer.
+    Accept(Arc<Session>),
+    /// Reached.
+    Reached,
+}
+
+/// What an operation makes.
+pub enum Product {
+    /// Version of the bridge.
+    Version(Version),
+    /// New keys.
+    Keys(Keys),
+    /// A destination of somebody's.
+    Address(Address),
+    /// A destination of ours.
+    Dest(Dest),
+    /// A stream.
+    Stream(Stream),
+}
+
+/// How far an operation is; the numbers are the C constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Stage {
+    /// The bridge is being reached.
+    Connecting = 1,
+    /// The bridge has been greeted.
+    Greeting = 2,
+    /// The router works: it builds tunnels, reaches the peer, resolves the name.
+    Working = 3,
+    /// The router waits for a peer.
+    Listening = 4,
+    /// Done.
+    Done = 5,
+    /// Failed.
+    Failed = 6,
+}
+
+enum Work {
+    Exchange(Box<Exchange>, Goal),
+    Lookup { session: Arc<Session>, ticket: LookupTicket, watch: Option<Watch>, fields: Option<Fields> },
+    Nothing,
+}
+
+enum State {
+    Running,
+    Ready(Box<Product>),
+    Taken,
+    Failed(Error),
+}
+
+/// One operation.
+pub struct Pending {
+    bridge: Arc<Bridge>,
+    operation: Operation,
+    work: Work,
+    state: State,
+    /// The session it belongs to, if any.
+    session: Option<Arc<Session>>,
+    limit: Option<Duration>,
+    deadline: Deadline,
+}
+
+impl Pending {
+    fn new(bridge: &Arc<Bridge>, operation: Operation, work: Work, state: State, limit: Option<Duration>) -> Self {
+        let bridge = Arc::clone(bridge);
+        Pending { bridge, operation, work, state, session: None, limit, deadline: after(limit) }
+    }
+
+    /// An operation that is done already.
+    pub fn ready(bridge: &Arc<Bridge>, operation: Operation, product: Product) -> Result<Self> {
+        Ok(Pending::new(bridge, operation, Work::Nothing, State::Ready(Box::new(product)), None))
+    }
+
+    /// Says which session a ready stream belongs to.
+    #[must_use]
+    pub fn on(mut self, session: &Arc<Session>) -> Self {
+        self.session = Some(Arc::clone(session));
+        self
+    }
+
+    /// An operation with a connection of its own, begun.
+    pub fn exchange(exchange: Exchange, goal: Goal, limit: Limit) -> Result<Self> {
+        let (operation, limit) = (exchange.request().operation(), limit.or(exchange.default_timeout()));
+        let (bridge, session) = (Arc::clone(exchange.bridge()), goal.session());
+        let work = Work::Exchange(Box::new(exchange), goal);
+        let mut pending = Pending::new(&bridge, operation, work, State::Running, limit);
+        pending.session = session;
+        pending.begin()
+    }
+
+    /// A lookup through a session's connection, begun.
+    pub fn lookup(session: Arc<Session>, name: &str, limit: Limit) -> Result<Self> {
+        let limit = limit.or(session.bridge().deadlines.lookup);
+        let ticket = session.lookup(name)?;
+        let system = |error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error);
+        let watch = match session.control().filter(|_| !session.has_keeper()) {
+            None => None,
+            Some((control, events)) => {
+                let watch = Watch::new().map_err(system)?;
+                watch.add(ticket.slot.wake.as_raw_fd(), sys::IN).map_err(system)?;
+                watch.add(control, events).map_err(system)?;
+                Some(watch)
+            }
+        };
+        let (bridge, owner) = (Arc::clone(session.bridge()), Arc::clone(&session));
+        let work = Work::Lookup { session, ticket, watch, fields: None };
+        Pending::new(&bridge, Operation::Lookup, work, State::Running, limit).on(&owner).begin()
+    }
+
+    /// The first step belongs to the start: what fails at once fails there.
+    fn begin(mut self) -> Result<Self> {
+        match self.step() {
+            // A bridge that is slower than the limit has not failed to start.
+            Err(error) if error.status == Status::Timeout => Ok(self),
+            Err(error) => Err(error),
+            Ok(_) => Ok(self),
+        }
+    }
+
+    /// Does what can be done without waiting. A failure is final and told every time.
+    pub fn step(&mut self) -> Result<Progress> {
+        self.bridge.check_process()?;
+        match &self.state {
+            State::Running => {}
+            State::Failed(error) => return Err(error.clone()),
+            State::Ready(_) | State::Taken => return Ok(Progress::Done),
+        }
+        if let Some(session) = self.session.as_ref().filter(|session| !session.has_keeper()) {
+            session.drive();
+        }
+        let result = self.advance();
+        match result {
+            Ok(Some(product)) => self.state = State::Ready(Box::new(product)),
+            Ok(None) if passed(self.deadline) => return Err(self.time_out()),
+            Ok(None) => return Ok(Progress::Block),
+            Err(error) => {
+                self.state = State::Failed(error.clone());
+                return Err(error);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    fn time_out(&mut self) -> Error {
+        let milliseconds = self.limit.unwrap_or_default().as_millis();
+        let message = format!(
+            "{} did not end within {milliseconds} ms ({})",
+            self.operation,
+            self.stage_name().to_string_lossy()
+        );
+        let error = Error::new(Status::Timeout, self.operation, message);
+        self.give_up();
+        self.state = State::Failed(error.clone());
+        error
+    }
+
+    fn advance(&mut self) -> Result<Option<Product>> {
+        match &mut self.work {
+            Work::Nothing => Err(Error::new(Status::Internal, self.operation, "nothing to do")),
+            Work::Exchange(exchange, goal) => match exchange.step()? {
+                Progress::Block => Ok(None),
+                Progress::Done => goal.reach(exchange).map(Some),
+            },
+            Work::Lookup { ticket, fields, .. } => match ticket.slot.take() {
+                None => Ok(None),
+                Some(answer) => {
+                    *fields = answer.fields;
+                    answer.result.map(|address| Some(Product::Address(address)))
+                }
+            },
+        }
+    }
+
+    /// Waits until the operation has ended or `limit` has passed; then it goes on and may be waited for again.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
+        let until = after(limit);
+        loop {
+            if self.step()? == Progress::Done {
+                return Ok(Progress::Done);
+            }
+            if passed(until) {
+                return Ok(Progress::Block);
+            }
+            let mut fds = vec![PollFd { fd: self.fd(), events: self.events(), revents: 0 }];
+            // Without a keeper nobody else would answer a PING meanwhile.
+            let control = self.session.as_ref().filter(|session| !session.has_keeper()).and_then(|s| s.control());
+            fds.extend(control.map(|(fd, events)| PollFd { fd, events, revents: 0 }));
+            sys::poll(&mut fds, poll_timeout(earlier(self.deadline(), until)))
+                .map_err(|error| Error::io(self.operation, "poll", &error))?;
+        }
+    }
+
+    /// Waits until the operation has ended, one way or the other.
+    pub fn complete(&mut self) -> Result<()> {
+        while self.wait(None)? == Progress::Block {}
+        Ok(())
+    }
+
+    /// Takes what the operation has made.
+    pub fn take(&mut self) -> Result<Product> {
+        match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(product) => Ok(*product),
+            State::Taken => Err(Error::state("the result of this operation was taken before")),
+            State::Failed(error) => {
+                self.state = State::Failed(error.clone());
+                Err(error)
+            }
+            State::Running => {
+                self.state = State::Running;
+                Err(Error::new(Status::State, self.operation, "the operation is not done: step or wait first"))
+            }
+        }
+    }
+
+    /// Takes the product if it is what `pick` wants; otherwise leaves it and says that this operation makes none.
+    pub fn take_as<T>(
+        &mut self,
+        what: &str,
+        pick: impl FnOnce(Product) -> std::result::Result<T, Product>,
+    ) -> Result<T> {
+        self.bridge.check_process()?;
+        pick(self.take()?).map_err(|product| {
+            self.state = State::Ready(Box::new(product));
+            Error::new(Status::State, self.operation, format!("{} does not make a {what}", self.operation))
+        })
+    }
+
+    /// The descriptor to wait on, for poll only; -1 when there is nothing to wait for.
+    pub fn fd(&self) -> RawFd {
+        match (&self.state, &self.work) {
+            (State::Running, Work::Exchange(exchange, _)) => exchange.fd(),
+            (State::Running, Work::Lookup { ticket, watch, .. }) => {
+                watch.as_ref().map_or(ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd)
+            }
+            _ => -1,
+        }
+    }
+
+    /// Rises whenever `fd` is a new description, even under the same number.
+    pub fn generation(&self) -> u64 {
+        match &self.work {
+            Work::Exchange(exchange, _) => exchange.generation(),
+            Work::Lookup { .. } => 1,
+            Work::Nothing => 0,
+        }
+    }
+
+    /// Events to wait for on `fd`.
+    pub fn events(&self) -> i16 {
+        match (&self.state, &self.work) {
+            (State::Running, Work::Exchange(exchange, _)) => exchange.events(),
+            (State::Running, Work::Lookup { .. }) => sys::IN,
+            _ => 0,
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        match (&self.state, &self.work) {
+            (State::Running, Work::Exchange(exchange, _)) => earlier(self.deadline, exchange.deadline()),
+            (State::Running, _) => self.deadline,
+            _ => None,
+        }
+    }
+
+    /// Milliseconds until a step is due even without an event; -1 for never.
+    pub fn timeout_ms(&self) -> i32 {
+        match self.state {
+            State::Running => poll_timeout(self.deadline()),
+            _ => 0,
+        }
+    }
+
+    /// How far the operation is.
+    pub fn stage(&self) -> Stage {
+        match (&self.state, &self.work) {
+            (State::Failed(_), _) => Stage::Failed,
+            (State::Ready(_) | State::Taken, _) | (_, Work::Nothing) => Stage::Done,
+            (_, Work::Lookup { .. }) => Stage::Working,
+            (_, Work::Exchange(exchange, _)) => match exchange.phase() {
+                _ if !exchange.is_established() => Stage::Connecting,
+                Phase::Hello => Stage::Greeting,
+                Phase::Reply => Stage::Working,
+                Phase::Peer => Stage::Listening,
+                Phase::Done => Stage::Done,
+            },
+        }
+    }
+
+    /// The stage in words.
+    pub fn stage_name(&self) -> &'static CStr {
+        match (self.stage(), self.operation) {
+            (Stage::Connecting, _) => c"connecting to the bridge",
+            (Stage::Greeting, _) => c"greeting the bridge",
+            (Stage::Working, Operation::Create) => c"building tunnels",
+            (Stage::Working, Operation::Connect) => c"reaching the peer",
+            (Stage::Working, Operation::Lookup) => c"resolving the name",
+            (Stage::Working, Operation::Generate) => c"making keys",
+            (Stage::Working, _) => c"waiting for the router",
+            (Stage::Listening, _) => c"waiting for a peer",
+            (Stage::Done, _) => c"done",
+            (Stage::Failed, _) => c"failed",
+        }
+    }
+
+    /// A field of the bridge's last reply; private keys are never among them.
+    pub fn reply(&self, key: &str) -> Option<&str> {
+        let fields = match &self.work {
+            Work::Exchange(exchange, _) => exchange.reply(),
+            Work::Lookup { fields, .. } => fields.as_ref(),
+            Work::Nothing => None,
+        };
+        fields?.get(key)
+    }
+
+    /// Nobody waits any more. An accept the bridge knows of goes back to its session, with whatever came of it.
+    fn give_up(&mut self) {
+        let work = std::mem::replace(&mut self.work, Work::Nothing);
+        match (work, std::mem::replace(&mut self.state, State::Taken)) {
+            (Work::Exchange(exchange, Goal::Accept(session)), State::Running) if exchange.is_asked() => {
+                session.park(Parked::Waiting(exchange));
+            }
+            (Work::Lookup { session, ticket, .. }, State::Running) => session.forget(&ticket),
+            (_, State::Ready(product)) if self.operation == Operation::Accept => {
+                if let (Product::Stream(stream), Some(session)) = (*product, &self.session) {
+                    session.park(Parked::Arrived(Box::new(stream)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // In a child of fork(2) nothing of the parent's may be touched.
+        if !self.bridge.fork.in_child() {
+            self.give_up();
+        }
+    }
+}
+
+impl Goal {
+    fn session(&self) -> Option<Arc<Session>> {
+        match self {
+            Goal::Connect(session, _) | Goal::Accept(session) => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// Makes the product of a finished exchange.
+    fn reach(&mut self, exchange: &mut Exchange) -> Result<Product> {
+        let ports = match exchange.request() {
+            Request::Connect { ports, .. } => *ports,
+            _ => Default::default(),
+        };
+        let mut finished = exchange.finish()?;
+        match std::mem::replace(self, Goal::Reached) {
+            Goal::Dest(controller, plan) => plan.finish(&controller, finished).map(Product::Dest),
+            goal => {
+                let outcome = std::mem::replace(&mut finished.outcome, Outcome::Checked);
+                goal.simple(outcome, finished, exchange, ports)
+            }
+        }
+    }
+
+    fn simple(
+        self,
+        outcome: Outcome,
+        finished: Finished,
+        exchange: &Exchange,
+        ports: crate::protocol::command::Ports,
+    ) -> Result<Product> {
+        let operation = exchange.request().operation();
+        let stream = |remote| Product::Stream(Stream::new(Arc::clone(exchange.bridge()), finished.socket, remote));
+        match (self, outcome) {
+            (Goal::Version, _) => Ok(Product::Version(finished.version)),
+            (_, Outcome::Found(address)) => Ok(Product::Address(address)),
+            (_, Outcome::Keys(text)) => {
+                let unusable = || Error::protocol(operation, "DEST REPLY has keys that cannot be read");
+                let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable())?;
+                Keys::from_bridge_text(text).map(Product::Keys).map_err(|_| unusable())
+            }
+            (Goal::Connect(_, target), Outcome::Connected) => {
+                let (from_port, to_port) = (ports.from, ports.to);
+                Ok(stream(match target {
+                    Target::Destination(address) => {
+                        let text = address.host().to_owned();
+                        Remote { address: Some(address), text, from_port, to_port }
+                    }
+                    other => Remote { address: None, text: other.wire().to_owned(), from_port, to_port },
+                }))
+            }
+            (Goal::Accept(_), Outcome::Accepted(peer)) => {
+                let text = peer.address.host().to_owned();
+                let (from_port, to_port) = (peer.from_port, peer.to_port);
+                Ok(stream(Remote { address: Some(peer.address), text, from_port, to_port }))
+            }
+            _ => Err(Error::new(Status::Internal, operation, "an answer to another question")),
+        }
+    }
+}

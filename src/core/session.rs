@@ -1,0 +1,435 @@
+//! One session: its control socket (driven by one engine), the sockets that live and die with it, accepts that were
+//! given up, and what the program is told about its state.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::core::bridge::Bridge;
+use crate::core::engine::Engine;
+use crate::core::exchange::{Exchange, Finished};
+use crate::core::keeper::Keeper;
+use crate::core::stream::Stream;
+use crate::core::Progress;
+use crate::error::{Error, Operation, Result};
+use crate::keys::Keys;
+use crate::protocol::control::Answer;
+use crate::protocol::Version;
+use crate::sys::{self, SharedFd, Wake, Watch};
+
+/// What a session carries; the numbers are the C constants and i2p.sam's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Style {
+    /// Streams.
+    Stream = 1,
+    /// Repliable datagrams.
+    Datagram = 2,
+    /// Raw datagrams.
+    Raw = 3,
+}
+
+impl Style {
+    /// The style with this number.
+    pub fn from_number(number: i32) -> Result<Self> {
+        match number {
+            1 => Ok(Style::Stream),
+            2 => Ok(Style::Datagram),
+            3 => Ok(Style::Raw),
+            _ => Err(Error::invalid(format!("there is no style {number}"))),
+        }
+    }
+
+    /// The word SAM uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            Style::Stream => "STREAM",
+            Style::Datagram => "DATAGRAM",
+            Style::Raw => "RAW",
+        }
+    }
+}
+
+/// Life of a session as a program sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum State {
+    /// The bridge is being reached.
+    Connecting = 1,
+    /// Tunnels are being built.
+    Building = 2,
+    /// Streams can be opened.
+    Ready = 3,
+    /// The session was lost and is being opened again.
+    Recovering = 4,
+    /// The session has ended.
+    Dead = 5,
+}
+
+/// Sockets that end together, and why they did.
+#[derive(Default)]
+pub struct Scope {
+    sockets: Mutex<Vec<Weak<SharedFd>>>,
+    cause: Mutex<Option<Error>>,
+}
+
+impl Scope {
+    /// Adds a socket, unless the scope has ended.
+    pub fn add(&self, socket: &Arc<SharedFd>) -> std::result::Result<(), Error> {
+        let mut sockets = self.sockets.lock();
+        if let Some(cause) = self.cause() {
+            return Err(cause);
+        }
+        // Forget the dead before the list grows: the cost per socket stays constant.
+        if sockets.len() == sockets.capacity() {
+            sockets.retain(|known| known.strong_count() > 0);
+            let live = sockets.len();
+            sockets.reserve(live.max(8));
+        }
+        sockets.push(Arc::downgrade(socket));
+        Ok(())
+    }
+
+    /// Why the scope has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.cause.lock().clone()
+    }
+
+    /// Ends the scope: the first cause counts. Sockets that carry payload already are left to their own end unless
+    /// `all` is set.
+    pub fn end(&self, cause: Error, all: bool) {
+        let sockets = self.sockets.lock();
+        self.cause.lock().get_or_insert(cause);
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            if all || !socket.is_carrying() {
+                socket.end();
+            }
+        }
+    }
+}
+
+/// An accept that was given up: the bridge keeps it, and the next stream will come to it.
+pub enum Parked {
+    /// Still waiting.
+    Waiting(Box<Exchange>),
+    /// A stream that nobody fetched.
+    Arrived(Box<Stream>),
+}
+
+/// Everything a session is made of when it begins.
+pub struct Birth {
+    /// SAM id.
+    pub id: String,
+    /// What it carries.
+    pub style: Style,
+    /// i2p.sam's session name; empty for a transient one.
+    pub name: String,
+    /// Label on the router.
+    pub nickname: String,
+    /// Private keys.
+    pub keys: Keys,
+    /// The exchange that created it.
+    pub created: Finished,
+}
+
+/// A live session.
+pub struct Session {
+    bridge: Arc<Bridge>,
+    id: String,
+    style: Style,
+    name: String,
+    nickname: String,
+    keys: Keys,
+    version: Version,
+    scope: Arc<Scope>,
+    engine: Mutex<Engine>,
+    keeper: Option<Arc<Keeper>>,
+    parked: Mutex<VecDeque<Parked>>,
+    changes: Mutex<Changes>,
+    changed: Wake,
+    /// Only without a keeper: then the control socket must be watched by the program.
+    watch: Option<Watch>,
+}
+
+struct Changes {
+    state: State,
+    unseen: VecDeque<State>,
+}
+
+impl Session {
+    /// Begins a session on the connection that created it.
+    pub fn begin(bridge: Arc<Bridge>, keeper: Option<Arc<Keeper>>, birth: Birth) -> Result<Arc<Self>> {
+        let system = |error| Error::io(Operation::Create, "a descriptor for the session", &error);
+        let changed = Wake::new().map_err(system)?;
+        let control = birth.created.socket.as_raw_fd();
+        let watch = match keeper {
+            Some(_) => None,
+            None => {
+                let watch = Watch::new().map_err(system)?;
+                watch.add(changed.as_raw_fd(), sys::IN).and_then(|()| watch.add(control, sys::IN)).map_err(system)?;
+                Some(watch)
+            }
+        };
+        changed.set();
+        let session = Arc::new(Session {
+            bridge,
+            id: birth.id,
+            style: birth.style,
+            name: birth.name,
+            nickname: birth.nickname,
+            keys: birth.keys,
+            version: birth.created.version,
+            scope: Arc::new(Scope::default()),
+            engine: Mutex::new(Engine::new(birth.created)),
+            keeper,
+            parked: Mutex::new(VecDeque::new()),
+            changes: Mutex::new(Changes { state: State::Ready, unseen: VecDeque::from([State::Ready]) }),
+            changed,
+            watch,
+        });
+        if let Some(keeper) = &session.keeper {
+            keeper.add(&session)?;
+        }
+        session.drive();
+        Ok(session)
+    }
+
+    /// The bridge.
+    pub fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    /// SAM id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it carries.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Session name; empty for a transient one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Label on the router.
+    pub fn nickname(&self) -> &str {
+        &self.nickname
+    }
+
+    /// Private keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Version negotiated on the control socket.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Sockets that end with the session.
+    pub fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    /// Whether a thread of ours reads the control socket.
+    pub fn has_keeper(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// The control socket and the events it needs; `None` once it is gone.
+    pub fn control(&self) -> Option<(RawFd, i16)> {
+        self.engine.lock().interest()
+    }
+
+    /// Does what the control socket has for us and shows the conversation to the program.
+    pub fn drive(&self) {
+        let mut log = Vec::new();
+        self.run(&mut log);
+        self.bridge.log.lines(log);
+    }
+
+    /// Does what the control socket has for us. Returns whether the session is still alive.
+    pub fn run(&self, log: &mut Vec<String>) -> bool {
+        let lost = {
+            let mut engine = self.engine.lock();
+            let lost = engine.run();
+            self.follow(&engine);
+            log.append(&mut engine.take_log());
+            lost
+        };
+        let Some(cause) = lost else { return true };
+        log.push(format!("session lost: {}", cause.message));
+        self.finish(cause, false);
+        false
+    }
+
+    /// Keeps the program's descriptor in step with what the control socket waits for.
+    fn follow(&self, engine: &Engine) {
+        if let (Some(watch), Some((fd, events))) = (&self.watch, engine.interest()) {
+            // Cannot fail: the socket was added when the session began and is removed before it is closed.
+            drop(watch.modify(fd, events));
+        }
+    }
+
+    /// Ends the session and everything on it.
+    pub fn end(self: &Arc<Self>, message: &str) {
+        self.finish(Error::closed(Operation::Session, message), true);
+        if let Some(keeper) = &self.keeper {
+            keeper.remove(self);
+        }
+    }
+
+    fn finish(&self, cause: Error, all: bool) {
+        // Streams and accepts first, then the control socket: the router sees an orderly end.
+        self.scope.end(cause, all);
+        let parked = std::mem::take(&mut *self.parked.lock());
+        drop(parked);
+        {
+            let mut engine = self.engine.lock();
+            if let (Some(watch), Some((fd, _))) = (&self.watch, engine.interest()) {
+                // The description may live on in a child of fork(2): closing alone would not remove it.
+                drop(watch.remove(fd));
+            }
+            if let Some(cause) = self.scope.cause() {
+                engine.close(&cause);
+            }
+        }
+        let mut changes = self.changes.lock();
+        if changes.state != State::Dead {
+            changes.state = State::Dead;
+            changes.unseen.push_back(State::Dead);
+            self.changed.set();
+        }
+    }
+
+    /// The error for whatever is tried on a session that has ended.
+    pub fn check_alive(&self, operation: Operation) -> Result<()> {
+        match self.scope.cause() {
+            Some(cause) => Err(cause.during(operation)),
+            None => Ok(()),
+        }
+    }
+
+    /// Descriptor that is readable while `service` has something to do or to report.
+    pub fn fd(&self) -> RawFd {
+        self.watch.as_ref().map_or(self.changed.as_raw_fd(), AsRawFd::as_raw_fd)
+    }
+
+    /// Present state, and why it is what it is when it is not ready.
+    pub fn state(&self) -> (State, Option<Error>) {
+        (self.changes.lock().state, self.scope.cause())
+    }
+
+    /// Does pending work on the control socket (without a keeper) and returns the next unreported change.
+    pub fn service(&self) -> Option<State> {
+        if !self.has_keeper() {
+            self.drive();
+        }
+        let mut changes = self.changes.lock();
+        let change = changes.unseen.pop_front();
+        if changes.unseen.is_empty() {
+            self.changed.clear();
+        }
+        change
+    }
+
+    /// Asks the session's own connection for a name.
+    pub fn lookup(&self, name: &str) -> Result<LookupTicket> {
+        let (ticket, log) = {
+            let mut engine = self.engine.lock();
+            if engine.interest().is_none() {
+                drop(engine);
+                self.check_alive(Operation::Lookup)?;
+                return Err(Error::closed(Operation::Lookup, "the session has ended"));
+            }
+            let ticket = engine.lookup(name)?;
+            self.follow(&engine);
+            (ticket, engine.take_log())
+        };
+        self.bridge.log.lines(log);
+        self.poke();
+        Ok(ticket)
+    }
+
+    /// Nobody waits for this lookup any more.
+    pub fn forget(&self, ticket: &LookupTicket) {
+        self.engine.lock().forget(ticket.number);
+    }
+
+    /// The keeper has to look at what the control socket waits for.
+    fn poke(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.poke();
+        }
+    }
+
+    /// Keeps an accept that was given up.
+    pub fn park(&self, parked: Parked) {
+        let mut list = self.parked.lock();
+        // Checked under the lock that `finish` takes after it has set the cause.
+        if self.scope.cause().is_none() {
+            list.push_back(parked);
+        }
+    }
+
+    /// An accept that was given up earlier and is still good.
+    pub fn adopt(&self) -> Option<Parked> {
+        loop {
+            // Streams that have arrived go first.
+            let next = {
+                let mut list = self.parked.lock();
+                let arrived = list.iter().position(|parked| matches!(parked, Parked::Arrived(_)));
+                list.remove(arrived.unwrap_or(0))
+            };
+            match next? {
+                Parked::Waiting(mut exchange) => match exchange.step() {
+                    Ok(Progress::Done | Progress::Block) => return Some(Parked::Waiting(exchange)),
+                    Err(_) => {}
+                },
+                arrived => return Some(arrived),
+            }
+        }
+    }
+}
+
+/// A lookup on its way through a session's control socket.
+pub struct LookupTicket {
+    /// Number in the engine.
+    pub number: u64,
+    /// Where the answer arrives.
+    pub slot: Arc<Slot>,
+}
+
+/// Where the answer to a lookup arrives.
+pub struct Slot {
+    answer: Mutex<Option<Answer>>,
+    /// Readable once the answer is there.
+    pub wake: Wake,
+}
+
+impl Slot {
+    /// An empty one.
+    pub fn new() -> Result<Arc<Self>> {
+        let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
+        Ok(Arc::new(Slot { answer: Mutex::new(None), wake }))
+    }
+
+    /// Delivers the answer.
+    pub fn put(&self, answer: Answer) {
+        self.answer.lock().get_or_insert(answer);
+        self.wake.set();
+    }
+
+    /// The answer, if it is there.
+    pub fn take(&self) -> Option<Answer> {
+        self.answer.lock().take()
+    }
+}
+
+/// Slots by number; those of callers that went away are gone by themselves.
+pub type Slots = HashMap<u64, Weak<Slot>>;

@@ -1,0 +1,317 @@
+//! A connected stream: from here on it is a socket, and nothing of its payload is ever kept in user space.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::core::bridge::Bridge;
+use crate::core::{after, passed, poll_timeout, Deadline};
+use crate::error::{Error, Operation, Result, Status};
+use crate::sys::{self, SharedFd};
+
+/// Flags a stream takes.
+const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_WAITALL | sys::MSG_NOSIGNAL;
+const SEND_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL | sys::MSG_MORE;
+
+/// Bytes moved, or nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// So many bytes.
+    Bytes(usize),
+    /// None: it would have blocked.
+    Block,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// Destination, where it is known: always for an accepted stream, and for one connected to a destination.
+    pub address: Option<Address>,
+    /// What to show a person: the address's host name, or the name that was connected to.
+    pub text: String,
+    /// I2CP port the peer sent from (accepted) or we sent from (connected).
+    pub from_port: Option<u16>,
+    /// I2CP port the stream was sent to.
+    pub to_port: Option<u16>,
+}
+
+/// A stream.
+pub struct Stream {
+    bridge: Arc<Bridge>,
+    socket: Arc<SharedFd>,
+    remote: Remote,
+    /// Bound of one send or receive in milliseconds; -1 is none.
+    timeout: AtomicI32,
+}
+
+impl Stream {
+    /// A stream on a socket whose header is read.
+    pub fn new(bridge: Arc<Bridge>, socket: Arc<SharedFd>, remote: Remote) -> Self {
+        socket.set_carrying();
+        Stream { bridge, socket, remote, timeout: AtomicI32::new(-1) }
+    }
+
+    /// Who is at the other end.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Whether the call comes from the process that made the stream.
+    pub fn check_process(&self) -> Result<()> {
+        self.bridge.check_process()
+    }
+
+    /// The descriptor; -1 once it was given away.
+    pub fn fd(&self) -> RawFd {
+        if self.socket.is_taken() {
+            -1
+        } else {
+            self.socket.as_raw_fd()
+        }
+    }
+
+    /// Gives the descriptor away.
+    pub fn take_fd(&self) -> Result<RawFd> {
+        self.check_process()?;
+        self.socket.take().ok_or_else(taken)
+    }
+
+    fn check(&self, operation: Operation) -> Result<RawFd> {
+        self.check_process()?;
+        if self.socket.is_taken() {
+            return Err(taken());
+        }
+        if self.socket.is_ended() {
+            return Err(Error::closed(operation, "the stream was shut down or its destination closed"));
+        }
+        Ok(self.socket.as_raw_fd())
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let timeout = u64::try_from(self.timeout.load(Ordering::Relaxed)).ok()?;
+        Some(after(Some(Duration::from_millis(timeout))))
+    }
+
+    /// recv(2) with this stream's time limit. 0 bytes only for an empty buffer: the end is CLOSED.
+    pub fn recv(&self, buffer: &mut [MaybeUninit<u8>], flags: i32) -> Result<Moved> {
+        let operation = Operation::Receive;
+        check_flags(flags, RECEIVE_FLAGS)?;
+        let fd = self.check(operation)?;
+        if buffer.is_empty() {
+            return Ok(Moved::Bytes(0));
+        }
+        let result = match self.deadline() {
+            None => retry(|| sys::recv_once(fd, buffer, flags)),
+            Some(deadline) if flags & sys::MSG_PEEK != 0 && flags & sys::MSG_WAITALL != 0 => {
+                peek_all(fd, buffer, flags, deadline)
+            }
+            Some(deadline) => {
+                let all = flags & sys::MSG_WAITALL != 0;
+                let once = (flags & !sys::MSG_WAITALL) | sys::MSG_DONTWAIT;
+                let want = buffer.len();
+                let mut receive = |done: usize| sys::recv_once(fd, buffer.get_mut(done..).unwrap_or_default(), once);
+                move_until(fd, sys::IN, flags, deadline, want, all, &mut receive)
+            }
+        };
+        match result {
+            Ok(0) => Err(Error::closed(operation, "the stream has ended")),
+            result => moved(operation, result),
+        }
+    }
+
+    /// send(2) with this stream's time limit.
+    pub fn send(&self, bytes: &[u8], flags: i32) -> Result<Moved> {
+        check_flags(flags, SEND_FLAGS)?;
+        let fd = self.check(Operation::Send)?;
+        if bytes.is_empty() {
+            return Ok(Moved::Bytes(0));
+        }
+        let result = match self.deadline() {
+            None => retry(|| sys::send_once(fd, bytes, flags)),
+            Some(deadline) => {
+                let once = flags | sys::MSG_DONTWAIT;
+                let mut send = |done: usize| sys::send_once(fd, bytes.get(done..).unwrap_or_default(), once);
+                move_until(fd, sys::OUT, flags, deadline, bytes.len(), true, &mut send)
+            }
+        };
+        moved(Operation::Send, result)
+    }
+
+    /// Sends everything, or on a non-blocking stream what fits. Returns how much was sent besides the result.
+    pub fn send_all(&self, bytes: &[u8]) -> (usize, Result<Moved>) {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            match self.send(rest, 0) {
+                Ok(Moved::Bytes(count)) => sent += count,
+                other => return (sent, other),
+            }
+        }
+        (sent, self.check(Operation::Send).map(|_| Moved::Bytes(sent)))
+    }
+
+    /// Sets or clears O_NONBLOCK of the descriptor.
+    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+        let fd = self.check(Operation::None)?;
+        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "fcntl", &error))
+    }
+
+    /// Bounds every send and receive; -1 for no bound.
+    pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
+        self.check(Operation::None)?;
+        if milliseconds < -1 {
+            return Err(Error::invalid("a time limit is -1 for none or a number of milliseconds"));
+        }
+        self.timeout.store(milliseconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends both directions and wakes everybody who is blocked on the stream.
+    pub fn shutdown(&self) -> Result<()> {
+        self.check_process()?;
+        if self.socket.is_taken() {
+            return Err(taken());
+        }
+        self.socket.end();
+        Ok(())
+    }
+
+    /// Waits until the bridge has taken all that was written, reading and dropping what arrives: a close with unread
+    /// input would throw away what is still on its way out.
+    pub fn drain(&self, deadline: Deadline) -> Result<()> {
+        self.check_process()?;
+        if self.socket.is_taken() || self.socket.is_ended() {
+            return Ok(());
+        }
+        let fd = self.socket.as_raw_fd();
+        let mut waste = [MaybeUninit::uninit(); 16384];
+        // The system has no event for "the send queue is empty", so it is looked at in growing intervals.
+        let mut pause = Duration::from_micros(50);
+        let mut open = true;
+        loop {
+            while open {
+                match retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
+                    Ok(count) if count > 0 => {
+                        if passed(deadline) {
+                            break;
+                        }
+                    }
+                    Err(error) if sys::would_block(&error) => break,
+                    Err(error) if is_end(&error) => return Err(lost_tail()),
+                    Ok(_) | Err(_) => open = false,
+                }
+            }
+            match sys::unsent(fd) {
+                Ok(0) => return Ok(()),
+                Ok(left) if passed(deadline) => {
+                    let message = format!("the bridge has not taken the last {left} bytes in time");
+                    return Err(Error::new(Status::Timeout, Operation::Send, message));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(Error::io(Operation::Send, "ioctl", &error)),
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+            std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+fn taken() -> Error {
+    Error::state("the descriptor of this stream was taken: use it with the system's calls")
+}
+
+fn lost_tail() -> Error {
+    Error::closed(Operation::Send, "the stream was reset before the bridge had taken everything")
+}
+
+fn check_flags(flags: i32, known: i32) -> Result<()> {
+    if flags & !known == 0 {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("flags {flags:#x} are not among those a stream knows")))
+    }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    let ends = [libc::ECONNRESET, libc::EPIPE, libc::ENOTCONN, libc::ECONNABORTED, libc::ESHUTDOWN, libc::ETIMEDOUT];
+    error.raw_os_error().is_some_and(|code| ends.contains(&code))
+}
+
+fn moved(operation: Operation, result: io::Result<usize>) -> Result<Moved> {
+    match result {
+        Ok(count) => Ok(Moved::Bytes(count)),
+        Err(error) if sys::would_block(&error) => Ok(Moved::Block),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() => {
+            Err(Error::new(Status::Timeout, operation, format!("{operation} took longer than the stream's time limit")))
+        }
+        Err(error) if is_end(&error) => {
+            let os_error = error.raw_os_error().unwrap_or(0);
+            Err(Error { os_error, ..Error::closed(operation, format!("the stream has ended: {error}")) })
+        }
+        Err(error) => Err(Error::io(operation, operation.name(), &error)),
+    }
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Moves bytes without blocking calls until there are some (`all`: until there are `want`), waiting in between. What was
+/// moved before a deadline or error is never lost: it is returned, and the next call meets the error again.
+fn move_until(
+    fd: RawFd,
+    events: i16,
+    flags: i32,
+    deadline: Deadline,
+    want: usize,
+    all: bool,
+    call: &mut dyn FnMut(usize) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut done = 0;
+    loop {
+        let stop = match retry(|| call(done)) {
+            Ok(0) => Ok(done),
+            Ok(count) => {
+                done += count;
+                if done < want && all {
+                    continue;
+                }
+                Ok(done)
+            }
+            Err(error) if !sys::would_block(&error) => Err(error),
+            Err(error) if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? => Err(error),
+            Err(_) if passed(deadline) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            Err(_) => {
+                sys::poll_one(fd, events, poll_timeout(deadline))?;
+                continue;
+            }
+        };
+        return if done > 0 { Ok(done) } else { stop };
+    }
+}
+
+/// Looking at a full buffer can only be waited for by the system itself.
+fn peek_all(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32, deadline: Deadline) -> io::Result<usize> {
+    if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? {
+        return retry(|| sys::recv_once(fd, buffer, flags));
+    }
+    let result = retry(|| {
+        let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+        sys::set_receive_timeout(fd, left)?;
+        sys::recv_once(fd, buffer, flags)
+    });
+    sys::set_receive_timeout(fd, None)?;
+    match result {
+        Err(error) if sys::would_block(&error) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        result => result,
+    }
+}

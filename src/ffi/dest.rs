@@ -1,0 +1,370 @@
+//! `i2psock_dest`.
+
+use std::ffi::{c_char, c_int, CString};
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+
+use crate::core::dest::Dest;
+use crate::core::options::Options;
+use crate::core::pending::Limit;
+use crate::core::session::State;
+use crate::ffi::addr::i2psock_addr;
+use crate::ffi::controller::i2psock_controller;
+use crate::ffi::error::{i2psock_error, i2psock_status};
+use crate::ffi::guard::{self, Handle};
+use crate::ffi::i2psock_fd;
+use crate::ffi::keys::i2psock_keys;
+use crate::ffi::options::i2psock_options;
+use crate::ffi::pending::{self, i2psock_pending};
+use crate::ffi::stream::i2psock_stream;
+
+/// A destination of ours: one live session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May be
+/// used by many threads at once.
+pub struct i2psock_dest(Handle<Lent>);
+
+/// A destination and the texts its getters lend out.
+struct Lent {
+    dest: Dest,
+    addr: i2psock_addr,
+    name: CString,
+    nickname: CString,
+}
+
+impl Deref for Lent {
+    type Target = Dest;
+
+    fn deref(&self) -> &Dest {
+        &self.dest
+    }
+}
+
+impl i2psock_dest {
+    pub(super) fn new(dest: Dest) -> Self {
+        let session = dest.session();
+        let addr = i2psock_addr::new(session.keys().address().clone());
+        let (name, nickname) = (guard::c_string(session.name()), guard::c_string(session.nickname()));
+        i2psock_dest(Handle::new(Lent { dest, addr, name, nickname }))
+    }
+}
+
+/// Life of a destination. Numbers are only ever added.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum i2psock_state {
+    /// The handle is NULL.
+    I2PSOCK_STATE_NONE = 0,
+    /// The bridge is being reached.
+    I2PSOCK_STATE_CONNECTING = 1,
+    /// Tunnels are being built.
+    I2PSOCK_STATE_BUILDING = 2,
+    /// Streams can be opened.
+    I2PSOCK_STATE_READY = 3,
+    /// The session was lost and is being opened again.
+    I2PSOCK_STATE_RECOVERING = 4,
+    /// The session has ended.
+    I2PSOCK_STATE_DEAD = 5,
+}
+
+impl From<State> for i2psock_state {
+    fn from(state: State) -> Self {
+        match state {
+            State::Connecting => i2psock_state::I2PSOCK_STATE_CONNECTING,
+            State::Building => i2psock_state::I2PSOCK_STATE_BUILDING,
+            State::Ready => i2psock_state::I2PSOCK_STATE_READY,
+            State::Recovering => i2psock_state::I2PSOCK_STATE_RECOVERING,
+            State::Dead => i2psock_state::I2PSOCK_STATE_DEAD,
+        }
+    }
+}
+
+/// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
+/// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
+/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM; others are not supported
+/// yet. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
+/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_open(
+    controller: Option<&i2psock_controller>,
+    name: *const c_char,
+    style: c_int,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_dest>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(controller.map(|controller| &controller.0), "controller", err, |controller| {
+        // SAFETY: the contract of the header.
+        let name = unsafe { guard::text_or_empty(name, "name")? };
+        guard::give(out, "out", || {
+            let pending = open(controller, name, style, options, timeout_ms)?;
+            pending::complete(pending, pending::dest)
+        })
+    })
+}
+
+/// Starts i2psock_dest_open() without blocking; finish with i2psock_pending_finish_dest(). `*out` is yours to free.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_open_start(
+    controller: Option<&i2psock_controller>,
+    name: *const c_char,
+    style: c_int,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_pending>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(controller.map(|controller| &controller.0), "controller", err, |controller| {
+        // SAFETY: the contract of the header.
+        let name = unsafe { guard::text_or_empty(name, "name")? };
+        guard::give(out, "out", || open(controller, name, style, options, timeout_ms).map(i2psock_pending::new))
+    })
+}
+
+fn open(
+    controller: &std::sync::Arc<crate::core::controller::Controller>,
+    name: &str,
+    style: c_int,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+) -> crate::error::Result<crate::core::pending::Pending> {
+    let none = Options::default();
+    let options = options.map_or(&none, |options| options.0.get());
+    controller.open_dest(name, style, options, Limit::from_millis(timeout_ms)?)
+}
+
+/// Our address (i2p.sam's property dest). Borrowed: it lives as long as `dest`, never free it. NULL for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_addr(dest: Option<&i2psock_dest>) -> *const i2psock_addr {
+    dest.map_or(std::ptr::null(), |dest| std::ptr::from_ref(&dest.0.get().addr))
+}
+
+/// A copy of our private keys, SECRET, yours to free with i2psock_keys_free(). NULL for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_keys(dest: Option<&i2psock_dest>) -> *mut i2psock_keys {
+    dest.map_or(std::ptr::null_mut(), |dest| {
+        guard::into_raw(i2psock_keys::new(dest.0.get().session().keys().duplicate()))
+    })
+}
+
+/// Session name (i2p.sam's property session); "" for a transient destination. Lives as long as `dest`; NULL for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_name(dest: Option<&i2psock_dest>) -> *const c_char {
+    dest.map_or(std::ptr::null(), |dest| dest.0.get().name.as_ptr())
+}
+
+/// Label on the router's console (leaflet's name). Lives as long as `dest`; NULL for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_nickname(dest: Option<&i2psock_dest>) -> *const c_char {
+    dest.map_or(std::ptr::null(), |dest| dest.0.get().nickname.as_ptr())
+}
+
+/// Style (i2p.sam's property type): I2PSOCK_STREAM and so on; 0 for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_style(dest: Option<&i2psock_dest>) -> c_int {
+    dest.map_or(0, |dest| dest.0.get().session().style() as c_int)
+}
+
+/// Present state. `*err`, if it is not NULL, gets why the destination is dead, yours to free, or NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_state(
+    dest: Option<&i2psock_dest>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_state {
+    let state = dest.map(|dest| dest.0.get().session().state());
+    if let Some(err) = err {
+        let cause = state.as_ref().and_then(|(_, cause)| cause.clone());
+        err.write(cause.map_or(std::ptr::null_mut(), |cause| guard::into_raw(i2psock_error::new(cause))));
+    }
+    state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, _)| state.into())
+}
+
+/// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
+/// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_fd(dest: Option<&i2psock_dest>) -> i2psock_fd {
+    dest.map_or(-1, |dest| dest.0.get().session().fd())
+}
+
+/// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always with
+/// the keeper.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int {
+    let _ = dest;
+    -1
+}
+
+/// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY; without the keeper also
+/// does what the control socket needs, such as answering the router's PING. Never blocks. I2PSOCK_OK: `*state`, which may be NULL,
+/// is set; I2PSOCK_BLOCK: nothing new, wait on i2psock_dest_fd().
+#[no_mangle]
+pub extern "C" fn i2psock_dest_service(
+    dest: Option<&i2psock_dest>,
+    state: Option<&mut MaybeUninit<i2psock_state>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let mut state = state;
+    guard::put(&mut state, i2psock_state::I2PSOCK_STATE_NONE);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        dest.session().bridge().check_process()?;
+        Ok(match dest.session().service() {
+            Some(change) => {
+                guard::put(&mut state, change.into());
+                i2psock_status::I2PSOCK_OK
+            }
+            None => i2psock_status::I2PSOCK_BLOCK,
+        })
+    })
+}
+
+/// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given as
+/// i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is blocking. `*out`
+/// is yours to free. With i2pd, success means only that the peer's lease set was found: if nobody accepts, the stream ends.
+/// I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an unknown name) and so on; I2PSOCK_CLOSED: the
+/// destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of
+/// style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_connect(
+    dest: Option<&i2psock_dest>,
+    address: *const c_char,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_stream>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        // SAFETY: the contract of the header.
+        let address = unsafe { guard::text(address, "address")? };
+        guard::give(out, "out", || blocking(connect(dest, address, options, timeout_ms)?))
+    })
+}
+
+/// Starts i2psock_dest_connect() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
+/// `*out` is yours to free.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_connect_start(
+    dest: Option<&i2psock_dest>,
+    address: *const c_char,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_pending>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        // SAFETY: the contract of the header.
+        let address = unsafe { guard::text(address, "address")? };
+        guard::give(out, "out", || connect(dest, address, options, timeout_ms).map(i2psock_pending::new))
+    })
+}
+
+fn connect(
+    dest: &Dest,
+    address: &str,
+    options: Option<&i2psock_options>,
+    timeout_ms: c_int,
+) -> crate::error::Result<crate::core::pending::Pending> {
+    let none = Options::default();
+    let options = options.map_or(&none, |options| options.0.get());
+    dest.connect(address, options, Limit::from_millis(timeout_ms)?)
+}
+
+/// The blocking form of connect and accept gives a blocking stream.
+fn blocking(pending: crate::core::pending::Pending) -> crate::error::Result<i2psock_stream> {
+    let stream = pending::complete(pending, pending::stream)?;
+    stream.core().set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// Accepts one stream (i2p.sam's accept, leaflet's register_accept and parse_headers). Blocks up to `timeout_ms`, with
+/// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no stream: an
+/// accept that was given up is taken up by the next one. I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT;
+/// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
+/// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_accept(
+    dest: Option<&i2psock_dest>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_stream>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        guard::give(out, "out", || blocking(dest.accept(Limit::from_millis(timeout_ms)?)?))
+    })
+}
+
+/// Starts i2psock_dest_accept() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
+/// Once its stage is I2PSOCK_STAGE_LISTENING, its descriptor is readable only for a peer, an error or the end. `*out` is yours
+/// to free.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_accept_start(
+    dest: Option<&i2psock_dest>,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_pending>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        guard::give(out, "out", || dest.accept(Limit::from_millis(timeout_ms)?).map(i2psock_pending::new))
+    })
+}
+
+/// As i2psock_controller_lookup(), through this destination's own connection to the router (leaflet's StreamSocket.lookup).
+/// "ME" is this destination's address as the router knows it. I2PSOCK_CLOSED: the destination was closed or lost.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_lookup(
+    dest: Option<&i2psock_dest>,
+    name: *const c_char,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_addr>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        // SAFETY: the contract of the header.
+        let name = unsafe { guard::text(name, "name")? };
+        guard::give(out, "out", || {
+            pending::complete(dest.lookup(name, Limit::from_millis(timeout_ms)?)?, pending::address)
+        })
+    })
+}
+
+/// Starts i2psock_dest_lookup() without blocking; finish with i2psock_pending_finish_addr(). `*out` is yours to free.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_lookup_start(
+    dest: Option<&i2psock_dest>,
+    name: *const c_char,
+    timeout_ms: c_int,
+    out: Option<&mut MaybeUninit<*mut i2psock_pending>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
+        // SAFETY: the contract of the header.
+        let name = unsafe { guard::text(name, "name")? };
+        guard::give(out, "out", || dest.lookup(name, Limit::from_millis(timeout_ms)?).map(i2psock_pending::new))
+    })
+}
+
+/// Ends the session and everything on it: calls that are blocked in other threads, and all later ones on the destination, its
+/// pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not block.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_shutdown(
+    dest: Option<&i2psock_dest>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| dest.shutdown().map(|()| i2psock_status::I2PSOCK_OK))
+}
+
+/// Closes a destination (leaflet's OurDest.close) and frees the handle. A transient destination is gone for good; its pendings
+/// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
+/// are freed. Nobody else may be using the handle. NULL is allowed.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_dest_close(dest: *mut i2psock_dest) {
+    // SAFETY: the contract of the header.
+    unsafe { guard::free(dest) }
+}

@@ -1,0 +1,21 @@
+//! The C face. Thin: every function converts its arguments, calls `core`, converts the result. The doc comments here
+//! become the header.
+//!
+//! References in signatures are the C caller's pointers: `Option<&T>` is a pointer that may be NULL, `MaybeUninit`
+//! marks outputs, which need not be initialised.
+#![allow(unsafe_code, non_camel_case_types)]
+// The contract of every function stands in the preamble of the header.
+#![allow(clippy::missing_safety_doc)]
+
+pub mod addr;
+pub mod base;
+pub mod controller;
+pub mod dest;
+pub mod error;
+mod guard;
+pub mod keys;
+pub mod options;
+pub mod pending;
+pub mod stream;
+
+pub use base::i2psock_fd;

@@ -1,0 +1,111 @@
+//! `i2psock_options`.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::core::options::Options;
+use crate::error::Error;
+use crate::ffi::error::{i2psock_error, i2psock_status};
+use crate::ffi::guard::{self, Handle};
+use crate::ffi::keys::i2psock_keys;
+
+/// Settings by name, for i2psock_controller_open(), i2psock_dest_open() and i2psock_dest_connect(). A call copies what it
+/// needs: options may be changed or freed right after it. Use one options object in one thread at a time.
+///
+/// For a controller (times in milliseconds):
+///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
+///                  Every address of a name is tried.
+///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655
+///   user, password for bridges that want them
+///   version_min, version_max  SAM versions to ask for, 3.0 to 3.3; 3.1 (and 3.0 if there is nothing else) to 3.3
+///   sam_timeout    every limit below at once, except accept_timeout
+///   tcp_timeout    connecting to the bridge, 10000;  hello_timeout  its greeting, 30000
+///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
+///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
+///   accept_timeout waiting for a peer; none
+///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
+/// For a destination:
+///   nickname       label on the router's console, no spaces; random
+///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
+///   signature_type of new keys; 7 (Ed25519)
+///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
+/// For connect:
+///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
+/// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
+/// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
+/// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0.
+pub struct i2psock_options(pub(super) Handle<Options>);
+
+/// Makes an empty options object, yours to free with i2psock_options_free(). Never NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_options_new() -> *mut i2psock_options {
+    guard::into_raw(i2psock_options(Handle::new(Options::default())))
+}
+
+/// Sets an option, replacing an earlier value. I2PSOCK_INVALID: there is no such option, or the value is wrong; what was
+/// set before stays. (leaflet: the arguments of Controller and create_dest; i2p.sam: the keyword arguments of socket.)
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_options_set(
+    options: Option<&mut i2psock_options>,
+    key: *const c_char,
+    value: *const c_char,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on_mut(options.map(|options| &mut options.0), "options", err, |options| {
+        // SAFETY: the contract of the header.
+        let (key, value) = unsafe { (guard::text(key, "key")?, guard::text(value, "value")?) };
+        options.set(key, value).map(|()| i2psock_status::I2PSOCK_OK)
+    })
+}
+
+/// Sets an option that is a number; otherwise as i2psock_options_set().
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_options_set_int(
+    options: Option<&mut i2psock_options>,
+    key: *const c_char,
+    value: c_int,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on_mut(options.map(|options| &mut options.0), "options", err, |options| {
+        // SAFETY: the contract of the header.
+        let key = unsafe { guard::text(key, "key")? };
+        options.set(key, &value.to_string()).map(|()| i2psock_status::I2PSOCK_OK)
+    })
+}
+
+/// Sets the private keys a destination is opened with; they are copied. NULL: none, so that the router makes new ones.
+#[no_mangle]
+pub extern "C" fn i2psock_options_set_keys(
+    options: Option<&mut i2psock_options>,
+    keys: Option<&i2psock_keys>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on_mut(options.map(|options| &mut options.0), "options", err, |options| {
+        options.set_keys(keys.map(|keys| keys.0.get()));
+        Ok(i2psock_status::I2PSOCK_OK)
+    })
+}
+
+/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty. The only call of this
+/// library that reads the environment; do not change that in another thread meanwhile. I2PSOCK_INVALID: the variable is
+/// no address.
+#[no_mangle]
+pub extern "C" fn i2psock_options_from_env(
+    options: Option<&mut i2psock_options>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on_mut(options.map(|options| &mut options.0), "options", err, |options| {
+        if let Some(value) = std::env::var_os("I2P_SAM_ADDRESS").filter(|value| !value.is_empty()) {
+            let value = value.to_str().ok_or_else(|| Error::invalid("I2P_SAM_ADDRESS is not UTF-8"))?;
+            options.set("sam", value)?;
+        }
+        Ok(i2psock_status::I2PSOCK_OK)
+    })
+}
+
+/// Frees options and wipes keys and password in them. NULL is allowed.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_options_free(options: *mut i2psock_options) {
+    // SAFETY: the contract of the header.
+    unsafe { guard::free(options) }
+}

@@ -1,0 +1,253 @@
+//! The conversation on a session's control socket after the session exists: PINGs, one command at a time, and whatever
+//! the bridge says unasked.
+
+use std::collections::VecDeque;
+
+use crate::address::Address;
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::command;
+use crate::protocol::line::{self, Fields, Line, MAX_LINE};
+use crate::protocol::reply::{self, ResultCode};
+use crate::protocol::request;
+
+/// Answers to PING that a bridge may leave unread before it is taken for hostile.
+const MAX_UNSENT: usize = 2 * MAX_LINE;
+
+/// What the bridge has said.
+#[derive(Debug)]
+pub enum Event {
+    /// The lookup with this number is answered.
+    Found(u64, Answer),
+    /// The bridge announced the end of the session.
+    Ending(Error),
+}
+
+/// Answer to a lookup.
+#[derive(Debug)]
+pub struct Answer {
+    /// Destination, or why there is none.
+    pub result: Result<Address>,
+    /// The reply itself; `None` when the session ended instead.
+    pub fields: Option<Fields>,
+}
+
+/// State of one control socket.
+#[derive(Default)]
+pub struct Control {
+    partial: Vec<u8>,
+    output: Vec<u8>,
+    waiting: VecDeque<Lookup>,
+    /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
+    /// taken for the question to a late reply.
+    asked: Option<Lookup>,
+    log: Vec<String>,
+    pongs: u64,
+}
+
+struct Lookup {
+    number: u64,
+    name: String,
+}
+
+impl Control {
+    /// The conversation goes on with these bytes still to be written.
+    pub fn with_output(output: Vec<u8>) -> Self {
+        Control { output, ..Control::default() }
+    }
+
+    /// Queues a lookup; `name` is in the form that is sent.
+    pub fn lookup(&mut self, number: u64, name: &str) -> Result<()> {
+        command::naming_lookup(name)?;
+        self.waiting.push_back(Lookup { number, name: name.to_owned() });
+        self.next()
+    }
+
+    /// Nobody waits for this lookup any more. One that is not on the wire yet is dropped.
+    pub fn forget(&mut self, number: u64) {
+        self.waiting.retain(|lookup| lookup.number != number);
+    }
+
+    /// Bytes to write.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// The first `count` bytes of the output are on their way.
+    pub fn wrote(&mut self, count: usize) {
+        self.output.drain(..count.min(self.output.len()));
+    }
+
+    /// How many PINGs were answered.
+    pub fn pongs(&self) -> u64 {
+        self.pongs
+    }
+
+    /// Takes the lines for the log that have gathered.
+    pub fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// Takes bytes from the bridge. An error means that the connection cannot be used any more.
+    pub fn input(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let (part, complete) = match piece.strip_suffix(b"\n") {
+                Some(part) => (part, true),
+                None => (piece, false),
+            };
+            if self.partial.len() + part.len() > MAX_LINE {
+                return Err(Error::protocol(Operation::Session, "a line on the control socket is too long"));
+            }
+            self.partial.extend_from_slice(part);
+            if complete {
+                let line = std::mem::take(&mut self.partial);
+                self.line(&line, events)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bridge has closed the connection. Whoever waits is told by the owner.
+    pub fn eof(&mut self, events: &mut Vec<Event>) {
+        let line = std::mem::take(&mut self.partial);
+        if !line.is_empty() {
+            // Best effort: only an error in it is of interest.
+            drop(self.line(&line, events));
+        }
+    }
+
+    /// Puts the next command on the wire if none is there.
+    fn next(&mut self) -> Result<()> {
+        if self.asked.is_none() {
+            if let Some(lookup) = self.waiting.pop_front() {
+                let command = command::naming_lookup(&lookup.name)?;
+                self.log.push(format!("-> {}", command.redacted()));
+                self.output.extend_from_slice(command.bytes());
+                self.asked = Some(lookup);
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<()> {
+        match line::parse(line) {
+            Ok(Line::Ping(text)) => {
+                if self.output.len() + text.len() > MAX_UNSENT {
+                    return Err(Error::protocol(
+                        Operation::Session,
+                        "the bridge sends PINGs and does not read the answers",
+                    ));
+                }
+                self.output.extend_from_slice(&command::pong(&text));
+                self.pongs += 1;
+                Ok(())
+            }
+            Ok(Line::Pong) => Ok(()),
+            Ok(Line::Reply(fields)) => self.reply(fields, events),
+            Err(malformed) => {
+                self.log.push(format!("ignored: {}", malformed.0));
+                Ok(())
+            }
+        }
+    }
+
+    fn reply(&mut self, fields: Fields, events: &mut Vec<Event>) -> Result<()> {
+        self.log.push(format!("<- {}", fields.redacted()));
+        let code = reply::result_of(&fields);
+        let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
+        if fields.topic() == "SESSION" {
+            if let Some(code) = failed {
+                let mut error = reply::refusal(Operation::Session, code, &fields);
+                error.status = Status::Closed;
+                events.push(Event::Ending(error));
+            }
+        }
+        let answers = fields.topic() == "NAMING" || failed.is_some();
+        let Some(asked) = self.asked.take_if(|asked| answers && request::answers_name(&fields, &asked.name)) else {
+            return Ok(());
+        };
+        let result = match failed {
+            Some(code) => Err(reply::refusal(Operation::Lookup, code, &fields)),
+            None => reply::naming(&fields),
+        };
+        events.push(Event::Found(asked.number, Answer { result, fields: Some(fields) }));
+        self.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(control: &mut Control, text: &str) -> Vec<Event> {
+        let mut events = Vec::new();
+        control.input(text.as_bytes(), &mut events).unwrap();
+        events
+    }
+
+    fn sent(control: &mut Control) -> String {
+        let text = String::from_utf8(control.output().to_vec()).unwrap();
+        control.wrote(text.len());
+        text
+    }
+
+    #[test]
+    fn pings_are_answered_byte_for_byte() {
+        let mut control = Control::default();
+        feed(&mut control, "PING 17 \"x\nPING\nPI");
+        feed(&mut control, "NG a  b\n");
+        assert_eq!(sent(&mut control), "PONG 17 \"x\nPONG\nPONG a  b\n");
+        assert_eq!(control.pongs(), 3);
+    }
+
+    #[test]
+    fn one_command_at_a_time_and_replies_go_by_name() {
+        let mut control = Control::default();
+        control.lookup(1, "a.i2p").unwrap();
+        control.lookup(2, "b.i2p").unwrap();
+        assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=a.i2p\n");
+        assert!(feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=zzz.i2p\n").is_empty());
+        assert!(feed(&mut control, "HELLO REPLY RESULT=OK\n\nnonsense\n").is_empty());
+        assert_eq!(sent(&mut control), "");
+        let events = feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=A.i2p\n");
+        assert!(
+            matches!(&events[..], [Event::Found(1, Answer { result: Err(error), .. })] if error.tag == "KEY_NOT_FOUND")
+        );
+        assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=b.i2p\n");
+    }
+
+    #[test]
+    fn a_forgotten_lookup_keeps_its_late_reply_from_the_next() {
+        let mut control = Control::default();
+        control.lookup(1, "a.i2p").unwrap();
+        control.lookup(2, "b.i2p").unwrap();
+        control.lookup(3, "c.i2p").unwrap();
+        control.forget(1);
+        control.forget(2);
+        assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=a.i2p\n");
+        let events = feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=a.i2p\n");
+        assert!(matches!(&events[..], [Event::Found(1, Answer { result: Err(_), .. })]));
+        assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=c.i2p\n");
+    }
+
+    #[test]
+    fn the_end_of_the_session_is_announced() {
+        let mut control = Control::default();
+        control.lookup(7, "ME").unwrap();
+        let events = feed(&mut control, "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Router restart\"\n");
+        assert!(matches!(&events[..], [Event::Ending(e), Event::Found(7, Answer { result: Err(_), .. })]
+            if e.status == Status::Closed && e.message.contains("Router restart")));
+        let mut events = Vec::new();
+        control.input(b"SESSION STATUS RESULT=I2P_ERROR", &mut events).unwrap();
+        control.eof(&mut events);
+        assert!(matches!(&events[..], [Event::Ending(_)]));
+    }
+
+    #[test]
+    fn floods_are_bounded() {
+        let mut control = Control::default();
+        assert!(control.input(&vec![b'x'; MAX_LINE + 1], &mut Vec::new()).is_err());
+        let mut control = Control::default();
+        let storm = "PING\n".repeat(MAX_UNSENT);
+        assert!(control.input(storm.as_bytes(), &mut Vec::new()).is_err());
+    }
+}

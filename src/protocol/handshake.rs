@@ -1,0 +1,344 @@
+//! The state machine of a connection: HELLO, its reply, one command, its reply and, for an accept, the peer line.
+//!
+//! Bytes go in by [`Handshake::input`] in whatever pieces they arrive, and never more than the header is consumed once
+//! payload may follow: the rest belongs to the program.
+
+use crate::error::{Error, Operation, Result};
+use crate::protocol::command::{self, Command, Credentials};
+use crate::protocol::line::{self, Fields, Line, MAX_LINE};
+use crate::protocol::reply::{self, ResultCode};
+use crate::protocol::request::{Outcome, Request};
+use crate::protocol::{Version, VersionRange};
+use crate::sys;
+
+/// Answers to PING that a bridge may leave unread before it is taken for hostile.
+const MAX_UNSENT: usize = 2 * MAX_LINE;
+
+/// What is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The answer to HELLO.
+    Hello,
+    /// The answer to the request.
+    Reply,
+    /// The line that announces a peer.
+    Peer,
+    /// Nothing.
+    Done,
+}
+
+/// One connection's conversation up to where it becomes a stream, a session or nothing.
+pub struct Handshake {
+    request: Request,
+    range: VersionRange,
+    phase: Phase,
+    version: Option<Version>,
+    /// Part of a line, without its line feed.
+    partial: Vec<u8>,
+    output: Vec<u8>,
+    /// Bytes of `output` that still have to be written before the request is out.
+    request_left: usize,
+    fields: Option<Fields>,
+    outcome: Option<Outcome>,
+    /// Lines for the log, redacted.
+    log: Vec<String>,
+}
+
+impl Handshake {
+    /// A conversation that has not begun. Builds the request once, so that wrong arguments show before anything is sent.
+    pub fn new(request: Request, range: VersionRange, credentials: Option<&Credentials>) -> Result<Self> {
+        request.command(range.max)?;
+        let mut handshake = Handshake {
+            request,
+            range,
+            phase: Phase::Hello,
+            version: None,
+            partial: Vec::new(),
+            output: Vec::new(),
+            request_left: 0,
+            fields: None,
+            outcome: None,
+            log: Vec::new(),
+        };
+        handshake.send(&command::hello(range, credentials)?);
+        Ok(handshake)
+    }
+
+    /// Begins again on a new connection, asking for other versions.
+    pub fn restart(&mut self, range: VersionRange, credentials: Option<&Credentials>) -> Result<()> {
+        self.range = range;
+        self.phase = Phase::Hello;
+        self.version = None;
+        self.partial.clear();
+        self.output.clear();
+        self.send(&command::hello(range, credentials)?);
+        Ok(())
+    }
+
+    /// The versions asked for.
+    pub fn range(&self) -> VersionRange {
+        self.range
+    }
+
+    /// Bytes to write. After writing some, say so with [`Handshake::wrote`].
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// The first `count` bytes of the output are on their way.
+    pub fn wrote(&mut self, count: usize) {
+        let count = count.min(self.output.len());
+        self.request_left = self.request_left.saturating_sub(count);
+        if let Some(sent) = self.output.get_mut(..count) {
+            sys::wipe(sent);
+        }
+        self.output.drain(..count);
+    }
+
+    /// What is awaited.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The request.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Whether the whole request is written, so that the bridge may be acting on it.
+    pub fn is_asked(&self) -> bool {
+        matches!(self.phase, Phase::Reply | Phase::Peer) && self.request_left == 0
+    }
+
+    /// Whether bytes beyond the awaited line may be payload, which must stay in the kernel.
+    pub fn must_read_exactly(&self) -> bool {
+        self.phase != Phase::Hello && matches!(self.request, Request::Connect { .. } | Request::Accept { .. })
+    }
+
+    /// The version the bridge answered, once it has.
+    pub fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// The last reply, private keys left out.
+    pub fn reply(&self) -> Option<&Fields> {
+        self.fields.as_ref()
+    }
+
+    /// Takes the result once the phase is [`Phase::Done`].
+    pub fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    /// Takes the lines for the log that have gathered.
+    pub fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    fn send(&mut self, command: &Command) {
+        self.log.push(format!("-> {}", command.redacted()));
+        // Room for PONGs too: the buffer of a command with a private key never moves.
+        self.output.reserve_exact(command.bytes().len());
+        self.output.extend_from_slice(command.bytes());
+        self.request_left = self.output.len();
+    }
+
+    /// Takes bytes from the bridge and returns how many of them belong to the header. The rest, if any, is payload.
+    pub fn input(&mut self, bytes: &[u8]) -> Result<usize> {
+        let mut taken = 0;
+        while self.phase != Phase::Done && taken < bytes.len() {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let end = rest.iter().position(|b| *b == b'\n');
+            let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            if self.partial.len() + part.len() > MAX_LINE {
+                return Err(self.not_understood("the line is too long"));
+            }
+            if self.partial.is_empty() && self.phase == Phase::Hello {
+                self.check_greeting(part)?;
+            }
+            self.partial.extend_from_slice(part);
+            taken += part.len();
+            if end.is_some() {
+                taken += 1;
+                let mut line = std::mem::take(&mut self.partial);
+                let handled = self.line(&line);
+                sys::wipe(&mut line);
+                handled?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The bridge has closed the connection.
+    pub fn eof(&mut self) -> Error {
+        let mut line = std::mem::take(&mut self.partial);
+        // Some bridges leave out the last line feed of an error. A success that ends in mid-air is none.
+        let words = line.split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
+        let error = if words >= 2 {
+            match self.line(&line) {
+                Err(error) => error,
+                Ok(()) => {
+                    self.outcome = None;
+                    self.protocol("the bridge closed the connection in the middle of a reply")
+                }
+            }
+        } else {
+            self.closed_early(line.is_empty())
+        };
+        sys::wipe(&mut line);
+        error
+    }
+
+    fn closed_early(&self, silent: bool) -> Error {
+        match (self.phase, silent) {
+            (_, false) => self.protocol("the bridge closed the connection in the middle of a reply"),
+            (Phase::Hello, _) => self.protocol(
+                "the connection was closed without an answer to HELLO: \
+                 this is no SAM bridge, or it expects TLS or a user and password",
+            ),
+            (Phase::Peer, _) => self.protocol("the bridge closed the connection while waiting for a peer"),
+            _ => self.protocol(
+                "the bridge closed the connection without an answer: \
+                 it does not know the session, or does not support what was asked",
+            ),
+        }
+    }
+
+    fn protocol(&self, message: impl Into<String>) -> Error {
+        let operation = if self.phase == Phase::Hello { Operation::Handshake } else { self.request.operation() };
+        Error::protocol(operation, message)
+    }
+
+    /// Recognises by the first bytes what is certainly not a SAM bridge, so that nobody waits for the end of its line.
+    fn check_greeting(&self, start: &[u8]) -> Result<()> {
+        match start {
+            [0x15, 3, ..] | [0x15] => {
+                Err(self.protocol("the bridge answered in TLS: its SAM port expects TLS, which is not supported here"))
+            }
+            [first, ..] if !first.is_ascii_alphabetic() => Err(self.not_understood("not a reply line")),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_understood(&self, why: &str) -> Error {
+        if self.phase == Phase::Hello {
+            let start = line::excerpt(&self.partial, 40);
+            let shown = if start.is_empty() { String::new() } else { format!(": it says \"{start}\"") };
+            return self.protocol(format!("this is no SAM bridge ({why}){shown}"));
+        }
+        self.protocol(format!("the bridge sent a line that cannot be understood: {why}"))
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        // A destination may begin with any letters, but then no space follows them.
+        let words_of_sam =
+            line == b"PING" || [&b"STREAM "[..], b"SESSION ", b"PING "].iter().any(|w| line.starts_with(w));
+        if self.phase == Phase::Peer && !words_of_sam {
+            return self.peer(line);
+        }
+        match line::parse(line) {
+            Ok(Line::Ping(text)) => self.ping(&text),
+            Ok(Line::Pong) => Ok(()),
+            Ok(Line::Reply(fields)) => self.reply_line(fields),
+            // An empty line between replies means nothing.
+            Err(_) if line.is_empty() || line == b"\r" => Ok(()),
+            Err(_) if self.phase == Phase::Hello => {
+                let start = line::excerpt(line, 40);
+                Err(self.protocol(format!("this is no SAM bridge: it says \"{start}\"")))
+            }
+            Err(malformed) => Err(self.not_understood(malformed.0)),
+        }
+    }
+
+    fn ping(&mut self, text: &[u8]) -> Result<()> {
+        if self.output.len() + text.len() > MAX_UNSENT {
+            return Err(self.protocol("the bridge sends PINGs and does not read the answers"));
+        }
+        let pong = command::pong(text);
+        self.output.extend_from_slice(&pong);
+        Ok(())
+    }
+
+    fn reply_line(&mut self, mut fields: Fields) -> Result<()> {
+        self.log.push(format!("<- {}", fields.redacted()));
+        let (topic, action) = if self.phase == Phase::Hello { ("HELLO", "REPLY") } else { self.request.expected() };
+        let code = reply::result_of(&fields);
+        let proper = fields.topic() == topic && fields.action() == action;
+        if self.phase == Phase::Hello && !proper && fields.topic() != "SESSION" && fields.topic() != "HELLO" {
+            let start = line::excerpt(format!("{} {}", fields.topic(), fields.action()).as_bytes(), 40);
+            return Err(self.protocol(format!("this is no SAM bridge: it says \"{start}\"")));
+        }
+        if self.phase == Phase::Reply && self.request_left > 0 {
+            return Err(self.protocol("the bridge answered before it was asked"));
+        }
+        let result = match code {
+            // Errors come under any topic (i2pd: SESSION for a stream; go-bridge: without an action).
+            Some(code) if code != ResultCode::Ok => Err(self.refused(&code, &fields)),
+            _ if !proper => {
+                let shown = line::excerpt(format!("{} {}", fields.topic(), fields.action()).as_bytes(), 40);
+                Err(self.protocol(format!("the bridge answered \"{shown}\" where {topic} {action} was due")))
+            }
+            // DEST REPLY has no RESULT when all is well; everything else must say OK.
+            None if topic != "DEST" => Err(self.protocol(format!("{topic} {action} has no RESULT"))),
+            _ => self.success(&mut fields),
+        };
+        self.fields = Some(fields);
+        result
+    }
+
+    fn refused(&self, code: &ResultCode, fields: &Fields) -> Error {
+        if self.phase != Phase::Hello {
+            return reply::refusal(self.request.operation(), code, fields);
+        }
+        let mut error = reply::refusal(Operation::Handshake, code, fields);
+        error.message = match code {
+            ResultCode::NoVersion => {
+                format!("the bridge speaks no SAM version from {} to {}", self.range.min, self.range.max)
+            }
+            _ => format!("the bridge refused us (is a user and password needed, or wrong?): {}", error.message),
+        };
+        error
+    }
+
+    fn success(&mut self, fields: &mut Fields) -> Result<()> {
+        match self.phase {
+            Phase::Hello => {
+                let version = reply::hello(fields, self.range)?;
+                self.version = Some(version);
+                match self.request.command(version)? {
+                    None => self.finish(Outcome::Checked),
+                    Some(command) => {
+                        self.phase = Phase::Reply;
+                        self.send(&command);
+                    }
+                }
+            }
+            Phase::Reply => match self.request.outcome(fields)? {
+                None => self.phase = Phase::Peer,
+                Some(outcome) => self.finish(outcome),
+            },
+            // A second OK says nothing new.
+            Phase::Peer | Phase::Done => {}
+        }
+        Ok(())
+    }
+
+    fn peer(&mut self, line: &[u8]) -> Result<()> {
+        let peer = reply::peer(line)?;
+        self.log.push(format!("<- a stream from {}", peer.address.host()));
+        self.finish(Outcome::Accepted(peer));
+        Ok(())
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        self.phase = Phase::Done;
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        sys::wipe(&mut self.partial);
+        sys::wipe(&mut self.output);
+    }
+}

@@ -1,0 +1,290 @@
+//! Tokenising one line that a bridge sent (SAM specification, "SAM v3 protocol: command and reply format").
+//!
+//! A line may hold a private key, so nothing here prints values: errors are fixed texts and `Debug` shows keys only.
+
+use std::fmt;
+
+use crate::secret::Secret;
+
+/// Longest line accepted from a bridge, without its line feed. A SESSION STATUS with RSA keys needs some 3 kB.
+pub const MAX_LINE: usize = 65536;
+
+/// What a line is.
+#[derive(Debug)]
+pub enum Line {
+    /// Keep-alive; the opaque rest of the line including its leading space must be echoed byte for byte.
+    Ping(Vec<u8>),
+    /// An answer to a PING of ours, or stray.
+    Pong,
+    /// Everything else: topic, action and `KEY=value` pairs.
+    Reply(Fields),
+}
+
+/// The words of a reply line.
+pub struct Fields {
+    topic: String,
+    action: String,
+    pairs: Vec<(String, Value)>,
+}
+
+enum Value {
+    Text(String),
+    Private(Secret),
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.topic, self.action)?;
+        for (key, _) in &self.pairs {
+            write!(f, " {key}=…")?;
+        }
+        Ok(())
+    }
+}
+
+impl Fields {
+    /// First word: HELLO, SESSION, STREAM, NAMING, DEST ...
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Second word: REPLY or STATUS; empty where a bridge left it out.
+    pub fn action(&self) -> &str {
+        &self.action
+    }
+
+    /// Value of `key`, unless it is absent or private.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(k, _)| k == key).and_then(|(_, value)| match value {
+            Value::Text(text) => Some(text.as_str()),
+            Value::Private(_) => None,
+        })
+    }
+
+    /// Takes the private key out of the reply.
+    pub fn take_private(&mut self, key: &str) -> Option<Secret> {
+        let found = self.pairs.iter().position(|(k, v)| k == key && matches!(v, Value::Private(_)))?;
+        match self.pairs.swap_remove(found).1 {
+            Value::Private(secret) => Some(secret),
+            Value::Text(_) => None,
+        }
+    }
+
+    /// The line for a log: private values replaced, long ones shortened.
+    pub fn redacted(&self) -> String {
+        let mut text = format!("{} {}", self.topic, self.action);
+        for (key, value) in &self.pairs {
+            match value {
+                Value::Private(_) => text.push_str(&format!(" {key}=<private>")),
+                Value::Text(value) => text.push_str(&format!(" {key}={}", excerpt(value.as_bytes(), 80))),
+            }
+        }
+        text
+    }
+
+    /// Whether the value of `key` in a reply of this topic is a private key.
+    fn is_private(topic: &str, key: &str) -> bool {
+        // SESSION STATUS carries the private blob under the name of the public thing.
+        key == "PRIV" || key == "PASSWORD" || (topic == "SESSION" && key == "DESTINATION")
+    }
+}
+
+/// A line that cannot be tokenised, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// At most `limit` bytes of foreign text, made printable.
+pub fn excerpt(bytes: &[u8], limit: usize) -> String {
+    let cut = bytes.get(..limit).unwrap_or(bytes);
+    let mut text: String = String::from_utf8_lossy(cut)
+        .chars()
+        .map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c })
+        .collect();
+    if cut.len() < bytes.len() {
+        text.push('…');
+    }
+    text
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+/// Tokenises `line`, which comes without its line feed.
+pub fn parse(line: &[u8]) -> Result<Line, Malformed> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > MAX_LINE {
+        return Err(Malformed("the line is too long"));
+    }
+    if line.contains(&0) {
+        return Err(Malformed("a NUL byte in the line"));
+    }
+    if let Some(rest) = keep_alive(line, b"PING") {
+        return Ok(Line::Ping(rest.to_vec()));
+    }
+    if keep_alive(line, b"PONG").is_some() {
+        return Ok(Line::Pong);
+    }
+    parse_fields(line).map(Line::Reply)
+}
+
+/// The opaque rest of `line` when its first word is `word`.
+fn keep_alive<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    line.strip_prefix(word).filter(|rest| rest.is_empty() || rest.starts_with(b" "))
+}
+
+fn parse_fields(line: &[u8]) -> Result<Fields, Malformed> {
+    let mut tokens = Tokens { rest: line };
+    let topic = match tokens.next_token()? {
+        Some(Token { key, value: None }) => utf8(key)?,
+        Some(_) => return Err(Malformed("the first word is not a topic")),
+        None => return Err(Malformed("an empty line")),
+    };
+    let mut fields = Fields { topic, action: String::new(), pairs: Vec::new() };
+    match tokens.next_token()? {
+        None => return Err(Malformed("a topic without an action")),
+        Some(Token { key, value: None }) => fields.action = utf8(key)?,
+        Some(pair) => fields.add(pair)?,
+    }
+    while let Some(pair) = tokens.next_token()? {
+        fields.add(pair)?;
+    }
+    Ok(fields)
+}
+
+impl Fields {
+    fn add(&mut self, Token { key, value }: Token<'_>) -> Result<(), Malformed> {
+        let key = utf8(key)?;
+        if self.pairs.iter().any(|(known, _)| *known == key) {
+            // Two results contradict each other; of anything else the first counts.
+            return if key == "RESULT" { Err(Malformed("two RESULTs")) } else { Ok(()) };
+        }
+        let value = value.unwrap_or(Secret::from_vec(Vec::new()));
+        let value = if Self::is_private(&self.topic, &key) {
+            Value::Private(value)
+        } else if key == "MESSAGE" {
+            Value::Text(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        } else {
+            Value::Text(utf8(value.as_bytes())?)
+        };
+        self.pairs.push((key, value));
+        Ok(())
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<String, Malformed> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("text that is not UTF-8"))
+}
+
+struct Token<'a> {
+    key: &'a [u8],
+    value: Option<Secret>,
+}
+
+struct Tokens<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Tokens<'a> {
+    fn next_token(&mut self) -> Result<Option<Token<'a>>, Malformed> {
+        let start = self.rest.iter().position(|b| !is_blank(*b)).unwrap_or(self.rest.len());
+        let text = self.rest.get(start..).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let stop = text.iter().position(|b| is_blank(*b) || *b == b'=').unwrap_or(text.len());
+        let (key, after) = text.split_at(stop);
+        let Some(value) = after.strip_prefix(b"=") else {
+            self.rest = after;
+            return Ok(Some(Token { key, value: None }));
+        };
+        if key.is_empty() {
+            return Err(Malformed("a value without a key"));
+        }
+        let value = self.value(value)?;
+        Ok(Some(Token { key, value: Some(value) }))
+    }
+
+    /// The value at the start of `text`; quotes count only there. A quoted value may be followed by more text without
+    /// a space, which then belongs to it (bridges quote messages carelessly).
+    fn value(&mut self, text: &'a [u8]) -> Result<Secret, Malformed> {
+        // Never grows, so no copy of a private key stays behind in freed memory.
+        let mut value = Vec::with_capacity(text.len());
+        let mut bytes = text.iter().copied().enumerate();
+        let mut quoted = text.first() == Some(&b'"');
+        if quoted {
+            bytes.next();
+        }
+        let mut end = text.len();
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
+                b'"' if quoted => quoted = false,
+                b'\\' if quoted => match bytes.next() {
+                    Some((_, next @ (b'"' | b'\\'))) => value.push(next),
+                    Some((_, next)) => value.extend([byte, next]),
+                    None => return Err(Malformed("a backslash at the end")),
+                },
+                _ if !quoted && is_blank(byte) => {
+                    end = at;
+                    break;
+                }
+                _ => value.push(byte),
+            }
+        }
+        let value = Secret::from_vec(value);
+        if quoted {
+            return Err(Malformed("a quote that is not closed"));
+        }
+        self.rest = text.get(end..).unwrap_or_default();
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(line: &str) -> Fields {
+        match parse(line.as_bytes()).unwrap() {
+            Line::Reply(fields) => fields,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn quotes_escapes_and_bare_keys() {
+        let f = reply(r#"STREAM STATUS RESULT=I2P_ERROR FLAG MESSAGE="say \"hi\" to c:\\x \n" X=a"b"#);
+        assert_eq!(f.get("RESULT"), Some("I2P_ERROR"));
+        assert_eq!(f.get("FLAG"), Some(""));
+        assert_eq!(f.get("MESSAGE"), Some(r#"say "hi" to c:\x \n"#));
+        assert_eq!(f.get("X"), Some("a\"b"));
+        assert_eq!(f.get("Y"), None);
+    }
+
+    #[test]
+    fn a_reply_without_action_is_kept() {
+        let f = reply("STREAM RESULT=I2P_ERROR MESSAGE=\"unknown command\"");
+        assert_eq!((f.topic(), f.action()), ("STREAM", ""));
+        assert_eq!(f.get("RESULT"), Some("I2P_ERROR"));
+    }
+
+    #[test]
+    fn private_values_are_not_readable_as_text_nor_printed() {
+        let mut f = reply("SESSION STATUS RESULT=OK DESTINATION=c2VjcmV0");
+        assert_eq!(f.get("DESTINATION"), None);
+        assert!(!format!("{f:?} {}", f.redacted()).contains("c2Vj"));
+        assert_eq!(f.take_private("DESTINATION").unwrap().as_bytes(), b"c2VjcmV0");
+        assert!(f.take_private("DESTINATION").is_none());
+        assert_eq!(reply("NAMING REPLY VALUE=x DESTINATION=y").get("DESTINATION"), Some("y"));
+    }
+
+    #[test]
+    fn odd_bytes() {
+        assert!(parse(b"STREAM STATUS RESULT=\xff").is_err());
+        let Ok(Line::Reply(f)) = parse(b"STREAM STATUS RESULT=X MESSAGE=\"\xff\"") else { panic!() };
+        assert_eq!(f.get("MESSAGE"), Some("\u{fffd}"));
+        assert!(parse(b"\0").is_err());
+        assert!(parse(&vec![b'a'; MAX_LINE + 1]).is_err());
+        assert_eq!(excerpt(b"a\x1b\xffbcd", 4), "a??b…");
+    }
+}

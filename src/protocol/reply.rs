@@ -1,0 +1,215 @@
+//! What replies mean: RESULT values as an open set, and the typed content of each kind of reply.
+
+use crate::address::Address;
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::line::{self, Fields};
+use crate::protocol::{Version, VersionRange};
+use crate::secret::Secret;
+
+/// RESULT of a reply. The set is open: what is not listed is kept as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultCode {
+    /// Success.
+    Ok,
+    /// HELLO: no common version.
+    NoVersion,
+    /// Generic failure.
+    I2pError,
+    /// SESSION: the id is in use.
+    DuplicatedId,
+    /// SESSION: the destination is in use.
+    DuplicatedDest,
+    /// A destination or private key is malformed.
+    InvalidKey,
+    /// STREAM: unknown session.
+    InvalidId,
+    /// STREAM: the peer cannot be reached.
+    CantReachPeer,
+    /// STREAM: there is no such peer.
+    PeerNotFound,
+    /// STREAM: the peer refused (Java).
+    ConnectionRefused,
+    /// STREAM: the router's own time-out.
+    Timeout,
+    /// STREAM ACCEPT: somebody else accepts on this session.
+    AlreadyAccepting,
+    /// NAMING: unknown name.
+    KeyNotFound,
+    /// NAMING with options: no lease set.
+    LeasesetNotFound,
+    /// Anything else, verbatim.
+    Other(String),
+}
+
+/// Every known RESULT: token on the wire and meaning; the first token of a meaning is its proper spelling.
+const CODES: [(&str, ResultCode); 16] = [
+    ("OK", ResultCode::Ok),
+    ("NOVERSION", ResultCode::NoVersion),
+    ("I2P_ERROR", ResultCode::I2pError),
+    ("DUPLICATED_ID", ResultCode::DuplicatedId),
+    ("DUPLICATED_DEST", ResultCode::DuplicatedDest),
+    ("INVALID_KEY", ResultCode::InvalidKey),
+    ("INVALID_ID", ResultCode::InvalidId),
+    ("CANT_REACH_PEER", ResultCode::CantReachPeer),
+    ("PEER_NOT_FOUND", ResultCode::PeerNotFound),
+    ("CONNECTION_REFUSED", ResultCode::ConnectionRefused),
+    ("TIMEOUT", ResultCode::Timeout),
+    ("ALREADY_ACCEPTING", ResultCode::AlreadyAccepting),
+    ("KEY_NOT_FOUND", ResultCode::KeyNotFound),
+    ("LEASESET_NOT_FOUND", ResultCode::LeasesetNotFound),
+    // emissary's spellings
+    ("DUPLICATE_ID", ResultCode::DuplicatedId),
+    ("DUPLICATE_DEST", ResultCode::DuplicatedDest),
+];
+
+impl ResultCode {
+    /// Reads a token.
+    pub fn parse(token: &str) -> Self {
+        let known = CODES.iter().find(|(text, _)| *text == token);
+        known.map_or_else(|| ResultCode::Other(token.to_owned()), |(_, code)| code.clone())
+    }
+
+    /// The token in the specification's spelling.
+    pub fn token(&self) -> &str {
+        match self {
+            ResultCode::Other(text) => text,
+            known => CODES.iter().find(|(_, code)| code == known).map_or("", |(text, _)| text),
+        }
+    }
+}
+
+/// RESULT of `fields`, if it has one.
+pub fn result_of(fields: &Fields) -> Option<ResultCode> {
+    fields.get("RESULT").map(ResultCode::parse)
+}
+
+/// The error that a reply with a RESULT other than OK stands for.
+pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Error {
+    let text = line::excerpt(fields.get("MESSAGE").unwrap_or_default().as_bytes(), 400);
+    let verbatim = line::excerpt(fields.get("RESULT").unwrap_or_default().as_bytes(), 100);
+    let mut error = Error::network(operation, &verbatim, &text);
+    error.tag = line::excerpt(code.token().as_bytes(), 100);
+    if operation == Operation::Lookup && matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
+        // i2pd says INVALID_KEY for unknown names; ours are well-formed, so both mean the same.
+        error.tag = ResultCode::KeyNotFound.token().to_owned();
+        error.message = format!("the router does not know this name ({verbatim})");
+    }
+    error
+}
+
+/// Content of a successful HELLO REPLY.
+pub fn hello(fields: &Fields, range: VersionRange) -> Result<Version> {
+    let operation = Operation::Handshake;
+    let Some(version) = fields.get("VERSION").and_then(Version::parse) else {
+        return Err(Error::protocol(operation, "the bridge's HELLO REPLY names no version"));
+    };
+    if range.allows(version) {
+        return Ok(version);
+    }
+    let (min, max) = (range.min, range.max);
+    let message = format!("the bridge speaks SAM {version}; {min} to {max} was asked for");
+    Err(Error { tag: ResultCode::NoVersion.token().to_owned(), ..Error::new(Status::Network, operation, message) })
+}
+
+/// Private keys in a successful SESSION STATUS.
+pub fn session(fields: &mut Fields) -> Result<Secret> {
+    fields
+        .take_private("DESTINATION")
+        .filter(|keys| !keys.as_bytes().is_empty())
+        .ok_or_else(|| Error::protocol(Operation::Create, "SESSION STATUS has no DESTINATION"))
+}
+
+/// Private keys in a successful DEST REPLY.
+pub fn dest(fields: &mut Fields) -> Result<Secret> {
+    fields
+        .take_private("PRIV")
+        .filter(|keys| !keys.as_bytes().is_empty())
+        .ok_or_else(|| Error::protocol(Operation::Generate, "DEST REPLY has no PRIV"))
+}
+
+/// Destination in a successful NAMING REPLY.
+pub fn naming(fields: &Fields) -> Result<Address> {
+    let bad = |why: &str| Error::protocol(Operation::Lookup, format!("NAMING REPLY has no usable VALUE{why}"));
+    let value = fields.get("VALUE").ok_or_else(|| bad(""))?;
+    Address::parse(value).map_err(|error| bad(&format!(": {}", error.message)))
+}
+
+/// Who connected, as the line before an accepted stream tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Destination, verified by the router.
+    pub address: Address,
+    /// Port the peer sent from, where the router tells.
+    pub from_port: Option<u16>,
+    /// Port the peer sent to, where the router tells.
+    pub to_port: Option<u16>,
+}
+
+/// Reads the line before an accepted stream: `$destination[ FROM_PORT=n TO_PORT=n]`.
+pub fn peer(line: &[u8]) -> Result<Peer> {
+    let bad = |why: &str| {
+        let shown = line::excerpt(line, 120);
+        Error::protocol(Operation::Accept, format!("the bridge announced a peer by \"{shown}\": {why}"))
+    };
+    let text = std::str::from_utf8(line).map_err(|_| bad("not text"))?;
+    let mut words = text.split([' ', '\t', '\r']).filter(|word| !word.is_empty());
+    let address = Address::parse(words.next().unwrap_or_default()).map_err(|error| bad(&error.message))?;
+    let mut peer = Peer { address, from_port: None, to_port: None };
+    for word in words {
+        let port = |digits: &str| digits.parse().map(Some).map_err(|_| bad("a port is not a number"));
+        match word.split_once('=') {
+            Some(("FROM_PORT", digits)) => peer.from_port = port(digits)?,
+            Some(("TO_PORT", digits)) => peer.to_port = port(digits)?,
+            _ => {}
+        }
+    }
+    Ok(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::line::{parse, Line};
+
+    fn fields(text: &str) -> Fields {
+        match parse(text.as_bytes()).unwrap() {
+            Line::Reply(fields) => fields,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn aliases_and_unknown_results() {
+        assert_eq!(ResultCode::parse("DUPLICATE_ID"), ResultCode::DuplicatedId);
+        assert_eq!(ResultCode::parse("DUPLICATE_DEST").token(), "DUPLICATED_DEST");
+        assert_eq!(ResultCode::parse("ok").token(), "ok");
+        for (token, code) in CODES.iter().take(14) {
+            assert_eq!(code.token(), *token);
+            assert_eq!(ResultCode::parse(token), *code);
+        }
+    }
+
+    #[test]
+    fn refusals_carry_tag_and_text() {
+        let f = fields("SESSION STATUS RESULT=DUPLICATE_DEST MESSAGE=\"in use\"");
+        let error = refusal(Operation::Create, &result_of(&f).unwrap(), &f);
+        assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"));
+        assert!(error.message.contains("DUPLICATE_DEST: in use"));
+        let f = fields("NAMING REPLY RESULT=INVALID_KEY NAME=x.i2p");
+        assert_eq!(refusal(Operation::Lookup, &result_of(&f).unwrap(), &f).tag, "KEY_NOT_FOUND");
+    }
+
+    #[test]
+    fn versions_outside_the_range_are_refused() {
+        let range = VersionRange { min: Version::V3_1, max: Version::V3_2 };
+        for (text, good) in
+            [("3.1", true), ("3.2", true), ("3.3", false), ("3.0", false), ("4.1", false), ("0.3", false)]
+        {
+            let f = fields(&format!("HELLO REPLY RESULT=OK VERSION={text}"));
+            assert_eq!(hello(&f, range).is_ok(), good, "{text}");
+        }
+        for text in ["3", "3.x", "3.", ".1", "3.99999999999", "3.+1", "3.-1", "3. 1"] {
+            assert!(Version::parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The checked-in header is the one cbindgen makes, and its version is the crate's.
+
+use std::path::{Path, PathBuf};
+
+/// In the order they are to be read.
+const SOURCES: [&str; 9] = ["base", "error", "options", "addr", "keys", "controller", "dest", "pending", "stream"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn generate() -> String {
+    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for name in SOURCES {
+        builder = builder.with_src(root().join("src/ffi").join(name).with_extension("rs"));
+    }
+    let mut text = Vec::new();
+    builder.generate().expect("the header can be generated").write(&mut text);
+    String::from_utf8(text).expect("UTF-8")
+}
+
+#[test]
+fn every_ffi_source_is_in_the_header() {
+    let files = std::fs::read_dir(root().join("src/ffi")).unwrap();
+    for file in files.map(|file| file.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(name == "guard" || name == "mod" || SOURCES.contains(&name.as_str()), "{name} is not in the list");
+    }
+}
+
+#[test]
+fn the_header_is_up_to_date() {
+    let path = root().join("include/i2psock.h");
+    let fresh = generate();
+    if std::env::var_os("I2PSOCK_WRITE_HEADER").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == fresh, "include/i2psock.h is out of date: run `make header`");
+}
+
+#[test]
+fn versions_agree() {
+    let header = std::fs::read_to_string(root().join("include/i2psock.h")).unwrap();
+    let define = |name: &str| {
+        let line = header.lines().find_map(|line| line.strip_prefix(&format!("#define {name} "))).expect(name);
+        line.trim_matches('"').to_owned()
+    };
+    let parts = ["MAJOR", "MINOR", "PATCH"].map(|part| define(&format!("I2PSOCK_VERSION_{part}")));
+    assert_eq!(parts.join("."), env!("CARGO_PKG_VERSION"));
+    assert_eq!(define("I2PSOCK_VERSION"), env!("CARGO_PKG_VERSION"));
+    let changelog = read("CHANGELOG.md");
+    assert!(changelog.contains(&format!("## {}", env!("CARGO_PKG_VERSION"))), "CHANGELOG.md knows the version");
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
