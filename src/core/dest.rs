@@ -194,8 +194,9 @@ impl Dest {
 
 impl Drop for Dest {
     fn drop(&mut self) {
-        // In a child of fork(2) the session is the parent's.
-        if !self.session.bridge().fork.in_child() {
+        if self.session.bridge().fork.in_child() {
+            self.session.abandon();
+        } else {
             self.session.end("the destination was closed");
         }
     }

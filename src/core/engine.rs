@@ -7,6 +7,7 @@ use crate::core::exchange::Finished;
 use crate::core::session::{LookupTicket, Slot, Slots};
 use crate::error::{Error, Operation, Result};
 use crate::protocol::control::{Answer, Control, Event};
+use crate::protocol::Trace;
 use crate::sys::{self, SharedFd};
 
 /// Reads in one run before others get a turn.
@@ -42,9 +43,9 @@ impl Engine {
         self.socket.as_ref().map(|socket| (socket.as_raw_fd(), events))
     }
 
-    /// Lines for the log.
-    pub fn take_log(&mut self) -> Vec<String> {
-        self.control.take_log()
+    /// The conversation, for the log.
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.control.trace
     }
 
     /// Queues a lookup.
@@ -119,6 +120,11 @@ impl Engine {
                 Err(_) => break,
             }
         }
+    }
+
+    /// Closes our copy of the control socket without a word to the router.
+    pub fn abandon(&mut self) {
+        self.socket = None;
     }
 
     /// Closes the control socket; everybody who waits for an answer gets `cause`.

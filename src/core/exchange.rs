@@ -122,8 +122,9 @@ impl Exchange {
 
     /// Does what can be done without waiting.
     pub fn step(&mut self) -> Result<Progress> {
+        self.handshake.trace.want(self.bridge.log.is_wanted());
         let result = self.run();
-        self.bridge.log.lines(self.handshake.take_log());
+        self.bridge.log.lines(self.handshake.trace.take());
         result
     }
 

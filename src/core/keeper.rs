@@ -59,6 +59,13 @@ impl Keeper {
         self.poke();
     }
 
+    /// In a child of fork(2), where there is no thread: drops the session.
+    pub fn abandon(&self, session: &Arc<Session>) {
+        if let Some(mut sessions) = self.shared.sessions.try_lock() {
+            sessions.retain(|known| !Arc::ptr_eq(known, session));
+        }
+    }
+
     /// Makes the thread look again at what the sessions wait for.
     pub fn poke(&self) {
         self.shared.wake.set();

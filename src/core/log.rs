@@ -1,6 +1,7 @@
 //! The log hook: a program may watch the redacted conversation with the bridge.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -33,12 +34,22 @@ pub fn inside<T>(hook: impl FnOnce() -> T) -> T {
 
 /// Where log lines go; nowhere by default.
 #[derive(Default)]
-pub struct Log(Mutex<Option<Hook>>);
+pub struct Log {
+    hook: Mutex<Option<Hook>>,
+    wanted: AtomicBool,
+}
 
 impl Log {
     /// Sets or removes the hook.
     pub fn set(&self, hook: Option<Hook>) {
-        *self.0.lock() = hook;
+        let mut current = self.hook.lock();
+        self.wanted.store(hook.is_some(), Ordering::Relaxed);
+        *current = hook;
+    }
+
+    /// Whether anybody listens: lines nobody reads need not be made.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// Hands `lines` to the hook.
@@ -46,7 +57,7 @@ impl Log {
         if lines.is_empty() {
             return;
         }
-        let hook = self.0.lock().clone();
+        let hook = self.hook.lock().clone();
         if let Some(hook) = hook {
             for line in lines {
                 inside(|| hook(&line));

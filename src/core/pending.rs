@@ -229,8 +229,15 @@ impl Pending {
                 Progress::Block => Ok(None),
                 Progress::Done => goal.reach(exchange).map(Some),
             },
-            Work::Lookup { ticket, fields, .. } => match ticket.slot.take() {
-                None => Ok(None),
+            Work::Lookup { session, ticket, watch, fields } => match ticket.slot.take() {
+                None => {
+                    // What the control socket waits for changes: once the question is out it is not writability.
+                    if let (Some(watch), Some((control, events))) = (watch, session.control()) {
+                        let changed = watch.modify(control, events);
+                        changed.map_err(|error| Error::io(Operation::Lookup, "epoll_ctl", &error))?;
+                    }
+                    Ok(None)
+                }
                 Some(answer) => {
                     *fields = answer.fields;
                     answer.result.map(|address| Some(Product::Address(address)))

@@ -257,9 +257,10 @@ impl Session {
     pub fn run(&self, log: &mut Vec<String>) -> bool {
         let lost = {
             let mut engine = self.engine.lock();
+            engine.trace().want(self.bridge.log.is_wanted());
             let lost = engine.run();
             self.follow(&engine);
-            log.append(&mut engine.take_log());
+            log.append(&mut engine.trace().take());
             lost
         };
         let Some(cause) = lost else { return true };
@@ -281,6 +282,20 @@ impl Session {
         self.finish(Error::closed(Operation::Session, message), true);
         if let Some(keeper) = &self.keeper {
             keeper.remove(self);
+        }
+    }
+
+    /// In a child of fork(2) the session is the parent's: our copies of its descriptors are closed and nothing else.
+    /// What another thread of the parent had locked at that moment stays locked here, and is left alone.
+    pub fn abandon(self: &Arc<Self>) {
+        if let Some(mut engine) = self.engine.try_lock() {
+            engine.abandon();
+        }
+        if let Some(mut parked) = self.parked.try_lock() {
+            parked.clear();
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.abandon(self);
         }
     }
 
@@ -347,9 +362,10 @@ impl Session {
                 self.check_alive(Operation::Lookup)?;
                 return Err(Error::closed(Operation::Lookup, "the session has ended"));
             }
+            engine.trace().want(self.bridge.log.is_wanted());
             let ticket = engine.lookup(name)?;
             self.follow(&engine);
-            (ticket, engine.take_log())
+            (ticket, engine.trace().take())
         };
         self.bridge.log.lines(log);
         self.poke();

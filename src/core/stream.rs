@@ -190,22 +190,16 @@ impl Stream {
         let mut waste = [MaybeUninit::uninit(); 16384];
         // The system has no event for "the send queue is empty", so it is looked at in growing intervals.
         let mut pause = Duration::from_micros(50);
-        let mut open = true;
         loop {
-            while open {
-                match retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
-                    Ok(count) if count > 0 => {
-                        if passed(deadline) {
-                            break;
-                        }
-                    }
-                    Err(error) if sys::would_block(&error) => break,
-                    Err(error) if is_end(&error) => return Err(lost_tail()),
-                    Ok(_) | Err(_) => open = false,
-                }
-            }
+            // A peer that never stops sending must not keep us from looking at the queue.
+            let quiet = match retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
+                Ok(count) => count == 0,
+                Err(error) if is_end(&error) => return Err(lost_tail()),
+                Err(_) => true,
+            };
             match sys::unsent(fd) {
-                Ok(0) => return Ok(()),
+                Ok(0) if quiet => return Ok(()),
+                Ok(0) => {}
                 Ok(left) if passed(deadline) => {
                     let message = format!("the bridge has not taken the last {left} bytes in time");
                     return Err(Error::new(Status::Timeout, Operation::Send, message));
@@ -213,9 +207,11 @@ impl Stream {
                 Ok(_) => {}
                 Err(error) => return Err(Error::io(Operation::Send, "ioctl", &error)),
             }
-            let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
-            std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
-            pause = (pause * 2).min(Duration::from_millis(20));
+            if quiet {
+                let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+                std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
         }
     }
 }

@@ -57,8 +57,7 @@ pub extern "C" fn i2psock_controller_open(
     let out = guard::clear(out);
     guard::call(err, || {
         let none = Options::default();
-        let out = guard::some(out, "out")?;
-        guard::give(Some(out), "out", || {
+        guard::give(out, "out", || {
             let controller = Controller::open(options.map_or(&none, |options| options.0.get()))?;
             let version = guard::c_string(&controller.version().to_string());
             let address = guard::c_string(controller.bridge().text());

@@ -9,6 +9,7 @@ use crate::protocol::command;
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request;
+use crate::protocol::Trace;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
@@ -40,7 +41,8 @@ pub struct Control {
     /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
     /// taken for the question to a late reply.
     asked: Option<Lookup>,
-    log: Vec<String>,
+    /// The conversation, for the log.
+    pub trace: Trace,
     pongs: u64,
 }
 
@@ -82,11 +84,6 @@ impl Control {
         self.pongs
     }
 
-    /// Takes the lines for the log that have gathered.
-    pub fn take_log(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log)
-    }
-
     /// Takes bytes from the bridge. An error means that the connection cannot be used any more.
     pub fn input(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
@@ -120,7 +117,7 @@ impl Control {
         if self.asked.is_none() {
             if let Some(lookup) = self.waiting.pop_front() {
                 let command = command::naming_lookup(&lookup.name)?;
-                self.log.push(format!("-> {}", command.redacted()));
+                self.trace.add(|| format!("-> {}", command.redacted()));
                 self.output.extend_from_slice(command.bytes());
                 self.asked = Some(lookup);
             }
@@ -144,14 +141,14 @@ impl Control {
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
-                self.log.push(format!("ignored: {}", malformed.0));
+                self.trace.add(|| format!("ignored: {}", malformed.0));
                 Ok(())
             }
         }
     }
 
     fn reply(&mut self, fields: Fields, events: &mut Vec<Event>) -> Result<()> {
-        self.log.push(format!("<- {}", fields.redacted()));
+        self.trace.add(|| format!("<- {}", fields.redacted()));
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
         if fields.topic() == "SESSION" {

@@ -8,7 +8,7 @@ use crate::protocol::command::{self, Command, Credentials};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request::{Outcome, Request};
-use crate::protocol::{Version, VersionRange};
+use crate::protocol::{Trace, Version, VersionRange};
 use crate::sys;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
@@ -40,8 +40,8 @@ pub struct Handshake {
     request_left: usize,
     fields: Option<Fields>,
     outcome: Option<Outcome>,
-    /// Lines for the log, redacted.
-    log: Vec<String>,
+    /// The conversation, for the log.
+    pub trace: Trace,
 }
 
 impl Handshake {
@@ -58,7 +58,8 @@ impl Handshake {
             request_left: 0,
             fields: None,
             outcome: None,
-            log: Vec::new(),
+            // HELLO is made here, before the owner can say whether anybody listens.
+            trace: Trace::listening(),
         };
         handshake.send(&command::hello(range, credentials)?);
         Ok(handshake)
@@ -130,13 +131,8 @@ impl Handshake {
         self.outcome.take()
     }
 
-    /// Takes the lines for the log that have gathered.
-    pub fn take_log(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log)
-    }
-
     fn send(&mut self, command: &Command) {
-        self.log.push(format!("-> {}", command.redacted()));
+        self.trace.add(|| format!("-> {}", command.redacted()));
         // Room for PONGs too: the buffer of a command with a private key never moves.
         self.output.reserve_exact(command.bytes().len());
         self.output.extend_from_slice(command.bytes());
@@ -260,7 +256,7 @@ impl Handshake {
     }
 
     fn reply_line(&mut self, mut fields: Fields) -> Result<()> {
-        self.log.push(format!("<- {}", fields.redacted()));
+        self.trace.add(|| format!("<- {}", fields.redacted()));
         let (topic, action) = if self.phase == Phase::Hello { ("HELLO", "REPLY") } else { self.request.expected() };
         let code = reply::result_of(&fields);
         let proper = fields.topic() == topic && fields.action() == action;
@@ -325,7 +321,7 @@ impl Handshake {
 
     fn peer(&mut self, line: &[u8]) -> Result<()> {
         let peer = reply::peer(line)?;
-        self.log.push(format!("<- a stream from {}", peer.address.host()));
+        self.trace.add(|| format!("<- a stream from {}", peer.address.host()));
         self.finish(Outcome::Accepted(peer));
         Ok(())
     }
