@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use crate::core::exchange::Finished;
-use crate::core::session::{LookupTicket, Slot, Slots};
+use crate::core::lookup::{Slot, Slots, Ticket};
 use crate::error::{Error, Operation, Result};
 use crate::protocol::control::{Answer, Control, Event};
 use crate::protocol::Trace;
@@ -49,14 +49,14 @@ impl Engine {
     }
 
     /// Queues a lookup.
-    pub fn lookup(&mut self, name: &str) -> Result<LookupTicket> {
+    pub fn lookup(&mut self, name: &str) -> Result<Ticket> {
         let slot = Slot::new()?;
         self.last_number += 1;
         let number = self.last_number;
         self.control.lookup(number, name)?;
         self.slots.insert(number, Arc::downgrade(&slot));
         self.write();
-        Ok(LookupTicket { number, slot })
+        Ok(Ticket { number, slot })
     }
 
     /// Nobody waits for this lookup any more.

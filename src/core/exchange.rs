@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::bridge::Bridge;
-use crate::core::session::Scope;
+use crate::core::scope::Scope;
 use crate::core::{after, passed, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};

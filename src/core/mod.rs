@@ -7,8 +7,10 @@ pub mod engine;
 pub mod exchange;
 pub mod keeper;
 pub mod log;
+pub mod lookup;
 pub mod options;
 pub mod pending;
+pub mod scope;
 pub mod session;
 pub mod stream;
 

@@ -10,7 +10,8 @@ use crate::core::bridge::Bridge;
 use crate::core::controller::Controller;
 use crate::core::dest::{Dest, DestPlan};
 use crate::core::exchange::{Exchange, Finished};
-use crate::core::session::{LookupTicket, Parked, Session};
+use crate::core::lookup::Ticket;
+use crate::core::session::{Parked, Session};
 use crate::core::stream::{Remote, Stream};
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
@@ -105,7 +106,7 @@ pub enum Stage {
 
 enum Work {
     Exchange(Box<Exchange>, Goal),
-    Lookup { session: Arc<Session>, ticket: LookupTicket, watch: Option<Watch>, fields: Option<Fields> },
+    Lookup { session: Arc<Session>, ticket: Ticket, watch: Option<Watch>, fields: Option<Fields> },
     Nothing,
 }
 

@@ -1,9 +1,9 @@
 //! One session: its control socket (driven by one engine), the sockets that live and die with it, accepts that were
 //! given up, and what the program is told about its state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -11,13 +11,14 @@ use crate::core::bridge::Bridge;
 use crate::core::engine::Engine;
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::keeper::Keeper;
+use crate::core::lookup::Ticket;
+use crate::core::scope::Scope;
 use crate::core::stream::Stream;
 use crate::core::Progress;
 use crate::error::{Error, Operation, Result};
 use crate::keys::Keys;
-use crate::protocol::control::Answer;
 use crate::protocol::Version;
-use crate::sys::{self, SharedFd, Wake, Watch};
+use crate::sys::{self, Wake, Watch};
 
 /// What a session carries; the numbers are the C constants and i2p.sam's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,48 +67,6 @@ pub enum State {
     Recovering = 4,
     /// The session has ended.
     Dead = 5,
-}
-
-/// Sockets that end together, and why they did.
-#[derive(Default)]
-pub struct Scope {
-    sockets: Mutex<Vec<Weak<SharedFd>>>,
-    cause: Mutex<Option<Error>>,
-}
-
-impl Scope {
-    /// Adds a socket, unless the scope has ended.
-    pub fn add(&self, socket: &Arc<SharedFd>) -> std::result::Result<(), Error> {
-        let mut sockets = self.sockets.lock();
-        if let Some(cause) = self.cause() {
-            return Err(cause);
-        }
-        // Forget the dead before the list grows: the cost per socket stays constant.
-        if sockets.len() == sockets.capacity() {
-            sockets.retain(|known| known.strong_count() > 0);
-            let live = sockets.len();
-            sockets.reserve(live.max(8));
-        }
-        sockets.push(Arc::downgrade(socket));
-        Ok(())
-    }
-
-    /// Why the scope has ended, if it has.
-    pub fn cause(&self) -> Option<Error> {
-        self.cause.lock().clone()
-    }
-
-    /// Ends the scope: the first cause counts. Sockets that carry payload already are left to their own end unless
-    /// `all` is set.
-    pub fn end(&self, cause: Error, all: bool) {
-        let sockets = self.sockets.lock();
-        self.cause.lock().get_or_insert(cause);
-        for socket in sockets.iter().filter_map(Weak::upgrade) {
-            if all || !socket.is_carrying() {
-                socket.end();
-            }
-        }
-    }
 }
 
 /// An accept that was given up: the bridge keeps it, and the next stream will come to it.
@@ -354,7 +313,7 @@ impl Session {
     }
 
     /// Asks the session's own connection for a name.
-    pub fn lookup(&self, name: &str) -> Result<LookupTicket> {
+    pub fn lookup(&self, name: &str) -> Result<Ticket> {
         let (ticket, log) = {
             let mut engine = self.engine.lock();
             if engine.interest().is_none() {
@@ -373,7 +332,7 @@ impl Session {
     }
 
     /// Nobody waits for this lookup any more.
-    pub fn forget(&self, ticket: &LookupTicket) {
+    pub fn forget(&self, ticket: &Ticket) {
         self.engine.lock().forget(ticket.number);
     }
 
@@ -412,40 +371,3 @@ impl Session {
         }
     }
 }
-
-/// A lookup on its way through a session's control socket.
-pub struct LookupTicket {
-    /// Number in the engine.
-    pub number: u64,
-    /// Where the answer arrives.
-    pub slot: Arc<Slot>,
-}
-
-/// Where the answer to a lookup arrives.
-pub struct Slot {
-    answer: Mutex<Option<Answer>>,
-    /// Readable once the answer is there.
-    pub wake: Wake,
-}
-
-impl Slot {
-    /// An empty one.
-    pub fn new() -> Result<Arc<Self>> {
-        let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
-        Ok(Arc::new(Slot { answer: Mutex::new(None), wake }))
-    }
-
-    /// Delivers the answer.
-    pub fn put(&self, answer: Answer) {
-        self.answer.lock().get_or_insert(answer);
-        self.wake.set();
-    }
-
-    /// The answer, if it is there.
-    pub fn take(&self) -> Option<Answer> {
-        self.answer.lock().take()
-    }
-}
-
-/// Slots by number; those of callers that went away are gone by themselves.
-pub type Slots = HashMap<u64, Weak<Slot>>;

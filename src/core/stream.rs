@@ -105,7 +105,7 @@ impl Stream {
             return Ok(Moved::Bytes(0));
         }
         let result = match self.deadline() {
-            None => retry(|| sys::recv_once(fd, buffer, flags)),
+            None => sys::retry(|| sys::recv_once(fd, buffer, flags)),
             Some(deadline) if flags & sys::MSG_PEEK != 0 && flags & sys::MSG_WAITALL != 0 => {
                 peek_all(fd, buffer, flags, deadline)
             }
@@ -131,7 +131,7 @@ impl Stream {
             return Ok(Moved::Bytes(0));
         }
         let result = match self.deadline() {
-            None => retry(|| sys::send_once(fd, bytes, flags)),
+            None => sys::retry(|| sys::send_once(fd, bytes, flags)),
             Some(deadline) => {
                 let once = flags | sys::MSG_DONTWAIT;
                 let mut send = |done: usize| sys::send_once(fd, bytes.get(done..).unwrap_or_default(), once);
@@ -192,7 +192,7 @@ impl Stream {
         let mut pause = Duration::from_micros(50);
         loop {
             // A peer that never stops sending must not keep us from looking at the queue.
-            let quiet = match retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
+            let quiet = match sys::retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
                 Ok(count) => count == 0,
                 Err(error) if is_end(&error) => return Err(lost_tail()),
                 Err(_) => true,
@@ -252,15 +252,6 @@ fn moved(operation: Operation, result: io::Result<usize>) -> Result<Moved> {
     }
 }
 
-fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
 /// Moves bytes without blocking calls until there are some (`all`: until there are `want`), waiting in between. What was
 /// moved before a deadline or error is never lost: it is returned, and the next call meets the error again.
 fn move_until(
@@ -274,7 +265,7 @@ fn move_until(
 ) -> io::Result<usize> {
     let mut done = 0;
     loop {
-        let stop = match retry(|| call(done)) {
+        let stop = match sys::retry(|| call(done)) {
             Ok(0) => Ok(done),
             Ok(count) => {
                 done += count;
@@ -298,9 +289,9 @@ fn move_until(
 /// Looking at a full buffer can only be waited for by the system itself.
 fn peek_all(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32, deadline: Deadline) -> io::Result<usize> {
     if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? {
-        return retry(|| sys::recv_once(fd, buffer, flags));
+        return sys::retry(|| sys::recv_once(fd, buffer, flags));
     }
-    let result = retry(|| {
+    let result = sys::retry(|| {
         let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
         sys::set_receive_timeout(fd, left)?;
         sys::recv_once(fd, buffer, flags)

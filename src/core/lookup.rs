@@ -1,0 +1,47 @@
+//! Lookups through a session's control socket: where their answers arrive.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Operation, Result};
+use crate::protocol::control::Answer;
+use crate::sys::Wake;
+
+/// A lookup on its way through a session's control socket.
+pub struct Ticket {
+    /// Number in the engine.
+    pub number: u64,
+    /// Where the answer arrives.
+    pub slot: Arc<Slot>,
+}
+
+/// Where the answer to a lookup arrives.
+pub struct Slot {
+    answer: Mutex<Option<Answer>>,
+    /// Readable once the answer is there.
+    pub wake: Wake,
+}
+
+impl Slot {
+    /// An empty one.
+    pub fn new() -> Result<Arc<Self>> {
+        let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
+        Ok(Arc::new(Slot { answer: Mutex::new(None), wake }))
+    }
+
+    /// Delivers the answer.
+    pub fn put(&self, answer: Answer) {
+        self.answer.lock().get_or_insert(answer);
+        self.wake.set();
+    }
+
+    /// The answer, if it is there.
+    pub fn take(&self) -> Option<Answer> {
+        self.answer.lock().take()
+    }
+}
+
+/// Slots by number; those of callers that went away are gone by themselves.
+pub type Slots = HashMap<u64, Weak<Slot>>;

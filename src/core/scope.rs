@@ -1,0 +1,50 @@
+//! Things that end together.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::sys::SharedFd;
+
+/// Sockets that end together, and why they did.
+#[derive(Default)]
+pub struct Scope {
+    sockets: Mutex<Vec<Weak<SharedFd>>>,
+    cause: Mutex<Option<Error>>,
+}
+
+impl Scope {
+    /// Adds a socket, unless the scope has ended.
+    pub fn add(&self, socket: &Arc<SharedFd>) -> std::result::Result<(), Error> {
+        let mut sockets = self.sockets.lock();
+        if let Some(cause) = self.cause() {
+            return Err(cause);
+        }
+        // Forget the dead before the list grows: the cost per socket stays constant.
+        if sockets.len() == sockets.capacity() {
+            sockets.retain(|known| known.strong_count() > 0);
+            let live = sockets.len();
+            sockets.reserve(live.max(8));
+        }
+        sockets.push(Arc::downgrade(socket));
+        Ok(())
+    }
+
+    /// Why the scope has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.cause.lock().clone()
+    }
+
+    /// Ends the scope: the first cause counts. Sockets that carry payload already are left to their own end unless
+    /// `all` is set.
+    pub fn end(&self, cause: Error, all: bool) {
+        let sockets = self.sockets.lock();
+        self.cause.lock().get_or_insert(cause);
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            if all || !socket.is_carrying() {
+                socket.end();
+            }
+        }
+    }
+}

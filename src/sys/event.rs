@@ -1,0 +1,151 @@
+//! Waiting: poll, an event of our own, and one descriptor for several.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::check;
+
+/// Readable.
+pub const IN: i16 = libc::POLLIN;
+/// Writable.
+pub const OUT: i16 = libc::POLLOUT;
+
+/// A descriptor and the events asked of it, for [`poll`].
+#[derive(Clone, Copy, Debug)]
+pub struct PollFd {
+    /// The descriptor; -1 is skipped.
+    pub fd: RawFd,
+    /// Events wanted.
+    pub events: i16,
+    /// Events seen.
+    pub revents: i16,
+}
+
+/// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
+/// reported as 0 events, so that the caller looks at its deadline again.
+pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
+    let mut raw: Vec<libc::pollfd> =
+        fds.iter().map(|p| libc::pollfd { fd: p.fd, events: p.events, revents: 0 }).collect();
+    // SAFETY: pointer and length belong to `raw`.
+    let count = unsafe { libc::poll(raw.as_mut_ptr(), raw.len() as libc::nfds_t, timeout_ms) };
+    match check(count) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+        Ok(count) => {
+            for (p, r) in fds.iter_mut().zip(&raw) {
+                p.revents = r.revents;
+            }
+            Ok(count as usize)
+        }
+    }
+}
+
+/// poll(2) on one descriptor: the events seen, 0 when there were none.
+pub fn poll_one(fd: RawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
+    let mut fds = [PollFd { fd, events, revents: 0 }];
+    poll(&mut fds, timeout_ms)?;
+    Ok(fds[0].revents)
+}
+
+/// An event descriptor: readable from `set` until `clear`.
+#[derive(Debug)]
+pub struct Wake(OwnedFd);
+
+impl Wake {
+    /// A new one, not readable.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: plain system call; the new descriptor is ours.
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: as above.
+        Ok(Wake(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Makes it readable.
+    pub fn set(&self) {
+        let one: u64 = 1;
+        // SAFETY: the value lives as long as the call. It can only fail when it is readable anyway.
+        unsafe { libc::write(self.0.as_raw_fd(), ptr::addr_of!(one).cast(), 8) };
+    }
+
+    /// Makes it unreadable.
+    pub fn clear(&self) {
+        let mut value: u64 = 0;
+        // SAFETY: the value lives as long as the call. It can only fail when it is not readable anyway.
+        unsafe { libc::read(self.0.as_raw_fd(), ptr::addr_of_mut!(value).cast(), 8) };
+    }
+}
+
+impl AsRawFd for Wake {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// One descriptor that is readable while any of several others has the events asked of it (epoll).
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// A new one that watches nothing.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: plain system call; the new descriptor is ours.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: as above.
+        Ok(Watch(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn control(&self, operation: libc::c_int, fd: RawFd, events: i16) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
+        // SAFETY: the event lives as long as the call.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
+    }
+
+    /// Watches `fd` as well.
+    pub fn add(&self, fd: RawFd, events: i16) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events)
+    }
+
+    /// Changes what is asked of `fd`.
+    pub fn modify(&self, fd: RawFd, events: i16) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, events)
+    }
+
+    /// Watches `fd` no longer.
+    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0)
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wake_is_readable_from_set_until_clear() {
+        let wake = Wake::new().unwrap();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
+        wake.set();
+        wake.set();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), IN);
+        wake.clear();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn watch_is_readable_while_a_watched_descriptor_is() {
+        let (watch, wake) = (Watch::new().unwrap(), Wake::new().unwrap());
+        watch.add(wake.as_raw_fd(), IN).unwrap();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
+        wake.set();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), IN);
+        watch.remove(wake.as_raw_fd()).unwrap();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
+    }
+}

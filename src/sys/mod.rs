@@ -1,0 +1,39 @@
+//! The few system calls `std` lacks. Besides `ffi` the only place with `unsafe`.
+//!
+//! Every function here is safe to call: descriptors come in as types that own or borrow them, lengths come from
+//! slices, EINTR is retried (or, in [`poll`], reported to callers that own the deadline).
+#![allow(unsafe_code)]
+
+mod event;
+mod process;
+mod shared;
+mod socket;
+
+pub use event::{poll, poll_one, PollFd, Wake, Watch, IN, OUT};
+pub use process::{random, wipe, with_signals_blocked, ForkGuard};
+pub use shared::SharedFd;
+pub use socket::*;
+
+use std::io;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Retries `call` while it is interrupted by a signal.
+pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

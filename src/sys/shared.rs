@@ -1,0 +1,106 @@
+//! A descriptor with several users.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+/// A socket or event descriptor that several handles may use at once, and that may be given away.
+///
+/// Ending (`end`) wakes everybody who is blocked on it. Closing happens when the last user drops it, so its number is
+/// never reused under somebody's feet.
+#[derive(Debug)]
+pub struct SharedFd {
+    fd: RawFd,
+    /// Guards "given away" against "shut down by number".
+    taken: Mutex<bool>,
+    ended: AtomicBool,
+    carrying: AtomicBool,
+}
+
+impl SharedFd {
+    /// Takes ownership of `fd`.
+    pub fn new(fd: OwnedFd) -> Self {
+        use std::os::fd::IntoRawFd;
+        SharedFd {
+            fd: fd.into_raw_fd(),
+            taken: Mutex::new(false),
+            ended: AtomicBool::new(false),
+            carrying: AtomicBool::new(false),
+        }
+    }
+
+    /// Marks the descriptor as ended and, if it is still ours, shuts the socket down in both directions.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let taken = self.taken.lock();
+        if !*taken {
+            // SAFETY: plain system call on a descriptor that is open as long as `self` lives and is not taken.
+            unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
+        }
+    }
+
+    /// Whether `end` was called.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Says that the socket carries payload from now on.
+    pub fn set_carrying(&self) {
+        self.carrying.store(true, Ordering::Release);
+    }
+
+    /// Whether the socket carries payload.
+    pub fn is_carrying(&self) -> bool {
+        self.carrying.load(Ordering::Acquire)
+    }
+
+    /// Gives the descriptor away: from now on the caller closes it. `None` when it was given away before.
+    pub fn take(&self) -> Option<RawFd> {
+        let mut taken = self.taken.lock();
+        (!std::mem::replace(&mut *taken, true)).then_some(self.fd)
+    }
+
+    /// Whether the descriptor was given away.
+    pub fn is_taken(&self) -> bool {
+        *self.taken.lock()
+    }
+}
+
+impl AsRawFd for SharedFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl Drop for SharedFd {
+    fn drop(&mut self) {
+        if !*self.taken.get_mut() {
+            // SAFETY: we own the descriptor and nobody else can use it any more.
+            unsafe { libc::close(self.fd) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::FromRawFd;
+
+    #[test]
+    fn a_taken_descriptor_is_neither_shut_nor_closed() {
+        use std::io::{Read, Write};
+        let (a, mut b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let shared = SharedFd::new(a.into());
+        let fd = shared.take().unwrap();
+        assert!(shared.take().is_none());
+        shared.end();
+        drop(shared);
+        // SAFETY: given away above.
+        let mut a = std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        a.write_all(b"x").unwrap();
+        let mut one = [0];
+        b.read_exact(&mut one).unwrap();
+        assert_eq!(&one, b"x");
+    }
+}

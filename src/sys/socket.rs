@@ -1,0 +1,195 @@
+//! Sockets: connecting without waiting, sending, receiving, options.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::ptr;
+
+use super::{check, check_len, retry};
+
+/// Flags the stream functions understand; the system's values.
+pub const MSG_DONTWAIT: i32 = libc::MSG_DONTWAIT;
+/// See recv(2).
+pub const MSG_PEEK: i32 = libc::MSG_PEEK;
+/// See recv(2).
+pub const MSG_WAITALL: i32 = libc::MSG_WAITALL;
+/// See send(2).
+pub const MSG_NOSIGNAL: i32 = libc::MSG_NOSIGNAL;
+/// See send(2).
+pub const MSG_MORE: i32 = libc::MSG_MORE;
+
+/// recv(2). 0 means end of stream (or an empty buffer).
+pub fn recv(fd: RawFd, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: pointer and length belong to `buffer`.
+    retry(|| check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) }))
+}
+
+/// recv(2) into memory that need not be initialised; reports EINTR.
+pub fn recv_once(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<usize> {
+    // SAFETY: pointer and length belong to `buffer`, which is only written to.
+    check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+/// send(2) without SIGPIPE; reports EINTR.
+pub fn send_once(fd: RawFd, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: pointer and length belong to `bytes`.
+    check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | MSG_NOSIGNAL) })
+}
+
+/// send(2) without SIGPIPE and without waiting.
+pub fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| send_once(fd, bytes, MSG_DONTWAIT))
+}
+
+/// Whether a result means "would block".
+pub fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Where a bridge listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A unix domain socket.
+    Unix(std::path::PathBuf),
+}
+
+/// A socket address as the system wants it.
+struct RawAddress {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+    family: libc::c_int,
+}
+
+fn raw_address(place: &Place) -> io::Result<RawAddress> {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let target = ptr::addr_of_mut!(storage);
+    let (family, len) = match place {
+        Place::Tcp(SocketAddr::V4(v4)) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: sockaddr_storage is large and aligned enough for every socket address.
+            unsafe { ptr::write(target.cast(), raw) };
+            (libc::AF_INET, std::mem::size_of::<libc::sockaddr_in>())
+        }
+        Place::Tcp(SocketAddr::V6(v6)) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { ptr::write(target.cast(), raw) };
+            (libc::AF_INET6, std::mem::size_of::<libc::sockaddr_in6>())
+        }
+        Place::Unix(path) => (libc::AF_UNIX, write_unix(path, target)?),
+    };
+    Ok(RawAddress { storage, len: len as libc::socklen_t, family })
+}
+
+fn write_unix(path: &Path, target: *mut libc::sockaddr_storage) -> io::Result<usize> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if bytes.is_empty() || bytes.len() >= raw.sun_path.len() || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "unix socket path is empty or too long"));
+    }
+    for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: sockaddr_storage is large and aligned enough for every socket address.
+    unsafe { ptr::write(target.cast(), raw) };
+    Ok(std::mem::size_of::<libc::sockaddr_un>())
+}
+
+/// Starts a connection without waiting for it. `true`: it is established already.
+pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
+    let address = raw_address(place)?;
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: plain system call; the new descriptor is ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(address.family, kind, 0))?) };
+    if matches!(place, Place::Tcp(_)) {
+        set_int(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    }
+    // SAFETY: the address lives as long as the call and `len` is the length of the variant written into it.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), ptr::addr_of!(address.storage).cast(), address.len) };
+    match check(result) {
+        Ok(_) => Ok((socket, true)),
+        // An interrupted connect goes on in the background, like one in progress.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok((socket, false)),
+        Err(error) => Err(error),
+    }
+}
+
+fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value lives as long as the call.
+    check(unsafe { libc::setsockopt(fd, level, name, ptr::addr_of!(value).cast(), len) }).map(drop)
+}
+
+/// The pending error of a socket (SO_ERROR), which also tells whether a started connection was made.
+pub fn socket_error(fd: RawFd) -> io::Result<()> {
+    let mut value: libc::c_int = 0;
+    let mut len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: value and length live as long as the call.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, ptr::addr_of_mut!(value).cast(), &mut len)
+    })?;
+    if value == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(value))
+    }
+}
+
+/// Bounds the next blocking receive of a socket (SO_RCVTIMEO); `None` lifts the bound.
+pub fn set_receive_timeout(fd: RawFd, timeout: Option<std::time::Duration>) -> io::Result<()> {
+    // Zero would mean "no bound": the shortest bound the system knows is a microsecond.
+    let timeout = timeout.map_or(std::time::Duration::ZERO, |t| t.max(std::time::Duration::from_micros(1)));
+    let value = libc::timeval {
+        tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
+        tv_usec: timeout.subsec_micros() as libc::suseconds_t,
+    };
+    let len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
+    // SAFETY: the value lives as long as the call.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of!(value).cast(), len) })
+        .map(drop)
+}
+
+/// Whether the description behind `fd` has O_NONBLOCK.
+pub fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: plain system call.
+    Ok(check(unsafe { libc::fcntl(fd, libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
+}
+
+/// Sets or clears O_NONBLOCK.
+pub fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
+    // SAFETY: plain system call.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    if wanted != flags {
+        // SAFETY: plain system call.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) })?;
+    }
+    Ok(())
+}
+
+/// Bytes written to a socket that its other end has not taken yet (SIOCOUTQ).
+pub fn unsent(fd: RawFd) -> io::Result<usize> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same request as TIOCOUTQ) writes one int.
+    check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut value) })?;
+    Ok(usize::try_from(value).unwrap_or(0))
+}
