@@ -11,33 +11,20 @@ pub const IN: i16 = libc::POLLIN;
 /// Writable.
 pub const OUT: i16 = libc::POLLOUT;
 
-/// A descriptor and the events asked of it, for [`poll`].
-#[derive(Clone, Copy, Debug)]
-pub struct PollFd {
-    /// The descriptor; -1 is skipped.
-    pub fd: RawFd,
-    /// Events wanted.
-    pub events: i16,
-    /// Events seen.
-    pub revents: i16,
-}
+/// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
+pub use libc::pollfd as PollFd;
 
 /// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
 /// reported as 0 events, so that the caller looks at its deadline again.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
-    let mut raw: Vec<libc::pollfd> =
-        fds.iter().map(|p| libc::pollfd { fd: p.fd, events: p.events, revents: 0 }).collect();
-    // SAFETY: pointer and length belong to `raw`.
-    let count = unsafe { libc::poll(raw.as_mut_ptr(), raw.len() as libc::nfds_t, timeout_ms) };
-    match check(count) {
+    for fd in fds.iter_mut() {
+        fd.revents = 0;
+    }
+    // SAFETY: pointer and length belong to `fds`.
+    match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(error) => Err(error),
-        Ok(count) => {
-            for (p, r) in fds.iter_mut().zip(&raw) {
-                p.revents = r.revents;
-            }
-            Ok(count as usize)
-        }
+        Ok(count) => Ok(count as usize),
     }
 }
 
