@@ -1,0 +1,260 @@
+//! Starting and stopping a bridge, and what it tells about itself.
+
+use crate::config::Config;
+use crate::conn::Sock;
+use crate::destination::text;
+use crate::faults::Faults;
+use crate::shared::{lock, Line, Shared};
+use crate::{handler, keepalive, naming};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long stopping may take before threads are left to themselves.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
+/// A running bridge. Dropping it stops it.
+pub struct Bridge {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    addr_v6: Option<SocketAddr>,
+    stopped: bool,
+}
+
+/// What is known about a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: String,
+    /// Its public destination, base64.
+    pub destination: String,
+    /// The number of its control connection.
+    pub connection: u64,
+    /// ACCEPTs that wait for a stream, abandoned ones included where the router keeps those.
+    pub accepts: usize,
+    /// Streams that wait for an ACCEPT.
+    pub parked: usize,
+    /// Whether a FORWARD is active.
+    pub forward: bool,
+    /// Its ends of open streams.
+    pub streams: usize,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<Sock> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Sock::tcp(stream)),
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| Sock::Unix(stream)),
+        }
+    }
+}
+
+/// Listens on 127.0.0.1, and on the same port of ::1 when asked to.
+fn listen(config: &Config) -> io::Result<(TcpListener, Option<TcpListener>)> {
+    let mut last = None;
+    // A free port of one family may be taken in the other.
+    for _ in 0..20 {
+        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))?;
+        if !config.ipv6 {
+            return Ok((v4, None));
+        }
+        match TcpListener::bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port())) {
+            Ok(v6) => return Ok((v4, Some(v6))),
+            Err(e) if e.kind() == ErrorKind::AddrInUse && config.port == 0 => last = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| ErrorKind::AddrInUse.into()))
+}
+
+impl Bridge {
+    /// Starts a bridge. It is listening when this returns.
+    pub fn start(config: Config) -> io::Result<Self> {
+        let (v4, v6) = listen(&config)?;
+        let addr = v4.local_addr()?;
+        let addr_v6 = v6.as_ref().map(TcpListener::local_addr).transpose()?;
+        let mut listeners = vec![Listener::Tcp(v4)];
+        listeners.extend(v6.map(Listener::Tcp));
+        let shared = Arc::new(Shared::new(config));
+        for (name, destination) in &shared.config.hosts {
+            if !naming::add(&mut lock(&shared.state), name, destination) {
+                let message = format!("host {name:?} has no valid destination");
+                return Err(io::Error::new(ErrorKind::InvalidInput, message));
+            }
+        }
+        if let Some(path) = &shared.config.unix {
+            #[cfg(unix)]
+            listeners.push(Listener::Unix(UnixListener::bind(path)?));
+            #[cfg(not(unix))]
+            return Err(io::Error::new(ErrorKind::Unsupported, format!("{path:?}")));
+        }
+        let bridge = Self { shared, addr, addr_v6, stopped: false };
+        for listener in listeners {
+            let shared = Arc::clone(&bridge.shared);
+            bridge.shared.spawn("listen", move || accept_all(&shared, &listener))?;
+        }
+        let shared = Arc::clone(&bridge.shared);
+        bridge.shared.spawn("ping", move || keepalive::run(&shared))?;
+        Ok(bridge)
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// The address on 127.0.0.1.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address on ::1, when there is one.
+    pub fn addr_v6(&self) -> Option<SocketAddr> {
+        self.addr_v6
+    }
+
+    /// The handle that makes things go wrong.
+    pub fn faults(&self) -> Faults {
+        Faults { shared: Arc::clone(&self.shared) }
+    }
+
+    /// All lines received so far, in order.
+    pub fn lines(&self) -> Vec<Line> {
+        lock(&self.shared.lines).iter().cloned().collect()
+    }
+
+    /// All lines received so far, as text.
+    pub fn texts(&self) -> Vec<String> {
+        lock(&self.shared.lines).iter().map(Line::text).collect()
+    }
+
+    /// Forgets the lines received so far.
+    pub fn clear_lines(&self) {
+        lock(&self.shared.lines).clear();
+    }
+
+    /// Connections accepted so far.
+    pub fn connections_total(&self) -> u64 {
+        self.shared.total.load(Ordering::Relaxed)
+    }
+
+    /// Connections the bridge has not finished with. One that the client has closed counts until the bridge
+    /// notices, which the abandoned ACCEPTs of some routers never do.
+    pub fn connections_open(&self) -> usize {
+        let state = lock(&self.shared.state);
+        state.conns.values().filter(|c| c.inbound).count()
+    }
+
+    /// The sessions there are, by id.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let state = lock(&self.shared.state);
+        let mut all: Vec<_> = state
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.ready)
+            .map(|(id, s)| SessionInfo {
+                id: id.clone(),
+                destination: text(&s.public),
+                connection: s.control.id,
+                accepts: s.acceptors.len(),
+                parked: s.incoming.len(),
+                forward: s.forward.is_some(),
+                streams: s.streams.len(),
+            })
+            .collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// The session with this id.
+    pub fn session(&self, id: &str) -> Option<SessionInfo> {
+        self.sessions().into_iter().find(|s| s.id == id)
+    }
+
+    /// Adds a host name, or changes it; `false` when the base64 destination is none.
+    pub fn add_host(&self, name: &str, destination: &str) -> bool {
+        naming::add(&mut lock(&self.shared.state), name, destination)
+    }
+
+    /// Waits until `condition` holds; `false` when it does not within `time`.
+    pub fn wait_for(&self, time: Duration, condition: impl Fn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            if condition(self) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Closes everything and waits for all threads. Takes no more than a few seconds, usually none.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        self.shared.begin_stop();
+        // The listening threads only wake up for a connection.
+        for addr in std::iter::once(self.addr).chain(self.addr_v6) {
+            let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
+        }
+        #[cfg(unix)]
+        if let Some(path) = &self.shared.config.unix {
+            let _ = UnixStream::connect(path);
+            let _ = std::fs::remove_file(path);
+        }
+        self.shared.finish_stop(STOP_TIME);
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("addr", &self.addr).finish()
+    }
+}
+
+fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
+    loop {
+        let accepted = listener.accept();
+        if shared.is_stopping() {
+            return;
+        }
+        let Ok(sock) = accepted else {
+            // Most likely out of file descriptors: give the others time to close some.
+            if !shared.sleep(Duration::from_millis(20)) {
+                return;
+            }
+            continue;
+        };
+        let Some(conn) = shared.register(sock, true) else {
+            return;
+        };
+        let (mine, served) = (Arc::clone(shared), Arc::clone(&conn));
+        if shared.spawn("conn", move || handler::serve(&mine, &served)).is_err() {
+            shared.unregister(&conn);
+        }
+    }
+}

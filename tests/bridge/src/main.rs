@@ -1,0 +1,135 @@
+//! The bridge as a program.
+
+use i2psock_bridge::{Bridge, Config, Split};
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const HELP: &str = "\
+Usage: i2psock-bridge [OPTION]...
+A SAM v3 bridge without a router: connects the programs on this machine with each other.
+
+Prints `SAM <port>` once it is listening, and ends when its standard input does.
+
+  --port N           TCP port on 127.0.0.1; 0 (the default) picks a free one
+  --ipv6             listen on ::1 too
+  --unix PATH        listen on a unix socket too
+  --personality P    java (the default), i2pd-2.45, i2pd-2.58 or emissary
+  --max-version 3.x  highest protocol version to negotiate
+  --user U           ask for this user ...
+  --password P       ... and this password
+  --host NAME=B64    a host name and its destination; may be repeated
+  --build-delay MS   how long a session takes to come up
+  --idle-ping MS     send PING on sockets idle for this long and expect PONG
+  --ping-every MS    send PING on session sockets all the time
+  --park MS          how long a stream waits for an ACCEPT
+  --split N          write replies in pieces of N bytes
+  --drip MS          write replies byte by byte, one per interval
+  --no-stdin         do not end with standard input
+  --verbose          log all lines, without keys and passwords, to standard error
+  --help             show this
+";
+
+struct Options {
+    config: Config,
+    stdin: bool,
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut config = Config::default();
+    let mut stdin = true;
+    let (mut user, mut password) = (None, None);
+    while let Some(arg) = args.next() {
+        // `--name value` and `--name=value` alike.
+        let (name, mut inline) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_string(), Some(value.to_string())),
+            None => (arg, None),
+        };
+        let mut value = || inline.take().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "--port" => config.port = number(&name, &value()?)?,
+            "--ipv6" => config.ipv6 = true,
+            "--unix" => config.unix = Some(value()?.into()),
+            "--personality" => config.personality = value()?.parse()?,
+            "--max-version" => config.max_version = value()?.parse()?,
+            "--user" => user = Some(value()?),
+            "--password" => password = Some(value()?),
+            "--host" => {
+                let text = value()?;
+                let (host, destination) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=B64"))?;
+                config.hosts.push((host.to_string(), destination.to_string()));
+            }
+            "--build-delay" => config.build_delay = millis(&name, &value()?)?,
+            "--idle-ping" => config.idle_ping = Some(millis(&name, &value()?)?),
+            "--ping-every" => config.faults.ping_every = Some(millis(&name, &value()?)?),
+            "--park" => config.park = Some(millis(&name, &value()?)?),
+            "--split" => config.faults.split = Split::Every { bytes: number(&name, &value()?)?, gap: Duration::ZERO },
+            "--drip" => config.faults.drip = Some(millis(&name, &value()?)?),
+            "--no-stdin" => stdin = false,
+            "--verbose" => config.verbose = true,
+            "--help" => return Ok(None),
+            _ => return Err(format!("unknown option {name:?}")),
+        }
+        if inline.is_some() {
+            return Err(format!("{name} takes no value"));
+        }
+    }
+    config.auth = match (user, password) {
+        (None, None) => None,
+        (Some(user), Some(password)) => Some((user, password)),
+        _ => return Err("--user and --password go together".to_string()),
+    };
+    Ok(Some(Options { config, stdin }))
+}
+
+fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{name}: {text:?} is not a suitable number"))
+}
+
+fn millis(name: &str, text: &str) -> Result<Duration, String> {
+    number(name, text).map(Duration::from_millis)
+}
+
+fn run(options: Options) -> io::Result<()> {
+    let bridge = Bridge::start(options.config)?;
+    let mut stdout = io::stdout();
+    writeln!(stdout, "SAM {}", bridge.port())?;
+    stdout.flush()?;
+    if options.stdin {
+        let mut buffer = [0u8; 4096];
+        while io::stdin().read(&mut buffer)? > 0 {}
+        bridge.stop();
+        return Ok(());
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+fn complain(message: &str) {
+    // With standard error closed the exit status has to do.
+    let _ = writeln!(io::stderr(), "i2psock-bridge: {message}");
+}
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            return match io::stdout().write_all(HELP.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        Err(message) => {
+            complain(&format!("{message}; see --help"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            complain(&e.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}

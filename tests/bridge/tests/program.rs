@@ -1,0 +1,134 @@
+//! The program: its options, its one line of output, its end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use i2psock_bridge::destination::{generate, text};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_i2psock-bridge");
+
+/// Kills the program when a test fails half-way.
+struct Running {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(args: &[&str]) -> Running {
+    let mut child = Command::new(PROGRAM)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let port = line.strip_prefix("SAM ").unwrap().trim_end().parse().unwrap();
+    Running { child, port }
+}
+
+fn ask(running: &Running, lines: &[&str]) -> Vec<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut replies = Vec::new();
+    for line in lines {
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut reply = String::new();
+        reader.read_line(&mut reply).unwrap();
+        replies.push(reply.trim_end().to_string());
+    }
+    replies
+}
+
+#[test]
+fn it_serves_until_its_input_ends() {
+    let host = text(&generate(7).unwrap().public);
+    let mut running = run(&[
+        "--host",
+        &format!("x.i2p={host}"),
+        "--max-version=3.2",
+        "--user",
+        "u",
+        "--password",
+        "a secret",
+        "--verbose",
+    ]);
+    let replies = ask(
+        &running,
+        &[
+            "HELLO VERSION USER=u PASSWORD=\"a secret\"",
+            "NAMING LOOKUP NAME=x.i2p",
+            "SESSION CREATE STYLE=STREAM ID=a DESTINATION=TRANSIENT SIGNATURE_TYPE=7",
+        ],
+    );
+    assert_eq!(replies[0], "HELLO REPLY RESULT=OK VERSION=3.2");
+    assert_eq!(replies[1], format!("NAMING REPLY RESULT=OK NAME=x.i2p VALUE={host}"));
+    let key = replies[2].split_once("DESTINATION=").unwrap().1;
+    assert!(ask(&running, &["HELLO VERSION"])[0].contains("Authorization failed"));
+
+    drop(running.child.stdin.take());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        if let Some(status) = running.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "still running");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(status.success());
+    let mut log = String::new();
+    let mut stderr = running.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(log.contains("1 <- SESSION CREATE STYLE=STREAM ID=a DESTINATION=TRANSIENT"), "{log}");
+    assert!(log.contains("1 -> SESSION STATUS RESULT=OK DESTINATION=<"), "{log}");
+    assert!(!log.contains("a secret") && !log.contains(&key[..100]), "{log}");
+    let mut output = String::new();
+    let mut stdout = running.child.stdout.take().unwrap();
+    stdout.read_to_string(&mut output).unwrap();
+    assert_eq!(output, "", "more than one line");
+}
+
+#[test]
+fn personality_and_faults_by_option() {
+    let running = run(&["--personality", "i2pd-2.45", "--split", "3", "--no-stdin", "--port=0"]);
+    let replies = ask(&running, &["HELLO VERSION MIN=3.0 MAX=3.3"]);
+    assert_eq!(replies, ["HELLO REPLY RESULT=OK VERSION=3.0"]);
+}
+
+#[test]
+fn help_and_wrong_options() {
+    let output = Command::new(PROGRAM).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.starts_with("Usage: i2psock-bridge"));
+    for args in [
+        &["--port"][..],
+        &["--port", "65536"],
+        &["--port", "x"],
+        &["--personality", "none"],
+        &["--max-version", "x"],
+        &["--host", "x"],
+        &["--user", "u"],
+        &["--verbose=1"],
+        &["--nosuch"],
+        &["rubbish"],
+    ] {
+        let output = Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty());
+        assert!(output.stderr.starts_with(b"i2psock-bridge: "), "{args:?}");
+    }
+    let args = ["--host", "x.i2p=AAAA"];
+    let output = Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
