@@ -36,7 +36,9 @@ pub struct Answer {
 #[derive(Default)]
 pub struct Control {
     partial: Vec<u8>,
-    output: Vec<u8>,
+    /// Whole messages. They are written one by one: bridges discard what stands behind the first line of a read.
+    output: VecDeque<Vec<u8>>,
+    unsent: usize,
     waiting: VecDeque<Lookup>,
     /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
     /// taken for the question to a late reply.
@@ -54,7 +56,9 @@ struct Lookup {
 impl Control {
     /// The conversation goes on with these bytes still to be written.
     pub fn with_output(output: Vec<u8>) -> Self {
-        Control { output, ..Control::default() }
+        let mut control = Control::default();
+        control.send(output);
+        control
     }
 
     /// Queues a lookup; `name` is in the form that is sent.
@@ -69,14 +73,27 @@ impl Control {
         self.waiting.retain(|lookup| lookup.number != number);
     }
 
-    /// Bytes to write.
+    fn send(&mut self, message: Vec<u8>) {
+        if !message.is_empty() {
+            self.unsent += message.len();
+            self.output.push_back(message);
+        }
+    }
+
+    /// Bytes to write with one call; empty when there are none.
     pub fn output(&self) -> &[u8] {
-        &self.output
+        self.output.front().map_or(&[], Vec::as_slice)
     }
 
     /// The first `count` bytes of the output are on their way.
     pub fn wrote(&mut self, count: usize) {
-        self.output.drain(..count.min(self.output.len()));
+        let Some(message) = self.output.front_mut() else { return };
+        let count = count.min(message.len());
+        message.drain(..count);
+        self.unsent -= count;
+        if message.is_empty() {
+            self.output.pop_front();
+        }
     }
 
     /// How many PINGs were answered.
@@ -118,7 +135,7 @@ impl Control {
             if let Some(lookup) = self.waiting.pop_front() {
                 let command = command::naming_lookup(&lookup.name)?;
                 self.trace.add(|| format!("-> {}", command.redacted()));
-                self.output.extend_from_slice(command.bytes());
+                self.send(command.bytes().to_vec());
                 self.asked = Some(lookup);
             }
         }
@@ -128,13 +145,13 @@ impl Control {
     fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<()> {
         match line::parse(line) {
             Ok(Line::Ping(text)) => {
-                if self.output.len() + text.len() > MAX_UNSENT {
+                if self.unsent + text.len() > MAX_UNSENT {
                     return Err(Error::protocol(
                         Operation::Session,
                         "the bridge sends PINGs and does not read the answers",
                     ));
                 }
-                self.output.extend_from_slice(&command::pong(&text));
+                self.send(command::pong(&text));
                 self.pongs += 1;
                 Ok(())
             }
@@ -182,8 +199,11 @@ mod tests {
     }
 
     fn sent(control: &mut Control) -> String {
-        let text = String::from_utf8(control.output().to_vec()).unwrap();
-        control.wrote(text.len());
+        let mut text = String::new();
+        while !control.output().is_empty() {
+            text.push_str(std::str::from_utf8(control.output()).unwrap());
+            control.wrote(control.output().len());
+        }
         text
     }
 
