@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// In the order they are to be read.
-const SOURCES: [&str; 9] = ["base", "error", "options", "addr", "keys", "controller", "dest", "pending", "stream"];
+const SOURCES: [&str; 10] =
+    ["base", "error", "options", "addr", "keys", "controller", "dest", "pending", "stream", "dgram"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -128,6 +128,7 @@ impl Deadlines {
 pub struct Bridge {
     text: String,
     udp: String,
+    udp_places: Vec<SocketAddr>,
     places: Vec<Place>,
     credentials: Option<Credentials>,
     range: VersionRange,
@@ -160,6 +161,7 @@ impl Bridge {
         let credentials = options.credentials()?;
         Ok(Bridge {
             places: endpoint.resolve()?,
+            udp_places: resolve_udp(&udp)?,
             text,
             udp,
             credentials,
@@ -180,6 +182,11 @@ impl Bridge {
     /// The bridge's datagram endpoint, HOST:PORT.
     pub fn udp_text(&self) -> &str {
         &self.udp
+    }
+
+    /// Every address of the bridge's datagram endpoint.
+    pub fn udp_places(&self) -> &[SocketAddr] {
+        &self.udp_places
     }
 
     /// Every address of the bridge, to be tried in this order.
@@ -228,6 +235,15 @@ impl Bridge {
         }
         Ok(())
     }
+}
+
+fn resolve_udp(text: &str) -> Result<Vec<SocketAddr>> {
+    let places = Endpoint::parse(text, UDP_PORT)?.resolve()?;
+    let address = |place| match place {
+        Place::Tcp(address) => Some(address),
+        Place::Unix(_) => None,
+    };
+    Ok(places.into_iter().filter_map(address).collect())
 }
 
 fn join(host: &str, port: u16) -> String {

@@ -111,7 +111,7 @@ impl Controller {
     /// Starts opening a destination.
     pub fn open_dest(self: &Arc<Self>, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending> {
         self.check_open(Operation::Create)?;
-        let plan = DestPlan::new(name, style, options)?;
+        let plan = DestPlan::new(&self.bridge, name, style, options)?;
         let request = plan.request(options);
         self.exchange(request, Goal::Dest(Arc::clone(self), plan), limit)
     }

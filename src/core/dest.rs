@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::core::bridge::Bridge;
 use crate::core::controller::{check_signature_type, Controller, ED25519};
+use crate::core::dgram::Dgram;
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Goal, Limit, Pending, Product};
+use crate::core::port::Port;
 use crate::core::session::{Birth, Parked, Session, Style};
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
@@ -19,17 +22,14 @@ pub struct DestPlan {
     name: String,
     nickname: String,
     style: Style,
+    port: Option<Arc<Port>>,
 }
 
 impl DestPlan {
     /// Checks the arguments of an open.
-    pub fn new(name: &str, style: i32, options: &Options) -> Result<Self> {
+    pub fn new(bridge: &Bridge, name: &str, style: i32, options: &Options) -> Result<Self> {
         let style = Style::from_number(style)?;
         options.check_owner(Owner::Dest)?;
-        if style != Style::Stream {
-            let message = format!("style {} is not supported yet", style.word());
-            return Err(Error::new(Status::Unsupported, Operation::Create, message));
-        }
         if !name.is_empty() {
             let message =
                 "named destinations need a key store, which is not supported yet: use NULL or \"\" as the name";
@@ -45,7 +45,8 @@ impl DestPlan {
             Some(nickname) => nickname.to_owned(),
             None => format!("i2psock-{}", random_text(5)?),
         };
-        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style })
+        let port = Port::bind(bridge, style, options)?;
+        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style, port })
     }
 
     /// The request that creates it.
@@ -59,6 +60,7 @@ impl DestPlan {
             id: self.id.clone(),
             identity,
             ports: options.ports(),
+            delivery: self.port.as_ref().map(|port| port.delivery()).unwrap_or_default(),
             options: self.router_options(options),
         }
     }
@@ -91,7 +93,8 @@ impl DestPlan {
         let unusable = |_| Error::protocol(Operation::Create, "SESSION STATUS has keys that cannot be read");
         let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable(Error::invalid("")))?;
         let keys = Keys::from_bridge_text(text).map_err(unusable)?;
-        let birth = Birth { id: self.id, style: self.style, name: self.name, nickname: self.nickname, keys, created };
+        let (id, style, port) = (self.id, self.style, self.port);
+        let birth = Birth { id, style, name: self.name, nickname: self.nickname, keys, created, port };
         let session = Session::begin(Arc::clone(controller.bridge()), controller.keeper().cloned(), birth)?;
         let dest = Dest { session, _controller: Arc::clone(controller) };
         controller.add(&dest.session)?;
@@ -164,6 +167,15 @@ impl Dest {
                 Pending::exchange(exchange, Goal::Accept(Arc::clone(&self.session)), limit)
             }
         }
+    }
+
+    /// The destination's datagrams.
+    pub fn bind(&self) -> Result<Dgram> {
+        self.check(Operation::None)?;
+        let Some(port) = self.session.port() else {
+            return Err(Error::state("datagrams are for destinations of a datagram style"));
+        };
+        Ok(Dgram::new(Arc::clone(&self.session), Arc::clone(port)))
     }
 
     /// Starts resolving `name`, or "ME", through the session's own connection.

@@ -5,13 +5,18 @@ use std::sync::{Arc, Weak};
 
 use crate::core::exchange::Finished;
 use crate::core::lookup::{Slot, Slots, Ticket};
+use crate::core::port::Port;
 use crate::error::{Error, Operation, Result};
+use crate::protocol::command::Command;
 use crate::protocol::control::{Answer, Control, Event};
 use crate::protocol::Trace;
 use crate::sys::{self, SharedFd};
 
 /// Reads in one run before others get a turn.
 const READS_PER_RUN: usize = 64;
+
+/// Bytes of datagrams that may wait for the control socket.
+const MAX_QUEUED: usize = 1 << 18;
 
 /// A control socket and its conversation.
 pub struct Engine {
@@ -22,11 +27,13 @@ pub struct Engine {
     /// Bytes that came in the same read as the session's creation.
     surplus: Vec<u8>,
     announced: Option<Error>,
+    /// Where datagrams go that come on the control socket.
+    port: Option<Arc<Port>>,
 }
 
 impl Engine {
     /// Takes over the connection that created the session.
-    pub fn new(created: Finished) -> Self {
+    pub fn new(created: Finished, port: Option<Arc<Port>>) -> Self {
         Engine {
             socket: Some(created.socket),
             control: Control::with_output(created.unsent),
@@ -34,6 +41,7 @@ impl Engine {
             last_number: 0,
             surplus: created.surplus,
             announced: None,
+            port,
         }
     }
 
@@ -57,6 +65,21 @@ impl Engine {
         self.slots.insert(number, Arc::downgrade(&slot));
         self.write();
         Ok(Ticket { number, slot })
+    }
+
+    /// Queues a datagram, unless too much is queued already; whether it was.
+    pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) -> bool {
+        let room = self.control.unsent() < MAX_QUEUED;
+        if room {
+            self.control.send_datagram(command, payload);
+            self.write();
+        }
+        room
+    }
+
+    /// Datagrams that were too large to be taken.
+    pub fn skipped(&self) -> u64 {
+        self.control.skipped()
     }
 
     /// Nobody waits for this lookup any more.
@@ -99,6 +122,11 @@ impl Engine {
             match event {
                 Event::Found(number, answer) => self.deliver(number, answer),
                 Event::Ending(error) => self.announced = Some(error),
+                Event::Datagram(packet) => {
+                    if let Some(port) = &self.port {
+                        port.feed(&packet);
+                    }
+                }
             }
         }
         // What the bridge announced explains more than the bare end of the connection.

@@ -3,13 +3,16 @@
 pub mod bridge;
 pub mod controller;
 pub mod dest;
+pub mod dgram;
 pub mod engine;
 pub mod exchange;
 pub mod keeper;
 pub mod log;
 pub mod lookup;
+pub mod names;
 pub mod options;
 pub mod pending;
+pub mod port;
 pub mod scope;
 pub mod session;
 pub mod stream;

@@ -6,6 +6,7 @@ use crate::core::bridge::{Credentials, Endpoint};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::protocol::command::{check_option, Ports};
+use crate::protocol::datagram::SendOptions;
 use crate::protocol::{Version, VersionRange};
 
 /// What an option belongs to.
@@ -17,6 +18,8 @@ pub enum Owner {
     Dest,
     /// `i2psock_dest_connect`.
     Connect,
+    /// `i2psock_dgram_send_to`.
+    Send,
 }
 
 impl Owner {
@@ -25,6 +28,7 @@ impl Owner {
             Owner::Controller => "controller",
             Owner::Dest => "destination",
             Owner::Connect => "connect",
+            Owner::Send => "datagram",
         }
     }
 }
@@ -41,7 +45,7 @@ enum Kind {
 }
 
 /// Every option of the library itself: name, whose it is, what it holds.
-const KNOWN: [(&str, &[Owner], Kind); 21] = [
+const KNOWN: [(&str, &[Owner], Kind); 32] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -61,8 +65,19 @@ const KNOWN: [(&str, &[Owner], Kind); 21] = [
     ("in_depth", &[Owner::Dest], Kind::Number(7)),
     ("out_depth", &[Owner::Dest], Kind::Number(7)),
     ("signature_type", &[Owner::Dest], Kind::Number(65535)),
-    ("from_port", &[Owner::Dest, Owner::Connect], Kind::Number(65535)),
-    ("to_port", &[Owner::Dest, Owner::Connect], Kind::Number(65535)),
+    ("from_port", &[Owner::Dest, Owner::Connect, Owner::Send], Kind::Number(65535)),
+    ("to_port", &[Owner::Dest, Owner::Connect, Owner::Send], Kind::Number(65535)),
+    ("forward", &[Owner::Dest], Kind::Text),
+    ("in_band", &[Owner::Dest], Kind::Flag),
+    ("protocol", &[Owner::Dest, Owner::Send], Kind::Number(255)),
+    ("raw_header", &[Owner::Dest], Kind::Flag),
+    ("header_options", &[Owner::Dest], Kind::Flag),
+    ("any_source_port", &[Owner::Dest], Kind::Flag),
+    ("report_source", &[Owner::Dest], Kind::Flag),
+    ("send_tags", &[Owner::Send], Kind::Number(65535)),
+    ("tag_threshold", &[Owner::Send], Kind::Number(65535)),
+    ("expires", &[Owner::Send], Kind::Number(86400)),
+    ("send_leaseset", &[Owner::Send], Kind::Flag),
 ];
 
 /// Settings, collected before the call that uses them.
@@ -107,7 +122,7 @@ impl Options {
         for (key, _) in &self.entries {
             let fits = match KNOWN.iter().find(|(name, ..)| name == key) {
                 Some((_, owners, _)) => owners.contains(&owner),
-                None => owner != Owner::Controller,
+                None => matches!(owner, Owner::Dest | Owner::Connect),
             };
             if !fits {
                 return Err(Error::invalid(format!("option {key} is not for a {}", owner.name())));
@@ -137,6 +152,18 @@ impl Options {
     /// Ports.
     pub fn ports(&self) -> Ports {
         Ports { from: self.number("from_port"), to: self.number("to_port") }
+    }
+
+    /// Options of one datagram.
+    pub fn send_options(&self) -> SendOptions {
+        SendOptions {
+            ports: self.ports(),
+            protocol: self.number("protocol"),
+            send_tags: self.number("send_tags"),
+            tag_threshold: self.number("tag_threshold"),
+            expires: self.number("expires"),
+            send_leaseset: self.text("send_leaseset").map(|text| text == "1"),
+        }
     }
 
     /// Options for the router, in the order they were set.

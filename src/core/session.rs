@@ -7,16 +7,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::core::bridge::Bridge;
 use crate::core::engine::Engine;
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::keeper::Keeper;
 use crate::core::lookup::Ticket;
+use crate::core::port::Port;
 use crate::core::scope::Scope;
 use crate::core::stream::Stream;
 use crate::core::Progress;
 use crate::error::{Error, Operation, Result};
 use crate::keys::Keys;
+use crate::protocol::command;
+use crate::protocol::datagram::SendOptions;
 use crate::protocol::Version;
 use crate::sys::{self, Wake, Watch};
 
@@ -30,6 +34,10 @@ pub enum Style {
     Datagram = 2,
     /// Raw datagrams.
     Raw = 3,
+    /// Repliable datagrams that cannot be replayed.
+    Datagram2 = 4,
+    /// Datagrams with the hash of an unverified sender.
+    Datagram3 = 5,
 }
 
 impl Style {
@@ -39,6 +47,8 @@ impl Style {
             1 => Ok(Style::Stream),
             2 => Ok(Style::Datagram),
             3 => Ok(Style::Raw),
+            4 => Ok(Style::Datagram2),
+            5 => Ok(Style::Datagram3),
             _ => Err(Error::invalid(format!("there is no style {number}"))),
         }
     }
@@ -49,6 +59,8 @@ impl Style {
             Style::Stream => "STREAM",
             Style::Datagram => "DATAGRAM",
             Style::Raw => "RAW",
+            Style::Datagram2 => "DATAGRAM2",
+            Style::Datagram3 => "DATAGRAM3",
         }
     }
 }
@@ -91,6 +103,8 @@ pub struct Birth {
     pub keys: Keys,
     /// The exchange that created it.
     pub created: Finished,
+    /// Descriptor of datagrams.
+    pub port: Option<Arc<Port>>,
 }
 
 /// A live session.
@@ -104,6 +118,7 @@ pub struct Session {
     version: Version,
     scope: Arc<Scope>,
     engine: Mutex<Engine>,
+    port: Option<Arc<Port>>,
     keeper: Option<Arc<Keeper>>,
     parked: Mutex<VecDeque<Parked>>,
     changes: Mutex<Changes>,
@@ -141,13 +156,18 @@ impl Session {
             keys: birth.keys,
             version: birth.created.version,
             scope: Arc::new(Scope::default()),
-            engine: Mutex::new(Engine::new(birth.created)),
+            engine: Mutex::new(Engine::new(birth.created, birth.port.clone())),
+            port: birth.port,
             keeper,
             parked: Mutex::new(VecDeque::new()),
             changes: Mutex::new(Changes { state: State::Ready, unseen: VecDeque::from([State::Ready]) }),
             changed,
             watch,
         });
+        if let Some(port) = &session.port {
+            // The descriptor ends with the session, which wakes whoever waits on it.
+            session.scope.add(&port.socket)?;
+        }
         if let Some(keeper) = &session.keeper {
             keeper.add(&session)?;
         }
@@ -334,6 +354,31 @@ impl Session {
     /// Nobody waits for this lookup any more.
     pub fn forget(&self, ticket: &Ticket) {
         self.engine.lock().forget(ticket.number);
+    }
+
+    /// Descriptor of datagrams.
+    pub fn port(&self) -> Option<&Arc<Port>> {
+        self.port.as_ref()
+    }
+
+    /// Sends a datagram on the control socket; `false` when too much is queued there.
+    pub fn send_in_band(&self, to: &Address, payload: &[u8], options: &SendOptions) -> Result<bool> {
+        let command = command::datagram_send(self.style.word(), to, payload.len(), options)?;
+        let (sent, log) = {
+            let mut engine = self.engine.lock();
+            engine.trace().want(self.bridge.log.is_wanted());
+            let sent = engine.send_datagram(&command, payload);
+            self.follow(&engine);
+            (sent, engine.trace().take())
+        };
+        self.bridge.log.lines(log);
+        self.poke();
+        Ok(sent)
+    }
+
+    /// Datagrams on the control socket that were too large to be taken.
+    pub fn skipped_in_band(&self) -> u64 {
+        self.engine.lock().skipped()
     }
 
     /// The keeper has to look at what the control socket waits for.

@@ -26,6 +26,11 @@ pub const I2PSOCK_DGRAM: c_int = 2;
 /// Style of a destination: raw datagrams (i2p.sam's SOCK_RAW).
 pub const I2PSOCK_RAW: c_int = 3;
 
+/// Style of a destination: repliable datagrams that cannot be replayed (SAM's DATAGRAM2).
+pub const I2PSOCK_DGRAM2: c_int = 4;
+/// Style of a destination: datagrams with the hash of an unverified sender (SAM's DATAGRAM3).
+pub const I2PSOCK_DGRAM3: c_int = 5;
+
 /// As `timeout_ms`: the controller's own limit for the operation.
 pub const I2PSOCK_TIMEOUT_DEFAULT: c_int = -1;
 /// As `timeout_ms`: no limit.

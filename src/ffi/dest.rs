@@ -39,6 +39,10 @@ impl Deref for Lent {
 }
 
 impl i2psock_dest {
+    pub(super) fn handle(&self) -> &Handle<impl Deref<Target = Dest>> {
+        &self.0
+    }
+
     pub(super) fn new(dest: Dest) -> Self {
         let session = dest.session();
         let addr = i2psock_addr::new(session.keys().address().clone());
@@ -79,8 +83,8 @@ impl From<State> for i2psock_state {
 
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
 /// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
-/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM; others are not supported
-/// yet. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
+/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
 /// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
 /// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
 #[no_mangle]

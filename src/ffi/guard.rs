@@ -220,6 +220,32 @@ pub(super) unsafe fn room<'a>(data: *mut c_void, len: usize, what: &str) -> Resu
     Ok(unsafe { std::slice::from_raw_parts_mut(data.cast(), len) })
 }
 
+/// An array of a caller; NULL only with length 0.
+///
+/// # Safety
+/// As [`bytes`], for `count` elements.
+pub(super) unsafe fn array<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'a [T]> {
+    check_buffer(list.is_null(), count.saturating_mul(std::mem::size_of::<T>()), what)?;
+    if count == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: promised by the caller.
+    Ok(unsafe { std::slice::from_raw_parts(list, count) })
+}
+
+/// An array of a caller that is written to; NULL only with length 0.
+///
+/// # Safety
+/// As [`array`], and used by nobody else during the call.
+pub(super) unsafe fn array_mut<'a, T>(list: *mut T, count: usize, what: &str) -> Result<&'a mut [T]> {
+    check_buffer(list.is_null(), count.saturating_mul(std::mem::size_of::<T>()), what)?;
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: promised by the caller.
+    Ok(unsafe { std::slice::from_raw_parts_mut(list, count) })
+}
+
 fn check_buffer(null: bool, len: usize, what: &str) -> Result<()> {
     if null && len > 0 {
         return Err(Error::invalid(format!("{what} is NULL")));

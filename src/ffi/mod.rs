@@ -11,6 +11,7 @@ pub mod addr;
 pub mod base;
 pub mod controller;
 pub mod dest;
+pub mod dgram;
 pub mod error;
 mod guard;
 pub mod keys;

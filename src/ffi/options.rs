@@ -15,7 +15,7 @@ use crate::ffi::keys::i2psock_keys;
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
 ///                  Every address of a name is tried.
-///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655
+///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655 (i2pd: its SAM port minus one)
 ///   user, password for bridges that want them
 ///   version_min, version_max  SAM versions to ask for, 3.0 to 3.3; 3.1 (and 3.0 if there is nothing else) to 3.3
 ///   sam_timeout    every limit below at once, except accept_timeout
@@ -29,6 +29,17 @@ use crate::ffi::keys::i2psock_keys;
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
 ///   signature_type of new keys; 7 (Ed25519)
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
+/// For a destination of datagrams:
+///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
+///                  another machine, unless in_band
+///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
+///                  some 7000 bytes)
+///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
+///   report_source  1: a datagram that is not from the router is an error instead of being dropped
+///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
+///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+/// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
+///   i2psock_dgram_send_to()
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,

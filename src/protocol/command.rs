@@ -1,9 +1,13 @@
 //! Building every line that is sent. Whatever a caller supplies is checked here, before a byte leaves, so that no text
 //! can put a second command, another option or a broken token on the wire.
 
+use std::net::SocketAddr;
+
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::name::Target;
+use crate::protocol::datagram::SendOptions;
 use crate::protocol::{line, VersionRange};
 use crate::secret::Secret;
 
@@ -160,6 +164,7 @@ pub fn session_create(
     id: &str,
     identity: Identity<'_>,
     ports: Ports,
+    delivery: Delivery,
     options: &[(String, String)],
 ) -> Result<Command> {
     check_id(id)?;
@@ -172,8 +177,29 @@ pub fn session_create(
         Identity::Keys(keys) => builder.hidden("DESTINATION", keys.base64_c().to_bytes(), "<private>"),
     }
     ports.add_to(&mut builder);
+    if let Some(forward) = delivery.forward {
+        builder.add("PORT", &forward.port().to_string());
+        builder.add("HOST", &forward.ip().to_string());
+    }
+    if let Some(protocol) = delivery.protocol {
+        builder.add("PROTOCOL", &protocol.to_string());
+    }
+    if delivery.header {
+        builder.add("HEADER", "true");
+    }
     add_options(&mut builder, options)?;
     builder.finish()
+}
+
+/// How a session gets its datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Where the bridge sends them; without it they come on the control socket.
+    pub forward: Option<SocketAddr>,
+    /// I2CP protocol of raw ones.
+    pub protocol: Option<u8>,
+    /// Raw ones come with a header line.
+    pub header: bool,
 }
 
 /// I2CP ports of a session or stream; what is not given is the router's business.
@@ -213,6 +239,17 @@ pub fn stream_connect(id: &str, target: &Target, ports: Ports, options: &[(Strin
 pub fn stream_accept(id: &str) -> Result<Command> {
     check_id(id)?;
     Builder::new("STREAM ACCEPT").id(id).finish()
+}
+
+/// `DATAGRAM SEND` or `RAW SEND`, to be followed by `size` bytes.
+pub fn datagram_send(style: &str, destination: &Address, size: usize, options: &SendOptions) -> Result<Command> {
+    let mut builder = Builder::new(&format!("{style} SEND"))
+        .word("DESTINATION", destination.base64())
+        .word("SIZE", &size.to_string());
+    for (key, value) in options.pairs() {
+        builder.add(key, &value);
+    }
+    builder.finish()
 }
 
 /// The answer to a PING: `rest` is what followed the word PING, with its leading space.
@@ -324,9 +361,9 @@ mod tests {
         assert!(check_option("i2cp.leaseSetEncType", "4,0").is_ok());
         let twice = [("a.b".to_owned(), "1".to_owned()), ("a.b".to_owned(), "2".to_owned())];
         let identity = Identity::Transient { signature_type: 7 };
-        assert!(session_create("STREAM", "x", identity, Ports::default(), &twice).is_err());
+        assert!(session_create("STREAM", "x", identity, Ports::default(), Delivery::default(), &twice).is_err());
         let long = [("a.b".to_owned(), "1".repeat(MAX_COMMAND))];
-        assert!(session_create("STREAM", "x", identity, Ports::default(), &long).is_err());
+        assert!(session_create("STREAM", "x", identity, Ports::default(), Delivery::default(), &long).is_err());
     }
 
     #[test]
@@ -335,7 +372,7 @@ mod tests {
         let identity = Identity::Transient { signature_type: 7 };
         let ports = Ports { from: Some(1), to: Some(65535) };
         assert_eq!(
-            text(session_create("STREAM", "abc", identity, ports, &options)),
+            text(session_create("STREAM", "abc", identity, ports, Delivery::default(), &options)),
             "SESSION CREATE STYLE=STREAM ID=abc DESTINATION=TRANSIENT SIGNATURE_TYPE=7 FROM_PORT=1 TO_PORT=65535 inbound.quantity=3\n"
         );
         let target = Target::parse("Example.i2p").unwrap();
@@ -353,7 +390,14 @@ mod tests {
     fn the_longest_line_is_the_longest_line() {
         let fill = |n: usize| {
             let options = [("a.b".to_owned(), "1".repeat(n))];
-            session_create("STREAM", "x", Identity::Transient { signature_type: 7 }, Ports::default(), &options)
+            session_create(
+                "STREAM",
+                "x",
+                Identity::Transient { signature_type: 7 },
+                Ports::default(),
+                Delivery::default(),
+                &options,
+            )
         };
         let empty = fill(1).unwrap().bytes().len() - 1;
         assert_eq!(fill(MAX_COMMAND + 1 - empty).unwrap().bytes().len(), MAX_COMMAND + 1);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
-use crate::protocol::command;
+use crate::protocol::command::{self, Command};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request;
@@ -21,6 +21,19 @@ pub enum Event {
     Found(u64, Answer),
     /// The bridge announced the end of the session.
     Ending(Error),
+    /// A datagram: what would have been its UDP packet.
+    Datagram(Vec<u8>),
+}
+
+/// Largest datagram taken on the control socket.
+const MAX_IN_BAND: usize = 65536;
+
+/// A datagram whose payload is still arriving.
+struct Arriving {
+    packet: Vec<u8>,
+    left: usize,
+    /// Too large: its bytes are passed over.
+    skipped: bool,
 }
 
 /// Answer to a lookup.
@@ -46,6 +59,8 @@ pub struct Control {
     /// The conversation, for the log.
     pub trace: Trace,
     pongs: u64,
+    arriving: Option<Arriving>,
+    skipped: u64,
 }
 
 struct Lookup {
@@ -96,6 +111,22 @@ impl Control {
         }
     }
 
+    /// Bytes that wait to be written.
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Queues a datagram; it has no reply.
+    pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) {
+        self.trace.add(|| format!("-> {}", command.redacted()));
+        self.send([command.bytes(), payload].concat());
+    }
+
+    /// How many datagrams were too large to be taken.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
     /// How many PINGs were answered.
     pub fn pongs(&self) -> u64 {
         self.pongs
@@ -103,11 +134,16 @@ impl Control {
 
     /// Takes bytes from the bridge. An error means that the connection cannot be used any more.
     pub fn input(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            let (part, complete) = match piece.strip_suffix(b"\n") {
-                Some(part) => (part, true),
-                None => (piece, false),
-            };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if let Some(after) = self.payload(rest, events) {
+                rest = after;
+                continue;
+            }
+            let end = rest.iter().position(|b| *b == b'\n');
+            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+            let complete = end.is_some();
+            rest = after.get(1..).unwrap_or_default();
             if self.partial.len() + part.len() > MAX_LINE {
                 return Err(Error::protocol(Operation::Session, "a line on the control socket is too long"));
             }
@@ -116,6 +152,47 @@ impl Control {
                 let line = std::mem::take(&mut self.partial);
                 self.line(&line, events)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes payload of an arriving datagram from the front of `bytes` and returns the rest; `None` when none is due.
+    fn payload<'a>(&mut self, bytes: &'a [u8], events: &mut Vec<Event>) -> Option<&'a [u8]> {
+        let arriving = self.arriving.as_mut()?;
+        let (part, rest) = bytes.split_at(arriving.left.min(bytes.len()));
+        arriving.left -= part.len();
+        if !arriving.skipped {
+            arriving.packet.extend_from_slice(part);
+        }
+        if let Some(done) = self.arriving.take_if(|arriving| arriving.left == 0) {
+            if !done.skipped {
+                events.push(Event::Datagram(done.packet));
+            }
+        }
+        Some(rest)
+    }
+
+    /// `DATAGRAM RECEIVED` or `RAW RECEIVED`: its payload follows.
+    fn received(&mut self, fields: &Fields, events: &mut Vec<Event>) -> Result<()> {
+        let lost = || Error::protocol(Operation::Session, "the bridge announced a datagram without a usable SIZE");
+        let left: usize = fields.get("SIZE").and_then(|size| size.parse().ok()).ok_or_else(lost)?;
+        let skipped = left > MAX_IN_BAND;
+        self.skipped += u64::from(skipped);
+        // A raw datagram without ports still gets a header line: one blank.
+        let mut packet = fields.get("DESTINATION").unwrap_or_default().to_owned();
+        for key in ["FROM_PORT", "TO_PORT", "PROTOCOL"] {
+            if let Some(value) = fields.get(key) {
+                packet.push_str(&format!(" {key}={value}"));
+            }
+        }
+        if packet.is_empty() {
+            packet.push(' ');
+        }
+        packet.push('\n');
+        self.arriving = Some(Arriving { packet: packet.into_bytes(), left, skipped });
+        // An empty one is complete already.
+        if left == 0 {
+            self.payload(&[], events);
         }
         Ok(())
     }
@@ -166,6 +243,9 @@ impl Control {
 
     fn reply(&mut self, fields: Fields, events: &mut Vec<Event>) -> Result<()> {
         self.trace.add(|| format!("<- {}", fields.redacted()));
+        if fields.action() == "RECEIVED" && matches!(fields.topic(), "DATAGRAM" | "RAW") {
+            return self.received(&fields, events);
+        }
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
         if fields.topic() == "SESSION" {

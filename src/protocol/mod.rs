@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod control;
+pub mod datagram;
 pub mod handshake;
 pub mod line;
 pub mod reply;

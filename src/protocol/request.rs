@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::name::Target;
-use crate::protocol::command::{self, Command, Identity, Ports};
+use crate::protocol::command::{self, Command, Delivery, Identity, Ports};
 use crate::protocol::line::Fields;
 use crate::protocol::reply::{self, Peer};
 use crate::protocol::Version;
@@ -42,6 +42,8 @@ pub enum Request {
         identity: NewIdentity,
         /// Default ports of the session.
         ports: Ports,
+        /// How datagrams come.
+        delivery: Delivery,
         /// I2CP options.
         options: Vec<(String, String)>,
     },
@@ -99,13 +101,13 @@ impl Request {
             Request::Check => Ok(None),
             Request::Generate { signature_type } => command::dest_generate(*signature_type).map(Some),
             Request::Lookup { name } => command::naming_lookup(name).map(Some),
-            Request::Create { style, id, identity, ports, options } => {
+            Request::Create { style, id, identity, ports, delivery, options } => {
                 self.require_ports(*ports, version)?;
                 let identity = match identity {
                     NewIdentity::Transient(signature_type) => Identity::Transient { signature_type: *signature_type },
                     NewIdentity::Keys(keys) => Identity::Keys(keys),
                 };
-                command::session_create(style, id, identity, *ports, options).map(Some)
+                command::session_create(style, id, identity, *ports, *delivery, options).map(Some)
             }
             Request::Connect { id, target, ports, options } => {
                 self.require_ports(*ports, version)?;

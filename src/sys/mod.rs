@@ -4,11 +4,13 @@
 //! slices, EINTR is retried (or, in [`poll`], reported to callers that own the deadline).
 #![allow(unsafe_code)]
 
+mod datagram;
 mod event;
 mod process;
 mod shared;
 mod socket;
 
+pub use datagram::*;
 pub use event::{poll, poll_one, PollFd, Wake, Watch, IN, OUT};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;

@@ -58,13 +58,13 @@ pub enum Place {
 }
 
 /// A socket address as the system wants it.
-struct RawAddress {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
-    family: libc::c_int,
+pub(super) struct RawAddress {
+    pub(super) storage: libc::sockaddr_storage,
+    pub(super) len: libc::socklen_t,
+    pub(super) family: libc::c_int,
 }
 
-fn raw_address(place: &Place) -> io::Result<RawAddress> {
+pub(super) fn raw_address(place: &Place) -> io::Result<RawAddress> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let target = ptr::addr_of_mut!(storage);
@@ -133,7 +133,7 @@ pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
-fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value lives as long as the call.
     check(unsafe { libc::setsockopt(fd, level, name, ptr::addr_of!(value).cast(), len) }).map(drop)

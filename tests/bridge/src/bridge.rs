@@ -2,10 +2,12 @@
 
 use crate::config::Config;
 use crate::conn::Sock;
-use crate::destination::text;
+use crate::datagram::DatagramCounts;
 use crate::faults::Faults;
 use crate::shared::{lock, Line, Shared};
-use crate::{handler, keepalive, naming};
+use crate::style::Style;
+use crate::udp::Udp;
+use crate::{handler, keepalive, naming, udp};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 #[cfg(unix)]
@@ -22,6 +24,7 @@ pub struct Bridge {
     shared: Arc<Shared>,
     addr: SocketAddr,
     addr_v6: Option<SocketAddr>,
+    udp_addr: SocketAddr,
     stopped: bool,
 }
 
@@ -32,6 +35,10 @@ pub struct SessionInfo {
     pub id: String,
     /// Its public destination, base64.
     pub destination: String,
+    /// What it is for.
+    pub style: Style,
+    /// Where its datagrams are forwarded to; `None` when they come on the control socket, or not at all.
+    pub udp: Option<SocketAddr>,
     /// The number of its control connection.
     pub connection: u64,
     /// ACCEPTs that wait for a stream, abandoned ones included where the router keeps those.
@@ -86,7 +93,10 @@ impl Bridge {
         let addr_v6 = v6.as_ref().map(TcpListener::local_addr).transpose()?;
         let mut listeners = vec![Listener::Tcp(v4)];
         listeners.extend(v6.map(Listener::Tcp));
-        let shared = Arc::new(Shared::new(config));
+        let udp = Udp::bind(&config, addr.port())?;
+        let udp_addr = udp.addr()?;
+        let packets = udp.readers()?;
+        let shared = Arc::new(Shared::new(config, udp));
         for (name, destination) in &shared.config.hosts {
             if !naming::add(&mut lock(&shared.state), name, destination) {
                 let message = format!("host {name:?} has no valid destination");
@@ -99,10 +109,14 @@ impl Bridge {
             #[cfg(not(unix))]
             return Err(io::Error::new(ErrorKind::Unsupported, format!("{path:?}")));
         }
-        let bridge = Self { shared, addr, addr_v6, stopped: false };
+        let bridge = Self { shared, addr, addr_v6, udp_addr, stopped: false };
         for listener in listeners {
             let shared = Arc::clone(&bridge.shared);
             bridge.shared.spawn("listen", move || accept_all(&shared, &listener))?;
+        }
+        for socket in packets {
+            let shared = Arc::clone(&bridge.shared);
+            bridge.shared.spawn("udp", move || udp::serve(&shared, &socket))?;
         }
         let shared = Arc::clone(&bridge.shared);
         bridge.shared.spawn("ping", move || keepalive::run(&shared))?;
@@ -124,6 +138,26 @@ impl Bridge {
         self.addr_v6
     }
 
+    /// The UDP port, where clients send datagrams and where forwarded ones come from.
+    pub fn udp_port(&self) -> u16 {
+        self.udp_addr.port()
+    }
+
+    /// The UDP address on 127.0.0.1. With IPv6 there is another with the same port on ::1.
+    pub fn udp_addr(&self) -> SocketAddr {
+        self.udp_addr
+    }
+
+    /// What has become of the datagrams so far.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.shared.datagram_counts()
+    }
+
+    /// The first lines of all packets received by UDP so far, without their LF.
+    pub fn udp_headers(&self) -> Vec<String> {
+        self.shared.udp.headers()
+    }
+
     /// The handle that makes things go wrong.
     pub fn faults(&self) -> Faults {
         Faults { shared: Arc::clone(&self.shared) }
@@ -139,8 +173,9 @@ impl Bridge {
         lock(&self.shared.lines).iter().map(Line::text).collect()
     }
 
-    /// Forgets the lines received so far.
+    /// Forgets the lines and the UDP headers received so far.
     pub fn clear_lines(&self) {
+        self.shared.udp.clear_headers();
         lock(&self.shared.lines).clear();
     }
 
@@ -165,7 +200,9 @@ impl Bridge {
             .filter(|(_, s)| s.ready)
             .map(|(id, s)| SessionInfo {
                 id: id.clone(),
-                destination: text(&s.public),
+                destination: s.text.clone(),
+                style: s.mail.style,
+                udp: s.forward_port(),
                 connection: s.control.id,
                 accepts: s.acceptors.len(),
                 parked: s.incoming.len(),
@@ -215,6 +252,7 @@ impl Bridge {
         for addr in std::iter::once(self.addr).chain(self.addr_v6) {
             let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
         }
+        self.shared.udp.wake();
         #[cfg(unix)]
         if let Some(path) = &self.shared.config.unix {
             let _ = UnixStream::connect(path);

@@ -98,7 +98,10 @@ impl FromStr for Version {
 pub struct Config {
     /// TCP port on 127.0.0.1; 0 picks a free one.
     pub port: u16,
-    /// Listen on the same port of ::1 too.
+    /// Where clients send datagrams: the UDP port on 127.0.0.1. 0 picks a free one; on i2pd that is the TCP port
+    /// minus one, if it is free.
+    pub udp_port: u16,
+    /// Listen on the same ports of ::1 too, without which no datagrams can be forwarded to IPv6 addresses.
     pub ipv6: bool,
     /// Listen on this unix socket too. The path must not exist; the bridge removes it when it stops.
     pub unix: Option<PathBuf>,
@@ -135,6 +138,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             port: 0,
+            udp_port: 0,
             ipv6: false,
             unix: None,
             personality: Personality::Java,

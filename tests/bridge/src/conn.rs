@@ -72,6 +72,14 @@ impl Sock {
         }
     }
 
+    fn set_write_timeout(&self, time: Duration) {
+        let _ = match self {
+            Self::Tcp(s) => s.set_write_timeout(Some(time)),
+            #[cfg(unix)]
+            Self::Unix(s) => s.set_write_timeout(Some(time)),
+        };
+    }
+
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(s) => (&*s).write_all(bytes),
@@ -212,6 +220,20 @@ impl Conn {
         }
     }
 
+    /// From now on no write waits longer than this for the client. Says whether one that is going on has ended
+    /// within that time.
+    pub(crate) fn hurry(&self, time: Duration) -> bool {
+        self.sock.set_write_timeout(time);
+        let deadline = Instant::now() + time;
+        while self.out.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// Ends the connection. What was written is delivered, and what the client had sent can still be read.
     pub(crate) fn kill(&self) {
         self.sock.shutdown(Shutdown::Both);
@@ -307,7 +329,7 @@ impl Shared {
             }
         }
         if self.config.verbose {
-            self.log(conn.id, "->", &bytes);
+            self.log(&conn.id.to_string(), "->", &bytes);
         }
         if self.emit(conn, &bytes).is_err() {
             return Flow::Closed;
@@ -337,7 +359,7 @@ impl Shared {
     /// Keeps a line back until payload comes or the time is over.
     fn hold(self: &Arc<Self>, conn: &Arc<Conn>, bytes: &[u8], time: Duration) {
         if self.config.verbose {
-            self.log(conn.id, "->", bytes);
+            self.log(&conn.id.to_string(), "->", bytes);
         }
         let mut out = lock(&conn.out);
         out.held.extend_from_slice(bytes);
@@ -356,7 +378,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn log(&self, conn: u64, arrow: &str, bytes: &[u8]) {
+    pub(crate) fn log(&self, conn: &str, arrow: &str, bytes: &[u8]) {
         let mut stderr = io::stderr().lock();
         for line in String::from_utf8_lossy(bytes).lines() {
             // Nobody reading the log is no reason to stop.

@@ -1,6 +1,7 @@
 //! What can be made to go wrong, and the handle that does it while the bridge runs.
 
 use crate::shared::{lock, Shared};
+use crate::trouble::Trouble;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +163,17 @@ pub struct FaultConfig {
     pub coalesce: Option<Duration>,
     /// Send PING on all session control sockets at this interval.
     pub ping_every: Option<Duration>,
+    /// This many percent of all datagrams are lost.
+    pub loss: u8,
+    /// This many percent of all datagrams are delivered twice.
+    pub duplicate: u8,
+    /// This many percent of all datagrams are held back until the next one to the same session has arrived.
+    pub reorder: u8,
+    /// Along with this many percent of all datagrams forwarded by UDP another one is sent, with the same header
+    /// and the payload `forged`, from a port that is not the bridge's.
+    pub forge: u8,
+    /// Decides which datagrams these are: they are the same ones with the same seed.
+    pub seed: u64,
     /// Faults of single replies. The first that applies wins.
     pub rules: Vec<Rule>,
 }
@@ -184,6 +196,7 @@ pub(crate) struct FaultState {
     seen: Vec<u64>,
     pub(crate) pings: u64,
     pub(crate) pongs: Vec<Pong>,
+    pub(crate) trouble: Trouble,
 }
 
 /// What has been decided about one reply.
@@ -208,7 +221,8 @@ impl Plan {
 
 impl FaultState {
     pub(crate) fn new(config: FaultConfig) -> Self {
-        Self { seen: vec![0; config.rules.len()], config, ..Self::default() }
+        let trouble = Trouble::new(config.seed);
+        Self { seen: vec![0; config.rules.len()], config, trouble, ..Self::default() }
     }
 
     /// Decides about the next reply of this kind.
@@ -276,11 +290,13 @@ impl Faults {
         faults.seen.clear();
     }
 
-    /// Switches everything off: rules, split, drip, coalesce, PINGs. What was recorded stays.
+    /// Switches everything off: rules, split, drip, coalesce, PINGs, trouble with datagrams. What was recorded
+    /// stays, and datagrams that were held back are handed over.
     pub fn clear(&self) {
         self.clear_rules();
         lock(&self.shared.faults).config = FaultConfig::default();
         self.shared.poke();
+        self.shared.release_held();
     }
 
     /// How lines are cut from now on.

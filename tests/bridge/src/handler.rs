@@ -69,7 +69,7 @@ impl Handler {
     fn received(&self, line: &[u8]) {
         self.shared.record(&self.conn, line);
         if self.shared.config.verbose {
-            self.shared.log(self.conn.id, "<-", line);
+            self.shared.log(&self.conn.id.to_string(), "<-", line);
         }
         lock(&self.conn.info).last_line = Instant::now();
     }
@@ -187,6 +187,7 @@ impl Handler {
                 Next::Close
             }
             ("SESSION", "CREATE") => self.session_create(&command),
+            ("DATAGRAM" | "RAW", "SEND") => self.send_datagram(&command, line),
             ("NAMING", "LOOKUP") => self.naming_lookup(&command),
             ("DEST", "GENERATE") => self.dest_generate(&command),
             ("AUTH", _) if self.personality() == Personality::Java => self.auth(&command),

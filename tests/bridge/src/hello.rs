@@ -123,9 +123,10 @@ fn emissary(config: &Config, command: &Command) -> Answer {
 mod tests {
     use super::*;
     use crate::line::parse;
+    use crate::udp::Udp;
 
     fn ask(personality: Personality, line: &str) -> Option<String> {
-        let shared = Shared::new(Config::with_personality(personality));
+        let shared = Shared::new(Config::with_personality(personality), Udp::default());
         match answer(&shared, &parse(line, personality)) {
             Answer::Accept(_, version) => Some(version.to_string()),
             Answer::Refuse(text) => Some(text.trim_end().to_string()),

@@ -174,6 +174,8 @@ pub(crate) struct LineReader {
     cap: usize,
     /// Routers that handle one command per read throw the rest away.
     discards: bool,
+    /// But not what comes behind a datagram.
+    keeps: bool,
 }
 
 impl LineReader {
@@ -182,6 +184,7 @@ impl LineReader {
             buffer: Vec::new(),
             cap: if personality == Personality::Emissary { 4096 } else { 8192 },
             discards: personality != Personality::Java,
+            keeps: false,
         }
     }
 
@@ -195,9 +198,28 @@ impl LineReader {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Counts the line's LF to what follows it.
+    pub(crate) fn unread_newline(&mut self) {
+        self.buffer.insert(0, b'\n');
+    }
+
+    /// Exactly the next `len` bytes.
+    pub(crate) fn exact(&mut self, sock: &Sock, len: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < len {
+            let mut chunk = [0u8; 8192];
+            match sock.read_until(&mut chunk, None)? {
+                None | Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(n) => self.push(&chunk[..n]),
+            }
+        }
+        let rest = self.buffer.split_off(len);
+        self.keeps = true;
+        Ok(std::mem::replace(&mut self.buffer, rest))
+    }
+
     /// The next line; `deadline` bounds the wait.
     pub(crate) fn next(&mut self, sock: &Sock, deadline: Option<Instant>) -> io::Result<Got> {
-        if self.discards {
+        if self.discards && !std::mem::take(&mut self.keeps) {
             self.buffer.clear();
         }
         let mut reads = 0;

@@ -9,9 +9,11 @@ const HELP: &str = "\
 Usage: i2psock-bridge [OPTION]...
 A SAM v3 bridge without a router: connects the programs on this machine with each other.
 
-Prints `SAM <port>` once it is listening, and ends when its standard input does.
+Prints `SAM <TCP port> <UDP port>` once it is listening, and ends when its standard input does.
 
   --port N           TCP port on 127.0.0.1; 0 (the default) picks a free one
+  --udp-port N       UDP port on 127.0.0.1, for datagrams; 0 (the default) picks a free one,
+                     on i2pd the TCP port minus one when that is free
   --ipv6             listen on ::1 too
   --unix PATH        listen on a unix socket too
   --personality P    java (the default), i2pd-2.45, i2pd-2.58 or emissary
@@ -25,6 +27,13 @@ Prints `SAM <port>` once it is listening, and ends when its standard input does.
   --park MS          how long a stream waits for an ACCEPT
   --split N          write replies in pieces of N bytes
   --drip MS          write replies byte by byte, one per interval
+  --loss PERCENT     lose so many of all datagrams
+  --duplicate PERCENT
+                     deliver so many of all datagrams twice
+  --reorder PERCENT  hold so many of all datagrams back until the next has arrived
+  --forge PERCENT    along with so many of all datagrams forwarded, send one with the payload
+                     `forged` from another port than the bridge's
+  --seed N           which datagrams these are; 0 unless given
   --no-stdin         do not end with standard input
   --verbose          log all lines, without keys and passwords, to standard error
   --help             show this
@@ -48,6 +57,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
         let mut value = || inline.take().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
             "--port" => config.port = number(&name, &value()?)?,
+            "--udp-port" => config.udp_port = number(&name, &value()?)?,
             "--ipv6" => config.ipv6 = true,
             "--unix" => config.unix = Some(value()?.into()),
             "--personality" => config.personality = value()?.parse()?,
@@ -65,6 +75,11 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
             "--park" => config.park = Some(millis(&name, &value()?)?),
             "--split" => config.faults.split = Split::Every { bytes: number(&name, &value()?)?, gap: Duration::ZERO },
             "--drip" => config.faults.drip = Some(millis(&name, &value()?)?),
+            "--loss" => config.faults.loss = percent(&name, &value()?)?,
+            "--duplicate" => config.faults.duplicate = percent(&name, &value()?)?,
+            "--reorder" => config.faults.reorder = percent(&name, &value()?)?,
+            "--forge" => config.faults.forge = percent(&name, &value()?)?,
+            "--seed" => config.faults.seed = number(&name, &value()?)?,
             "--no-stdin" => stdin = false,
             "--verbose" => config.verbose = true,
             "--help" => return Ok(None),
@@ -86,6 +101,13 @@ fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{name}: {text:?} is not a suitable number"))
 }
 
+fn percent(name: &str, text: &str) -> Result<u8, String> {
+    number(name, text).and_then(|n| match n {
+        0..=100 => Ok(n),
+        _ => Err(format!("{name}: {text:?} is more than everything")),
+    })
+}
+
 fn millis(name: &str, text: &str) -> Result<Duration, String> {
     number(name, text).map(Duration::from_millis)
 }
@@ -93,7 +115,7 @@ fn millis(name: &str, text: &str) -> Result<Duration, String> {
 fn run(options: Options) -> io::Result<()> {
     let bridge = Bridge::start(options.config)?;
     let mut stdout = io::stdout();
-    writeln!(stdout, "SAM {}", bridge.port())?;
+    writeln!(stdout, "SAM {} {}", bridge.port(), bridge.udp_port())?;
     stdout.flush()?;
     if options.stdin {
         let mut buffer = [0u8; 4096];

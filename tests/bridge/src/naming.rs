@@ -26,6 +26,15 @@ pub(crate) fn find(state: &State, lower: &str) -> Option<Vec<u8>> {
         .cloned()
 }
 
+/// The destination of a datagram: base64 and, when `names` are allowed, anything with a name.
+pub(crate) fn destination(state: &State, text: &str, names: bool) -> Option<Vec<u8>> {
+    match text.len() {
+        516.. => base64_decode(text).filter(|raw| is_destination(raw)),
+        _ if names => find(state, &text.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
 /// A destination as text becomes bytes, or an error RESULT.
 pub(crate) fn resolve(shared: &Shared, name: &str) -> Result<Vec<u8>, &'static str> {
     if name.len() >= 516 {
@@ -105,7 +114,8 @@ impl Handler {
             Personality::Emissary => None,
             _ => {
                 let state = lock(&self.shared.state);
-                let known = state.owner(&raw).is_some() || state.hosts.values().any(|known| *known == raw);
+                let mut sessions = state.sessions.values().filter(|s| s.ready).map(|s| &s.public);
+                let known = sessions.any(|known| *known == raw) || state.hosts.values().any(|known| *known == raw);
                 known.then_some(raw)
             }
         }

@@ -7,7 +7,9 @@ use crate::encoding::base64_decode;
 use crate::faults::{Plan, Reply};
 use crate::handler::{Handler, Next};
 use crate::line::Command;
+use crate::sha256::sha256;
 use crate::shared::{lock, Outcome, Session, Shared};
+use crate::style::{Delivery, Inbox, Mail, Style};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,17 +28,22 @@ struct Wish {
     keys: KeyPair,
     from_port: u16,
     to_port: u16,
+    mail: Mail,
+    /// What fills an in-band session's queue.
+    inbox: Option<Inbox>,
 }
 
 /// Why there will be no session.
-enum Refusal {
+pub(crate) enum Refusal {
     /// A RESULT, with its message.
     Result(&'static str, &'static str),
     /// Not a word.
     Silence,
+    /// Not a word, and nothing is read any more.
+    Hang,
 }
 
-const fn error(message: &'static str) -> Refusal {
+pub(crate) const fn error(message: &'static str) -> Refusal {
     Refusal::Result("I2P_ERROR", message)
 }
 
@@ -76,7 +83,7 @@ impl Handler {
             };
             return self.session_error(&plan, refusal);
         }
-        let wish = match self.wish(command) {
+        let mut wish = match self.wish(command) {
             Ok(wish) => wish,
             Err(refusal) => return self.session_error(&plan, refusal),
         };
@@ -85,6 +92,7 @@ impl Handler {
             let flow = self.shared.reply_planned(&self.conn, &plan, &line);
             return Next::after(flow);
         }
+        let inbox = wish.inbox.take();
         let (id, serial) = match self.claim(wish) {
             Ok(claimed) => claimed,
             Err(refusal) => return self.session_error(&plan, refusal),
@@ -98,6 +106,10 @@ impl Handler {
         }
         self.shared.set_kind(&self.conn, Kind::Control);
         let flow = self.shared.reply_planned(&self.conn, &plan, &line);
+        // Not before the reply.
+        if let Some(inbox) = inbox {
+            self.shared.write_in_band(&self.conn, inbox);
+        }
         Next::after(flow)
     }
 
@@ -120,17 +132,14 @@ impl Handler {
         if personality.is_i2pd() && id.contains(['<', '>', '"', '\'', '/']) {
             return Err(Refusal::Result("INVALID_ID", ""));
         }
-        match style.as_str() {
-            "STREAM" => {}
-            "DATAGRAM" | "DATAGRAM1" | "DATAGRAM2" | "DATAGRAM3" | "RAW" | "PRIMARY" | "MASTER" => {
-                return Err(error("Style not supported by this bridge"));
-            }
-            _ if silent => return Err(Refusal::Silence),
-            _ if personality == Personality::Java => {
-                return Err(error("Unrecognized SESSION STYLE"));
-            }
-            _ => return Err(error("Unknown STYLE")),
-        }
+        let Some(style) = Style::known(&style, personality) else {
+            return Err(match style.as_str() {
+                "PRIMARY" | "MASTER" => error("Style not supported by this bridge"),
+                _ if silent => Refusal::Silence,
+                _ if personality == Personality::Java => error("Unrecognized SESSION STYLE"),
+                _ => error("Unknown STYLE"),
+            });
+        };
         let keys = if destination == "TRANSIENT" {
             let code = match (personality, command.get("SIGNATURE_TYPE")) {
                 (Personality::Emissary, _) => 7,
@@ -154,13 +163,16 @@ impl Handler {
             KeyPair { public, blob }
         };
         let mut ports = [0; 2];
-        if personality == Personality::Java {
-            for (slot, key) in ports.iter_mut().zip(["FROM_PORT", "TO_PORT"]) {
-                *slot = port(command, key).map_err(|()| error("Bad port"))?.unwrap_or(0);
-            }
+        for (slot, key) in ports.iter_mut().zip(["FROM_PORT", "TO_PORT"]) {
+            *slot = match (personality, port(command, key)) {
+                (Personality::Java, Err(())) => return Err(error("Bad port")),
+                (Personality::Java | Personality::Emissary, Ok(Some(port))) => port,
+                _ => 0,
+            };
         }
         let [from_port, to_port] = ports;
-        Ok(Wish { id, keys, from_port, to_port })
+        let (mail, inbox) = self.mail(command, style)?;
+        Ok(Wish { id, keys, from_port, to_port, mail, inbox })
     }
 
     /// Takes the id, and the destination where the router minds two sessions sharing one.
@@ -185,10 +197,13 @@ impl Handler {
             let session = Session {
                 serial,
                 ready: false,
+                text: text(&wish.keys.public),
+                hash: text(&sha256(&wish.keys.public)),
                 public: wish.keys.public,
                 control: Arc::clone(&self.conn),
                 from_port: wish.from_port,
                 to_port: wish.to_port,
+                mail: wish.mail,
                 acceptors: VecDeque::new(),
                 incoming: VecDeque::new(),
                 forward: None,
@@ -218,6 +233,7 @@ impl Handler {
         let personality = self.shared.config.personality;
         let (result, message) = match refusal {
             Refusal::Silence => return Next::Continue,
+            Refusal::Hang => return self.hang(),
             Refusal::Result(result, message) => (result, message),
         };
         if personality == Personality::Emissary {
@@ -264,6 +280,7 @@ pub(crate) fn end(shared: &Arc<Shared>, id: &str, serial: u64) {
         session
     };
     shared.changed.notify_all();
+    shared.forget_held(serial);
     end_streams(shared, session.streams.into_values().collect());
     // Java's accepts get a last line from their own threads; i2pd's are reading and must be woken.
     if shared.config.personality.is_i2pd() {
@@ -299,13 +316,14 @@ fn end_streams(shared: &Arc<Shared>, conns: Vec<Arc<Conn>>) {
 pub(crate) fn kill(shared: &Arc<Shared>, id: &str, announce: bool) -> bool {
     let found = {
         let state = lock(&shared.state);
-        state.sessions.get(id).map(|s| (s.serial, Arc::clone(&s.control)))
+        let in_band = |s: &Session| matches!(s.mail.delivery, Delivery::InBand(_));
+        state.sessions.get(id).map(|s| (s.serial, in_band(s), Arc::clone(&s.control)))
     };
-    let Some((serial, control)) = found else {
+    let Some((serial, in_band, control)) = found else {
         return false;
     };
     end(shared, id, serial);
-    if announce {
+    if announce && (!in_band || control.hurry(LAST_BYTES)) {
         let line = b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Session is closed\"\n";
         let _ = shared.emit(&control, line);
     }

@@ -2,8 +2,11 @@
 
 use crate::config::Config;
 use crate::conn::{Conn, Kind};
+use crate::datagram::Counters;
 use crate::faults::{FaultState, Plan};
 use crate::relay::Link;
+use crate::style::{Delivery, Mail, Style};
+use crate::udp::Udp;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -95,14 +98,30 @@ pub(crate) struct Session {
     /// Tunnels are there.
     pub(crate) ready: bool,
     pub(crate) public: Vec<u8>,
+    /// The same as base64.
+    pub(crate) text: String,
+    /// The base64 of its hash.
+    pub(crate) hash: String,
     pub(crate) control: Arc<Conn>,
     pub(crate) from_port: u16,
     pub(crate) to_port: u16,
+    /// Its style, and what becomes of its datagrams.
+    pub(crate) mail: Mail,
     pub(crate) acceptors: VecDeque<Arc<Slot>>,
     pub(crate) incoming: VecDeque<Arc<Slot>>,
     pub(crate) forward: Option<Forward>,
     /// This session's ends of streams, by connection number.
     pub(crate) streams: HashMap<u64, Arc<Conn>>,
+}
+
+impl Session {
+    /// Where its datagrams are forwarded to.
+    pub(crate) fn forward_port(&self) -> Option<SocketAddr> {
+        match self.mail.delivery {
+            Delivery::Udp(to) => Some(to),
+            Delivery::Nowhere | Delivery::InBand(_) => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -125,11 +144,11 @@ impl State {
         self.sessions.get(id).filter(|s| s.serial == serial)
     }
 
-    /// The session that owns a destination.
+    /// The session that takes a destination's streams.
     pub(crate) fn owner(&self, destination: &[u8]) -> Option<&str> {
         self.sessions
             .iter()
-            .filter(|(_, s)| s.ready && s.public == destination)
+            .filter(|(_, s)| s.ready && s.mail.style == Style::Stream && s.public == destination)
             // Where two share a destination, always the older one.
             .min_by_key(|(_, s)| s.serial)
             .map(|(id, _)| id.as_str())
@@ -153,13 +172,15 @@ pub(crate) struct Shared {
     pub(crate) changed: Condvar,
     pub(crate) faults: Mutex<FaultState>,
     pub(crate) lines: Mutex<VecDeque<Line>>,
+    pub(crate) udp: Udp,
+    pub(crate) counters: Counters,
     pub(crate) total: AtomicU64,
     next_conn: AtomicU64,
     stopping: AtomicBool,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, udp: Udp) -> Self {
         let faults = Mutex::new(FaultState::new(config.faults.clone()));
         let mut state = State::default();
         if let Some((user, password)) = &config.auth {
@@ -172,6 +193,8 @@ impl Shared {
             changed: Condvar::new(),
             faults,
             lines: Mutex::new(VecDeque::new()),
+            udp,
+            counters: Counters::default(),
             total: AtomicU64::new(0),
             next_conn: AtomicU64::new(1),
             stopping: AtomicBool::new(false),

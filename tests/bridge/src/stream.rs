@@ -10,6 +10,7 @@ use crate::naming::resolve;
 use crate::relay::{Link, Side};
 use crate::session::port;
 use crate::shared::{lock, Forward, Outcome, Peer, Shared, Slot, State};
+use crate::style::Style;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,10 +91,12 @@ impl Handler {
         if let Some(message) = command.error {
             return self.stream_error(kind, "I2P_ERROR", message);
         }
+        let mut style = Style::Stream;
         let own = command.get("ID").and_then(|id| {
             let state = lock(&self.shared.state);
             let session = state.sessions.get(id).filter(|s| s.ready)?;
-            Some(Own {
+            style = session.mail.style;
+            (style == Style::Stream).then(|| Own {
                 id: id.to_string(),
                 serial: session.serial,
                 public: session.public.clone(),
@@ -104,6 +107,9 @@ impl Handler {
         let Some(own) = own else {
             return match personality {
                 Personality::Emissary => Next::Close,
+                Personality::Java if style != Style::Stream => {
+                    self.stream_error(kind, "I2P_ERROR", "specified ID is not a STREAM session")
+                }
                 _ => self.stream_error(kind, "INVALID_ID", ""),
             };
         };

@@ -57,7 +57,7 @@ fn sessions_and_their_errors() {
         ("SESSION CREATE STYLE=STREAM ID=x".to_string(), "I2P_ERROR"),
         ("SESSION CREATE STYLE=STREAM DESTINATION=TRANSIENT".to_string(), "I2P_ERROR"),
         ("SESSION CREATE STYLE=NONE ID=x DESTINATION=TRANSIENT".to_string(), "I2P_ERROR"),
-        ("SESSION CREATE STYLE=RAW ID=x DESTINATION=TRANSIENT".to_string(), "I2P_ERROR"),
+        ("SESSION CREATE STYLE=PRIMARY ID=x DESTINATION=TRANSIENT".to_string(), "I2P_ERROR"),
     ] {
         let reply = second.ask(&line);
         assert_eq!(value(&reply, "RESULT"), wanted, "{line}");

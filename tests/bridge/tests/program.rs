@@ -3,7 +3,7 @@
 
 use i2psock_bridge::destination::{generate, text};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_i2psock-bridge");
 struct Running {
     child: Child,
     port: u16,
+    udp_port: u16,
 }
 
 impl Drop for Running {
@@ -32,8 +33,9 @@ fn run(args: &[&str]) -> Running {
         .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let port = line.strip_prefix("SAM ").unwrap().trim_end().parse().unwrap();
-    Running { child, port }
+    let words: Vec<_> = line.trim_end().split(' ').collect();
+    assert_eq!((words[0], words.len()), ("SAM", 3), "{line}");
+    Running { child, port: words[1].parse().unwrap(), udp_port: words[2].parse().unwrap() }
 }
 
 fn ask(running: &Running, lines: &[&str]) -> Vec<String> {
@@ -106,6 +108,36 @@ fn personality_and_faults_by_option() {
 }
 
 #[test]
+fn datagrams_by_option() {
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let running = run(&["--udp-port", &free.to_string(), "--duplicate=100", "--forge", "100", "--seed", "5"]);
+    assert_eq!(running.udp_port, free);
+    let mut control = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    let mut reader = BufReader::new(control.try_clone().unwrap());
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let pair = generate(7).unwrap();
+    let (public, blob, port) = (text(&pair.public), text(&pair.blob), udp.local_addr().unwrap().port());
+    let create = format!("SESSION CREATE STYLE=RAW ID=a DESTINATION={blob} PORT={port}\n");
+    for line in ["HELLO VERSION\n", create.as_str()] {
+        control.write_all(line.as_bytes()).unwrap();
+        let mut reply = String::new();
+        reader.read_line(&mut reply).unwrap();
+        assert!(reply.contains("RESULT=OK"), "{reply}");
+    }
+    udp.send_to(format!("3.0 a {public}\nhello").as_bytes(), ("127.0.0.1", free)).unwrap();
+    let mut got: Vec<_> = (0..3)
+        .map(|_| {
+            let mut packet = [0; 100];
+            let (n, from) = udp.recv_from(&mut packet).unwrap();
+            (from.port() == free, packet[..n].to_vec())
+        })
+        .collect();
+    got.sort();
+    assert_eq!(got, [(false, b"forged".to_vec()), (true, b"hello".to_vec()), (true, b"hello".to_vec())]);
+}
+
+#[test]
 fn help_and_wrong_options() {
     let output = Command::new(PROGRAM).arg("--help").output().unwrap();
     assert!(output.status.success());
@@ -117,6 +149,10 @@ fn help_and_wrong_options() {
         &["--port", "x"],
         &["--personality", "none"],
         &["--max-version", "x"],
+        &["--udp-port", "65536"],
+        &["--loss", "101"],
+        &["--duplicate", "-1"],
+        &["--seed"],
         &["--host", "x"],
         &["--user", "u"],
         &["--verbose=1"],

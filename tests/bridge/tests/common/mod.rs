@@ -1,6 +1,8 @@
 //! A plain SAM client for tests: blocking, every read bounded.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod mail;
+
 use i2psock_bridge::{Bridge, Config, Personality};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

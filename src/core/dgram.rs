@@ -1,0 +1,389 @@
+//! A datagram socket on a real UDP descriptor: one system call per datagram each way, nothing allocated.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::address::Address;
+use crate::core::names::{self, Names};
+use crate::core::pending::Limit;
+use crate::core::port::{Path, Port};
+use crate::core::session::{Session, Style};
+use crate::core::{after, passed, poll_timeout, Deadline};
+use crate::encoding::base32_encode;
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::datagram::{self, Origin, SendOptions, Source, MAX_DGRAM, MAX_HEADER, MAX_RAW};
+use crate::sys::{self, Arrival, UdpAddress};
+
+/// Flags the calls take.
+const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_NOSIGNAL;
+const SEND_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
+/// Sources remembered: peers beyond that cost a parse each.
+const KNOWN_SOURCES: usize = 64;
+
+/// What has happened to datagrams so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+    refused: AtomicU64,
+    malformed: AtomicU64,
+    truncated: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Handed to the bridge.
+    pub sent: u64,
+    /// Handed to the program.
+    pub received: u64,
+    /// Dropped because they did not come from the bridge.
+    pub refused: u64,
+    /// Dropped because their header made no sense.
+    pub malformed: u64,
+    /// Handed to the program cut short.
+    pub truncated: u64,
+    /// Dropped by the system, or in band by this library, for want of room.
+    pub dropped: u64,
+}
+
+/// A received datagram; its payload is in the caller's buffer.
+#[derive(Debug)]
+pub struct Datagram {
+    /// Payload bytes in the buffer.
+    pub len: usize,
+    /// Payload bytes there were.
+    pub full_len: usize,
+    /// Who sent it; `None` for raw ones.
+    pub source: Option<Source>,
+    /// Ports and protocol.
+    pub origin: Origin,
+}
+
+/// A handle to the datagrams of a destination.
+pub struct Dgram {
+    session: Arc<Session>,
+    port: Arc<Port>,
+    timeout: AtomicI32,
+    /// Length of the last header: where to put the next payload.
+    predicted: AtomicUsize,
+    sources: Mutex<Vec<(Box<[u8]>, Source)>>,
+    names: Names,
+    counters: Counters,
+    refused_once: AtomicBool,
+}
+
+impl Dgram {
+    /// A handle to the port of `session`.
+    pub fn new(session: Arc<Session>, port: Arc<Port>) -> Self {
+        let predicted = match (session.style(), port.raw_header) {
+            (Style::Raw, false) => 0,
+            (Style::Raw, true) => 32,
+            _ => 525,
+        };
+        Dgram {
+            session,
+            port,
+            timeout: AtomicI32::new(-1),
+            predicted: AtomicUsize::new(predicted),
+            sources: Mutex::new(Vec::new()),
+            names: Names::default(),
+            counters: Counters::default(),
+            refused_once: AtomicBool::new(false),
+        }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The descriptor, for poll.
+    pub fn fd(&self) -> RawFd {
+        self.port.socket.as_raw_fd()
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            sent: get(&self.counters.sent),
+            received: get(&self.counters.received),
+            refused: get(&self.counters.refused),
+            malformed: get(&self.counters.malformed),
+            truncated: get(&self.counters.truncated),
+            dropped: get(&self.counters.dropped) + self.port.dropped() + self.session.skipped_in_band(),
+        }
+    }
+
+    fn check(&self, operation: Operation) -> Result<RawFd> {
+        self.session.bridge().check_process()?;
+        self.session.check_alive(operation)?;
+        Ok(self.fd())
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let timeout = u64::try_from(self.timeout.load(Ordering::Relaxed)).ok()?;
+        Some(after(Some(Duration::from_millis(timeout))))
+    }
+
+    /// Sets or clears O_NONBLOCK.
+    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+        let fd = self.check(Operation::None)?;
+        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "fcntl", &error))
+    }
+
+    /// Bounds every send and receive in milliseconds; -1 for no bound.
+    pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
+        self.check(Operation::None)?;
+        if milliseconds < -1 {
+            return Err(Error::invalid("a time limit is -1 for none or a number of milliseconds"));
+        }
+        self.timeout.store(milliseconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends one datagram, whole or not at all; whether it went (otherwise it would have blocked).
+    pub fn send_to(&self, address: &str, payload: &[u8], flags: i32, options: &SendOptions) -> Result<bool> {
+        let fd = self.check(Operation::Send)?;
+        check_flags(flags, SEND_FLAGS)?;
+        self.check_size(payload)?;
+        if options.any() && !self.port.header_options {
+            let message = "options of a datagram reach the peer only through routers that know them (Java I2P), \
+                           and others lose the datagram: open the destination with option header_options=1 to insist";
+            return Err(Error::new(Status::Unsupported, Operation::Send, message));
+        }
+        let target = match self.names.cached(address) {
+            Some(known) => known,
+            None => {
+                let wait = flags & sys::MSG_DONTWAIT == 0 && !self.is_nonblocking(fd)?;
+                match self.names.find(&self.session, address, wait)? {
+                    Some(known) => known,
+                    None => return Ok(false),
+                }
+            }
+        };
+        let went = match &self.port.path {
+            Path::InBand(_) => self.session.send_in_band(&target.address, payload, options)?,
+            Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, flags)?,
+            Path::Udp { raw, .. } => {
+                let header = datagram::send_header(self.session.id(), &target.address, options);
+                self.put(fd, raw, &header, payload, flags)?
+            }
+        };
+        self.counters.sent.fetch_add(went.into(), Ordering::Relaxed);
+        Ok(went)
+    }
+
+    fn is_nonblocking(&self, fd: RawFd) -> Result<bool> {
+        sys::is_nonblocking(fd).map_err(|error| self.failed(Operation::None, &error))
+    }
+
+    /// Destination of a hash, resolved once.
+    pub fn resolve(&self, hash: &[u8; 32], limit: Limit) -> Result<Address> {
+        self.check(Operation::Lookup)?;
+        let host = format!("{}.b32.i2p", base32_encode(hash));
+        if let Some(known) = self.names.cached(&host) {
+            return Ok(known.address.clone());
+        }
+        let address = names::resolve(&self.session, &host, limit)?;
+        Ok(self.names.keep(&self.session, &host, address).address.clone())
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<()> {
+        let limit = if self.session.style() == Style::Raw { MAX_RAW } else { MAX_DGRAM };
+        if payload.is_empty() || payload.len() > limit {
+            let len = payload.len();
+            return Err(Error::invalid(format!("a datagram of {len} bytes: 1 to {limit} can be sent")));
+        }
+        Ok(())
+    }
+
+    fn put(&self, fd: RawFd, to: &UdpAddress, header: &[u8], payload: &[u8], flags: i32) -> Result<bool> {
+        let deadline = self.deadline();
+        let once = if deadline.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
+        loop {
+            match sys::send_datagram(fd, Some(to), header, payload, once) {
+                Ok(_) => {
+                    self.refused_once.store(false, Ordering::Relaxed);
+                    return Ok(true);
+                }
+                Err(error) if sys::would_block(&error) => {
+                    if !self.wait(fd, flags, sys::OUT, deadline, Operation::Send)? {
+                        return Ok(false);
+                    }
+                }
+                // It speaks of an earlier datagram: the bridge may only just be starting. The next one is reported.
+                Err(error) if refused(&error) && !self.refused_once.swap(true, Ordering::Relaxed) => {}
+                Err(error) => return Err(self.failed(Operation::Send, &error)),
+            }
+        }
+    }
+
+    /// Waits for `events` if the caller waits and has a limit; otherwise `false`, the system having said BLOCK.
+    fn wait(
+        &self,
+        fd: RawFd,
+        flags: i32,
+        events: i16,
+        deadline: Option<Deadline>,
+        operation: Operation,
+    ) -> Result<bool> {
+        let Some(deadline) = deadline.filter(|_| flags & sys::MSG_DONTWAIT == 0) else { return Ok(false) };
+        if self.is_nonblocking(fd)? {
+            return Ok(false);
+        }
+        if passed(deadline) {
+            let message = format!("{operation} took longer than the socket's time limit");
+            return Err(Error::new(Status::Timeout, operation, message));
+        }
+        sys::poll_one(fd, events, poll_timeout(deadline)).map_err(|error| self.failed(operation, &error))?;
+        Ok(true)
+    }
+
+    fn failed(&self, operation: Operation, error: &io::Error) -> Error {
+        match self.session.check_alive(operation) {
+            Err(ended) => ended,
+            Ok(()) => Error::io(operation, operation.name(), error),
+        }
+    }
+
+    /// Receives one datagram into `buffer`; `None` when it would have blocked. What is not from the bridge or makes no
+    /// sense is dropped and counted on the way.
+    pub fn recv_from(&self, buffer: &mut [MaybeUninit<u8>], flags: i32) -> Result<Option<Datagram>> {
+        check_flags(flags, RECEIVE_FLAGS)?;
+        let operation = Operation::Receive;
+        let deadline = self.deadline();
+        let once = if deadline.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
+        loop {
+            let fd = self.check(operation)?;
+            match self.receive(fd, buffer, once) {
+                Ok(Verdict::Payload(datagram)) => return Ok(Some(datagram)),
+                Ok(Verdict::Forged) if self.port.report_source => {
+                    let message = "a datagram came from somebody else than the SAM bridge";
+                    return Err(Error::protocol(Operation::Source, message));
+                }
+                Ok(Verdict::Forged | Verdict::Malformed) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted || refused(&error) => {}
+                Err(error) if sys::would_block(&error) => {
+                    if !self.wait(fd, flags, sys::IN, deadline, operation)? {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(self.failed(operation, &error)),
+            }
+        }
+    }
+
+    /// One system call, after which header and payload are where they belong.
+    fn receive(&self, fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<Verdict> {
+        let mut verdict = Verdict::Malformed;
+        let mut decide = |first: &[u8], arrival: &Arrival| {
+            if !self.is_from_bridge(arrival.from) {
+                verdict = Verdict::Forged;
+                return None;
+            }
+            let (len, source, origin) = self.header(first)?;
+            verdict = Verdict::Payload(Datagram { len, full_len: arrival.len - len.min(arrival.len), source, origin });
+            Some(len)
+        };
+        let predicted = self.predicted.load(Ordering::Relaxed);
+        let (arrival, moved) = sys::receive_split(fd, flags, predicted, buffer, &mut decide)?;
+        if let Some(dropped) = arrival.dropped {
+            self.counters.dropped.fetch_max(dropped.into(), Ordering::Relaxed);
+        }
+        let peeked = flags & sys::MSG_PEEK != 0;
+        match (&mut verdict, moved) {
+            (Verdict::Payload(datagram), Some(moved)) => {
+                // Until now `len` was the length of the header.
+                if datagram.len > 0 {
+                    self.predicted.store(datagram.len, Ordering::Relaxed);
+                }
+                datagram.len = moved;
+                if !peeked {
+                    self.counters.received.fetch_add(1, Ordering::Relaxed);
+                    self.counters.truncated.fetch_add(u64::from(moved < datagram.full_len), Ordering::Relaxed);
+                }
+            }
+            // The end of a session looks like an empty datagram from nobody; it is found by the next check.
+            (Verdict::Forged, _) if self.session.check_alive(Operation::Receive).is_err() => {}
+            (verdict, _) => {
+                let counter = match verdict {
+                    Verdict::Forged => &self.counters.refused,
+                    _ => &self.counters.malformed,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                if peeked {
+                    sys::discard_datagram(fd);
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    fn is_from_bridge(&self, from: Option<SocketAddr>) -> bool {
+        match &self.port.path {
+            Path::InBand(_) => true,
+            Path::Udp { bridge, .. } => from
+                .is_some_and(|from| from.ip() == bridge.ip() && (self.port.any_port || from.port() == bridge.port())),
+        }
+    }
+
+    /// Length of the header with its line feed, and what it says; `None` if it makes no sense.
+    fn header(&self, first: &[u8]) -> Option<(usize, Option<Source>, Origin)> {
+        let raw = self.session.style() == Style::Raw;
+        if raw && !self.port.raw_header {
+            return Some((0, None, Origin::default()));
+        }
+        let end = first.iter().position(|b| *b == b'\n').filter(|end| *end <= MAX_HEADER);
+        if raw {
+            // A bridge that ignores the question for a header sends bare payload.
+            let line = end.and_then(|end| first.get(..end));
+            return Some(match line.and_then(|line| Some((line.len() + 1, datagram::raw_header(line)?))) {
+                Some((len, origin)) => (len, None, origin),
+                None => (0, None, Origin::default()),
+            });
+        }
+        let (token, origin) = datagram::split_source(first.get(..end?)?).ok()?;
+        Some((end? + 1, Some(self.source(token)?), origin))
+    }
+
+    /// The source a token stands for; those of the last peers are remembered.
+    fn source(&self, token: &[u8]) -> Option<Source> {
+        let mut sources = self.sources.lock();
+        if let Some(at) = sources.iter().position(|(known, _)| **known == *token) {
+            sources.swap(0, at);
+            return sources.first().map(|(_, source)| source.clone());
+        }
+        let source = datagram::source(token).ok()?;
+        sources.truncate(KNOWN_SOURCES - 1);
+        sources.insert(0, (token.into(), source.clone()));
+        Some(source)
+    }
+}
+
+enum Verdict {
+    Payload(Datagram),
+    Forged,
+    Malformed,
+}
+
+fn check_flags(flags: i32, known: i32) -> Result<()> {
+    if flags & !known == 0 {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("flags {flags:#x} are not among those a datagram socket knows")))
+    }
+}
+
+fn refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECONNREFUSED)
+}

@@ -1,0 +1,116 @@
+//! Addresses a datagram socket sends to: each is parsed or resolved once, and kept with the header it gives.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::address::Address;
+use crate::core::lookup::Ticket;
+use crate::core::pending::{Limit, Pending, Product};
+use crate::core::session::Session;
+use crate::error::{Error, Operation, Result, Status};
+use crate::name::Target;
+use crate::protocol::datagram::{send_header, SendOptions};
+
+/// How long a resolved name is believed.
+const AGE: Duration = Duration::from_secs(600);
+/// Addresses kept; beyond that the list begins anew.
+const KEPT: usize = 1024;
+
+/// An address that can be sent to.
+pub struct Known {
+    /// Its destination.
+    pub address: Address,
+    /// The header without options.
+    pub header: Vec<u8>,
+}
+
+enum Entry {
+    /// Until then, if it was a name.
+    Known(Arc<Known>, Option<Instant>),
+    Asking(Ticket),
+}
+
+/// Addresses by the text they were given as.
+#[derive(Default)]
+pub struct Names(Mutex<HashMap<Box<str>, Entry>>);
+
+impl Names {
+    /// The address `text` stands for. A name that is not known yet is resolved: by waiting for it, or, without `wait`, in
+    /// the background, `None` meaning that it is not there yet.
+    pub fn find(&self, session: &Arc<Session>, text: &str, wait: bool) -> Result<Option<Arc<Known>>> {
+        let address = match Target::parse(text)? {
+            Target::Destination(address) => address,
+            target if wait => resolve(session, target.wire(), Limit::Default)?,
+            target => {
+                self.ask(session, text, target.wire())?;
+                // The answer may be there already, and without a keeper nobody else looks.
+                return Ok(self.cached(text));
+            }
+        };
+        Ok(Some(self.keep(session, text, address)))
+    }
+
+    /// Remembers an address, for some time if it came by a name.
+    pub fn keep(&self, session: &Session, text: &str, address: Address) -> Arc<Known> {
+        let expires = if text.contains('.') { Instant::now().checked_add(AGE) } else { None };
+        let header = send_header(session.id(), &address, &SendOptions::default());
+        let known = Arc::new(Known { address, header });
+        let mut entries = self.0.lock();
+        if entries.len() >= KEPT {
+            entries.clear();
+        }
+        entries.insert(text.into(), Entry::Known(Arc::clone(&known), expires));
+        known
+    }
+
+    /// The address `text` stands for, if it is known.
+    pub fn cached(&self, text: &str) -> Option<Arc<Known>> {
+        match self.0.lock().get(text) {
+            Some(Entry::Known(known, expires)) if expires.is_none_or(|at| Instant::now() < at) => {
+                Some(Arc::clone(known))
+            }
+            _ => None,
+        }
+    }
+
+    /// Starts a lookup in the background, or takes the answer of the one that was started.
+    fn ask(&self, session: &Arc<Session>, text: &str, wire: &str) -> Result<()> {
+        if !session.has_keeper() {
+            session.drive();
+        }
+        let asking = match self.0.lock().get(text) {
+            Some(Entry::Asking(ticket)) => ticket.slot.take().map(|answer| answer.result),
+            _ => None,
+        };
+        match asking {
+            Some(Ok(address)) => {
+                self.keep(session, text, address);
+            }
+            Some(Err(error)) => {
+                self.0.lock().remove(text);
+                return Err(error);
+            }
+            None => {
+                let mut entries = self.0.lock();
+                if !matches!(entries.get(text), Some(Entry::Asking(_))) {
+                    let ticket = session.lookup(wire)?;
+                    entries.insert(text.into(), Entry::Asking(ticket));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Resolves a name through the session, waiting for the answer.
+pub fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
+    let mut pending = Pending::lookup(Arc::clone(session), wire, limit)?;
+    pending.complete()?;
+    match pending.take()? {
+        Product::Address(address) => Ok(address),
+        _ => Err(Error::new(Status::Internal, Operation::Lookup, "a lookup without an address")),
+    }
+}

@@ -1,0 +1,150 @@
+//! The descriptor of a datagram destination: bound before its session is created, living as long as that.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crate::core::bridge::Bridge;
+use crate::core::options::Options;
+use crate::core::session::Style;
+use crate::error::{Error, Operation, Result};
+use crate::protocol::command::Delivery;
+use crate::sys::{self, SharedFd, UdpAddress};
+
+/// How datagrams get to the bridge and back.
+pub enum Path {
+    /// By UDP.
+    Udp {
+        /// Where the bridge takes datagrams.
+        bridge: SocketAddr,
+        /// The same for the system.
+        raw: UdpAddress,
+    },
+    /// On the control socket: the engine feeds this end of a pair.
+    InBand(SharedFd),
+}
+
+/// The program's end and what belongs to it.
+pub struct Port {
+    /// The program's end.
+    pub socket: Arc<SharedFd>,
+    /// Ways in and out.
+    pub path: Path,
+    /// Raw datagrams come with a header line.
+    pub raw_header: bool,
+    /// The bridge may send from another port than it listens on.
+    pub any_port: bool,
+    /// A datagram from somebody else than the bridge is an error instead of being dropped.
+    pub report_source: bool,
+    /// The caller says that the router takes options in the header.
+    pub header_options: bool,
+    delivery: Delivery,
+    dropped: AtomicU64,
+}
+
+impl Port {
+    /// Binds the descriptor a destination of `style` needs; `None` for streams.
+    pub fn bind(bridge: &Bridge, style: Style, options: &Options) -> Result<Option<Arc<Self>>> {
+        let names =
+            ["forward", "in_band", "protocol", "raw_header", "header_options", "any_source_port", "report_source"];
+        if style == Style::Stream {
+            return match names.iter().find(|name| options.text(name).is_some()) {
+                Some(name) => Err(Error::invalid(format!("option {name} is not for streams"))),
+                None => Ok(None),
+            };
+        }
+        let raw = style == Style::Raw;
+        if let Some(name) = ["protocol", "raw_header"].iter().find(|name| !raw && options.text(name).is_some()) {
+            return Err(Error::invalid(format!("option {name} is for raw datagrams")));
+        }
+        let flag = |name: &str| options.text(name) == Some("1");
+        let mut delivery = Delivery { forward: None, protocol: protocol(options)?, header: flag("raw_header") };
+        let system = |error| Error::io(Operation::Create, "a datagram socket", &error);
+        let (socket, path) = if flag("in_band") {
+            if options.text("forward").is_some() {
+                return Err(Error::invalid("options forward and in_band exclude each other"));
+            }
+            let (ours, theirs) = sys::datagram_pair().map_err(system)?;
+            sys::set_nonblocking(theirs.as_raw_fd(), true).map_err(system)?;
+            (ours, Path::InBand(SharedFd::new(theirs)))
+        } else {
+            let wanted = local_end(bridge, options)?;
+            let target = udp_of(bridge, wanted)?;
+            let socket = sys::bind_udp(wanted)
+                .map_err(|error| Error::io(Operation::Create, &format!("cannot bind UDP to {wanted}"), &error))?;
+            delivery.forward = Some(sys::local_address(socket.as_raw_fd()).map_err(system)?);
+            (socket, Path::Udp { bridge: target, raw: UdpAddress::new(target).map_err(system)? })
+        };
+        Ok(Some(Arc::new(Port {
+            socket: Arc::new(SharedFd::new(socket)),
+            // In band every datagram has a line of its own, so raw ones do too.
+            raw_header: delivery.header || (raw && matches!(path, Path::InBand(_))),
+            path,
+            any_port: flag("any_source_port"),
+            report_source: flag("report_source"),
+            header_options: flag("header_options"),
+            delivery,
+            dropped: AtomicU64::new(0),
+        })))
+    }
+
+    /// What the session has to be told.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// Hands a datagram that came on the control socket to the program; when there is no room the oldest one goes.
+    pub fn feed(&self, packet: &[u8]) {
+        let Path::InBand(end) = &self.path else { return };
+        // Bounded: a program that receives at the same time makes room as well.
+        for _ in 0..64 {
+            match sys::send_datagram(end.as_raw_fd(), None, packet, &[], sys::MSG_DONTWAIT) {
+                Err(error) if sys::would_block(&error) || error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    sys::discard_datagram(self.socket.as_raw_fd());
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(_) => return,
+                Err(_) => break,
+            }
+        }
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many datagrams were dropped for want of room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn protocol(options: &Options) -> Result<Option<u8>> {
+    match options.number("protocol") {
+        Some(6 | 17 | 19 | 20) => Err(Error::invalid("protocols 6, 17, 19 and 20 belong to streams and datagrams")),
+        other => Ok(other),
+    }
+}
+
+/// Where to bind: option forward, a port or HOST:PORT, else any port of the loopback address the bridge is on.
+fn local_end(bridge: &Bridge, options: &Options) -> Result<SocketAddr> {
+    let wrong = || Error::invalid("option forward wants a port or HOST:PORT, HOST being an IP address of this machine");
+    if let Some(text) = options.text("forward") {
+        return match text.parse::<u16>() {
+            Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            Err(_) => text.parse().map_err(|_| wrong()),
+        };
+    }
+    match bridge.udp_places().first().map(SocketAddr::ip) {
+        Some(ip) if ip.is_loopback() => Ok(SocketAddr::new(ip, 0)),
+        Some(_) => Err(Error::invalid(
+            "the bridge is on another machine: set option forward to HOST:PORT with an address of this one, or in_band to 1",
+        )),
+        None => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+    }
+}
+
+fn udp_of(bridge: &Bridge, local: SocketAddr) -> Result<SocketAddr> {
+    let same_family = |place: &&SocketAddr| matches!(place.ip(), IpAddr::V4(_)) == matches!(local.ip(), IpAddr::V4(_));
+    bridge.udp_places().iter().find(same_family).copied().ok_or_else(|| {
+        Error::invalid(format!("{} and {} are not of one address family", local.ip(), bridge.udp_text()))
+    })
+}

@@ -1,0 +1,135 @@
+//! The text before a datagram's payload, in both directions (SAM specification, "Datagrams").
+
+use crate::address::Address;
+use crate::encoding::base64_decode_strict;
+use crate::error::{Error, Operation, Result};
+use crate::protocol::command::Ports;
+
+/// Longest header line looked for, without its line feed.
+pub const MAX_HEADER: usize = 2048;
+/// Largest payload of a repliable datagram (i2p.sam's MAX_DGRAM).
+pub const MAX_DGRAM: usize = 31744;
+/// Largest payload of a raw datagram (i2p.sam's MAX_RAW).
+pub const MAX_RAW: usize = 32768;
+
+/// Options of one datagram, for routers that know them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// I2CP ports.
+    pub ports: Ports,
+    /// I2CP protocol; raw only.
+    pub protocol: Option<u8>,
+    /// ElGamal session tags to send.
+    pub send_tags: Option<u16>,
+    /// When to send new ElGamal session tags.
+    pub tag_threshold: Option<u16>,
+    /// Seconds after which the router may drop it.
+    pub expires: Option<u32>,
+    /// Whether the lease set goes with it.
+    pub send_leaseset: Option<bool>,
+}
+
+impl SendOptions {
+    /// Whether any is set: then the header has more than every router takes.
+    pub fn any(&self) -> bool {
+        *self != SendOptions::default()
+    }
+
+    /// Those that are set, as they are written.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let number = |value: Option<u32>| value.map(|value| value.to_string());
+        [
+            ("FROM_PORT", number(self.ports.from.map(u32::from))),
+            ("TO_PORT", number(self.ports.to.map(u32::from))),
+            ("PROTOCOL", number(self.protocol.map(u32::from))),
+            ("SEND_TAGS", number(self.send_tags.map(u32::from))),
+            ("TAG_THRESHOLD", number(self.tag_threshold.map(u32::from))),
+            ("EXPIRES", number(self.expires)),
+            ("SEND_LEASESET", self.send_leaseset.map(|send| send.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
+/// The header of a datagram that is sent by UDP, with its line feed.
+pub fn send_header(id: &str, destination: &Address, options: &SendOptions) -> Vec<u8> {
+    let mut line = format!("3.0 {id} {}", destination.base64());
+    for (key, value) in options.pairs() {
+        line.push_str(&format!(" {key}={value}"));
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// Who sent a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Destination, verified by the router.
+    Destination(Address),
+    /// Hash of a destination, not verified (DATAGRAM3).
+    Hash([u8; 32]),
+}
+
+/// What a received header says about ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// I2CP ports, where the router tells.
+    pub ports: Ports,
+    /// I2CP protocol of a raw datagram, where the router tells.
+    pub protocol: Option<u8>,
+}
+
+fn malformed(why: &str) -> Error {
+    Error::protocol(Operation::Receive, format!("a datagram's header is malformed: {why}"))
+}
+
+/// Takes a repliable datagram's header line, without its line feed, apart: source token and the rest.
+pub fn split_source(line: &[u8]) -> Result<(&[u8], Origin)> {
+    let end = line.iter().position(|b| *b == b' ').unwrap_or(line.len());
+    let (source, rest) = line.split_at(end);
+    if source.is_empty() {
+        return Err(malformed("no source"));
+    }
+    Ok((source, pairs(rest, false)?))
+}
+
+/// Reads the source token: 44 characters are a hash, more are a destination.
+pub fn source(token: &[u8]) -> Result<Source> {
+    let text = std::str::from_utf8(token).map_err(|_| malformed("the source is no text"))?;
+    if text.len() == 44 {
+        let bytes = base64_decode_strict(text).map_err(|error| malformed(&error.message))?;
+        let hash = bytes.try_into().map_err(|_| malformed("the source is no hash"))?;
+        return Ok(Source::Hash(hash));
+    }
+    Address::parse(text).map(Source::Destination).map_err(|error| malformed(&error.message))
+}
+
+/// The header of a raw datagram from a bridge that was asked for one: the whole line must be pairs of known keys and
+/// numbers, otherwise the bridge has ignored the question and all of it is payload.
+pub fn raw_header(line: &[u8]) -> Option<Origin> {
+    pairs(line, true).ok().filter(|_| !line.is_empty())
+}
+
+fn pairs(text: &[u8], strict: bool) -> Result<Origin> {
+    let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?;
+    let mut origin = Origin::default();
+    for word in text.split([' ', '\r']).filter(|word| !word.is_empty()) {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let number = || {
+            let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+            plain.then(|| value.parse::<u16>().ok()).flatten().ok_or_else(|| malformed("a port is no number"))
+        };
+        match key {
+            "FROM_PORT" => origin.ports.from = Some(number()?),
+            "TO_PORT" => origin.ports.to = Some(number()?),
+            "PROTOCOL" => {
+                let protocol = number()?.try_into().map_err(|_| malformed("the protocol is no byte"))?;
+                origin.protocol = Some(protocol);
+            }
+            _ if strict => return Err(malformed("an unknown key")),
+            _ => {}
+        }
+    }
+    Ok(origin)
+}

@@ -1,0 +1,230 @@
+//! Datagram sockets: one system call per datagram, or one for many.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::socket::{raw_address, set_int, RawAddress};
+use super::{check, check_len, retry, Place};
+
+/// A peer's address in the form of the system, made once.
+pub struct UdpAddress(RawAddress);
+
+impl UdpAddress {
+    /// Converts `address`.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        raw_address(&Place::Tcp(address)).map(UdpAddress)
+    }
+}
+
+/// A UDP socket bound to `address`, blocking. Drops of the kernel are counted where the system can.
+pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let raw = raw_address(&Place::Tcp(address))?;
+    // SAFETY: plain system call; the new descriptor is ours.
+    let socket =
+        unsafe { OwnedFd::from_raw_fd(check(libc::socket(raw.family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?) };
+    // SAFETY: the address lives as long as the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), ptr::addr_of!(raw.storage).cast(), raw.len) })?;
+    // A burst while the program does something else should fit; the system cuts this to what it allows.
+    set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 21)?;
+    #[cfg(target_os = "linux")]
+    set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    Ok(socket)
+}
+
+/// A connected pair of local datagram sockets.
+pub fn datagram_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: room for two descriptors, which are ours.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// Address a socket is bound to.
+pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = std::mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: storage and length live as long as the call.
+    check(unsafe { libc::getsockname(fd, ptr::addr_of_mut!(storage).cast(), &mut len) })?;
+    socket_address(&storage).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which address it is, and storage has room for each.
+            let v4: &libc::sockaddr_in = unsafe { &*ptr::from_ref(storage).cast() };
+            let ip = IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(ip, u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6: &libc::sockaddr_in6 = unsafe { &*ptr::from_ref(storage).cast() };
+            let address = SocketAddrV6::new(
+                v6.sin6_addr.s6_addr.into(),
+                u16::from_be(v6.sin6_port),
+                v6.sin6_flowinfo,
+                v6.sin6_scope_id,
+            );
+            Some(SocketAddr::V6(address))
+        }
+        _ => None,
+    }
+}
+
+/// Sends `header` and `payload` as one datagram; without `to` on a connected socket. EINTR is retried: nothing was sent.
+pub fn send_datagram(
+    fd: RawFd,
+    to: Option<&UdpAddress>,
+    header: &[u8],
+    payload: &[u8],
+    flags: i32,
+) -> io::Result<usize> {
+    let mut parts =
+        [header, payload].map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    let message = outgoing(to, &mut parts);
+    // SAFETY: everything the message points to lives as long as the call, and sendmsg does not write to it.
+    retry(|| check_len(unsafe { libc::sendmsg(fd, &message, flags | libc::MSG_NOSIGNAL) }))
+}
+
+fn outgoing(to: Option<&UdpAddress>, parts: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    if let Some(UdpAddress(to)) = to {
+        message.msg_name = ptr::addr_of!(to.storage).cast_mut().cast();
+        message.msg_namelen = to.len;
+    }
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    message
+}
+
+/// What came with a datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Length on the wire, which may be more than there was room for.
+    pub len: usize,
+    /// Sender, where the socket has addresses.
+    pub from: Option<SocketAddr>,
+    /// Datagrams the kernel has dropped since the socket was made, where it tells.
+    pub dropped: Option<u32>,
+}
+
+/// Longest header a datagram may begin with, its line feed included.
+pub const MAX_FRONT: usize = 2049;
+
+/// Receives one datagram whose header is expected to have `predicted` bytes, so that the payload lands in `buffer` at
+/// once. `decide` sees the first bytes, up to [`MAX_FRONT`], and says how long the header really is, or `None` to drop
+/// the datagram; only when the prediction was wrong is the payload moved. Returns how many payload bytes are in `buffer`.
+pub fn receive_split(
+    fd: RawFd,
+    flags: i32,
+    predicted: usize,
+    buffer: &mut [MaybeUninit<u8>],
+    decide: &mut dyn FnMut(&[u8], &Arrival) -> Option<usize>,
+) -> io::Result<(Arrival, Option<usize>)> {
+    // What does not fit into the buffer because the header was longer than predicted waits in `tail`.
+    let (mut head, mut tail) = ([0u8; MAX_FRONT], [0u8; MAX_FRONT]);
+    let predicted = predicted.min(MAX_FRONT);
+    let room = buffer.len();
+    let arrival = {
+        let mut parts = [
+            libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: predicted },
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: room },
+            libc::iovec { iov_base: tail.as_mut_ptr().cast(), iov_len: MAX_FRONT },
+        ];
+        receive_parts(fd, &mut parts, flags)?
+    };
+    let stored = arrival.len.min(predicted + room + MAX_FRONT);
+    let in_buffer = stored.saturating_sub(predicted).min(room);
+    // SAFETY: the kernel has filled the parts in order, so the first `in_buffer` bytes are initialised.
+    let filled = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), in_buffer) };
+    let in_tail = stored.saturating_sub(predicted + room);
+    let front = stored.min(predicted);
+    // The prediction was right if the header is all that lies in front.
+    if predicted > 0 && head[..front].ends_with(b"\n") && decide(&head[..front], &arrival) == Some(front) {
+        return Ok((arrival, Some(in_buffer)));
+    }
+    let from_buffer = in_buffer.min(MAX_FRONT - front);
+    head[front..front + from_buffer].copy_from_slice(&filled[..from_buffer]);
+    let from_tail = in_tail.min(MAX_FRONT - front - from_buffer);
+    let first = front + from_buffer + from_tail;
+    head[front + from_buffer..first].copy_from_slice(&tail[..from_tail]);
+    let Some(header) = decide(&head[..first], &arrival) else {
+        return Ok((arrival, None));
+    };
+    let header = header.min(first);
+    if header <= front {
+        let gap = (front - header).min(room);
+        let kept = in_buffer.min(room - gap);
+        buffer.copy_within(..kept, gap);
+        for (to, from) in buffer.iter_mut().zip(&head[header..header + gap]) {
+            to.write(*from);
+        }
+        return Ok((arrival, Some((gap + kept).min(stored - header))));
+    }
+    let skip = header - front;
+    let kept = in_buffer.saturating_sub(skip);
+    if kept > 0 {
+        buffer.copy_within(skip..in_buffer, 0);
+    }
+    let after = skip.saturating_sub(in_buffer);
+    let rest = tail.get(after..in_tail).unwrap_or_default();
+    let spare = buffer.get_mut(kept..).unwrap_or_default();
+    for (to, from) in spare.iter_mut().zip(rest) {
+        to.write(*from);
+    }
+    let added = rest.len().min(room - kept);
+    Ok((arrival, Some(kept + added)))
+}
+
+/// Takes one datagram away without looking at it.
+pub fn discard_datagram(fd: RawFd) {
+    // SAFETY: a zero-length receive writes nothing.
+    unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
+}
+
+/// Receives one datagram into `parts`, one after the other; reports EINTR. The length is the true one.
+fn receive_parts(fd: RawFd, parts: &mut [libc::iovec], flags: i32) -> io::Result<Arrival> {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut from: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // Room for one control message with an int, suitably aligned.
+    let mut control = [0u64; 8];
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = ptr::addr_of_mut!(from).cast();
+    message.msg_namelen = std::mem::size_of_val(&from) as libc::socklen_t;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = std::mem::size_of_val(&control) as _;
+    // SAFETY: everything the message points to lives as long as the call and is only written within its lengths, which
+    // the callers in this file take from slices.
+    let len = check_len(unsafe { libc::recvmsg(fd, &mut message, flags | libc::MSG_TRUNC) })?;
+    Ok(Arrival { len, from: socket_address(&from), dropped: dropped(&message) })
+}
+
+#[cfg(target_os = "linux")]
+fn dropped(message: &libc::msghdr) -> Option<u32> {
+    // SAFETY: the kernel has filled the control buffer, and the macros stay within its length.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(message);
+        while let Some(header) = next.as_ref() {
+            if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SO_RXQ_OVFL {
+                return Some(ptr::read_unaligned(libc::CMSG_DATA(header).cast()));
+            }
+            next = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn dropped(_: &libc::msghdr) -> Option<u32> {
+    None
+}
