@@ -113,6 +113,12 @@
 /// Style of a destination: raw datagrams (i2p.sam's SOCK_RAW).
 #define I2PSOCK_RAW 3
 
+/// Style of a destination: repliable datagrams that cannot be replayed (SAM's DATAGRAM2).
+#define I2PSOCK_DGRAM2 4
+
+/// Style of a destination: datagrams with the hash of an unverified sender (SAM's DATAGRAM3).
+#define I2PSOCK_DGRAM3 5
+
 /// As `timeout_ms`: the controller's own limit for the operation.
 #define I2PSOCK_TIMEOUT_DEFAULT -1
 
@@ -127,6 +133,33 @@
 
 /// The client must authenticate itself, in the flags of i2psock_b33_decode().
 #define I2PSOCK_B33_CLIENT_AUTH 4
+
+/// Largest payload of a repliable datagram, in bytes (i2p.sam's MAX_DGRAM).
+#define I2PSOCK_MAX_DGRAM 31744
+
+/// Largest payload of a raw datagram, in bytes (i2p.sam's MAX_RAW).
+#define I2PSOCK_MAX_RAW 32768
+
+/// A buffer size for which no datagram is too large (leaflet's default for collect).
+#define I2PSOCK_COLLECT_SIZE 32768
+
+/// For i2psock_dgram_count(): datagrams handed to the bridge.
+#define I2PSOCK_COUNT_SENT 1
+
+/// For i2psock_dgram_count(): datagrams handed to the program.
+#define I2PSOCK_COUNT_RECEIVED 2
+
+/// For i2psock_dgram_count(): dropped because they did not come from the bridge.
+#define I2PSOCK_COUNT_REFUSED 3
+
+/// For i2psock_dgram_count(): dropped because their header made no sense.
+#define I2PSOCK_COUNT_MALFORMED 4
+
+/// For i2psock_dgram_count(): handed to the program cut short, its buffer being too small.
+#define I2PSOCK_COUNT_TRUNCATED 5
+
+/// For i2psock_dgram_count(): dropped by the system (where it tells) or in band by this library, for want of room.
+#define I2PSOCK_COUNT_DROPPED 6
 
 /// What a call came to. Numbers are only ever added.
 typedef enum {
@@ -239,8 +272,24 @@ typedef struct i2psock_controller i2psock_controller;
 /// used by many threads at once.
 typedef struct i2psock_dest i2psock_dest;
 
+/// The datagrams of a destination of style I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3 (leaflet's
+/// DatagramSocket). One thread may send while another receives.
+///
+/// i2psock_dgram_fd() is a real socket: readable when a datagram is there (or one that will be dropped, so
+/// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's header
+/// lines are in there.
+///
+/// Datagrams get lost, come twice, and come in any order; the first one to a new peer is often lost. Up to I2PSOCK_MAX_DGRAM
+/// or I2PSOCK_MAX_RAW bytes can be sent, but routers split large ones, each part of which may be lost: stay under 15 KB. Seen:
+/// emissary 0.4 cuts payloads above 7658 bytes; i2pd cuts UDP packets above 32232 bytes.
+typedef struct i2psock_dgram i2psock_dgram;
+
 /// What went wrong (i2p.sam's Error and its kinds, leaflet's exceptions). Free with i2psock_error_free().
 typedef struct i2psock_error i2psock_error;
+
+/// Where a datagram came from and what is known about it, filled by i2psock_dgram_recv_from(). Make one and use it again and
+/// again: then receiving allocates nothing. Use one in one thread at a time.
+typedef struct i2psock_from i2psock_from;
 
 /// Private keys of a destination (leaflet's Dest with is_private True): whoever has them is that destination. Wiped when
 /// freed, never logged, never in a message; a type of its own, so that keys cannot be handed out as an address. Never
@@ -253,7 +302,7 @@ typedef struct i2psock_keys i2psock_keys;
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
 ///                  Every address of a name is tried.
-///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655
+///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655 (i2pd: its SAM port minus one)
 ///   user, password for bridges that want them
 ///   version_min, version_max  SAM versions to ask for, 3.0 to 3.3; 3.1 (and 3.0 if there is nothing else) to 3.3
 ///   sam_timeout    every limit below at once, except accept_timeout
@@ -267,6 +316,17 @@ typedef struct i2psock_keys i2psock_keys;
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
 ///   signature_type of new keys; 7 (Ed25519)
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
+/// For a destination of datagrams:
+///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
+///                  another machine, unless in_band
+///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
+///                  some 7000 bytes)
+///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
+///   report_source  1: a datagram that is not from the router is an error instead of being dropped
+///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
+///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+/// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
+///   i2psock_dgram_send_to()
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
@@ -300,6 +360,28 @@ typedef void (*i2psock_log_fn)(void *user, const char *text);
 
 /// A descriptor of the system; -1 when there is none.
 typedef int i2psock_fd;
+
+/// One datagram of i2psock_dgram_send_many().
+typedef struct {
+    /// Where it goes, as for i2psock_dgram_send_to().
+    const char *address;
+    /// Its payload.
+    const void *data;
+    /// Length of the payload.
+    size_t len;
+} i2psock_outgoing;
+
+/// One datagram of i2psock_dgram_recv_many().
+typedef struct {
+    /// In: room for the payload.
+    void *data;
+    /// In: how much.
+    size_t capacity;
+    /// Out: length of the payload.
+    size_t len;
+    /// In: filled like that of i2psock_dgram_recv_from(); may be NULL.
+    i2psock_from *from;
+} i2psock_incoming;
 
 #ifdef __cplusplus
 extern "C" {
@@ -519,8 +601,8 @@ void i2psock_controller_close(i2psock_controller *controller);
 
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
 /// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
-/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM; others are not supported
-/// yet. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
+/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
 /// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
 /// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
@@ -789,6 +871,123 @@ i2psock_status i2psock_stream_close(i2psock_stream *stream,
 
 /// Closes a stream at once and frees the handle. NULL is allowed.
 void i2psock_stream_free(i2psock_stream *stream);
+
+/// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened, option
+/// "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them. I2PSOCK_STATE: the
+/// destination is of style I2PSOCK_STREAM; I2PSOCK_CLOSED: it has ended.
+i2psock_status i2psock_dest_bind(const i2psock_dest *dest,
+                                 i2psock_dgram **out,
+                                 i2psock_error **err);
+
+/// The socket, borrowed, for poll; never close it. The same number as long as the destination lives. -1 for NULL. (leaflet's
+/// fileno.)
+i2psock_fd i2psock_dgram_fd(const i2psock_dgram *dgram);
+
+/// Our own address (i2p.sam's property dest). Borrowed: it lives as long as `dgram`. NULL for NULL.
+const i2psock_addr *i2psock_dgram_dest(const i2psock_dgram *dgram);
+
+/// A number of datagrams so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
+uint64_t i2psock_dgram_count(const i2psock_dgram *dgram, int which);
+
+/// Makes the socket non-blocking (1) or blocking (0, the default), as O_NONBLOCK does.
+i2psock_status i2psock_dgram_set_nonblocking(const i2psock_dgram *dgram, int on, i2psock_error **err);
+
+/// Bounds each send and receive on a blocking socket to `timeout_ms` milliseconds, after which they return I2PSOCK_TIMEOUT; -1, the
+/// default, for no bound.
+i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram,
+                                         int timeout_ms,
+                                         i2psock_error **err);
+
+/// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto, leaflet's
+/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32 is resolved the
+/// first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK until it is there, so call
+/// again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be NULL: from_port,
+/// to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which only some routers know;
+/// others lose the datagram, so the destination must have been opened with header_options=1. I2PSOCK_OK: handed to the bridge,
+/// nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not
+/// resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended;
+/// I2PSOCK_TIMEOUT; I2PSOCK_IO.
+i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
+                                     const char *address,
+                                     const void *data,
+                                     size_t len,
+                                     int flags,
+                                     const i2psock_options *options,
+                                     i2psock_error **err);
+
+/// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone, I2PSOCK_COLLECT_SIZE
+/// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
+/// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
+/// the bridge is dropped all the same); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge
+/// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
+/// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
+/// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.
+i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
+                                       void *data,
+                                       size_t capacity,
+                                       int flags,
+                                       size_t *received,
+                                       i2psock_from *from,
+                                       i2psock_error **err);
+
+/// Sends `count` datagrams in order, with few system calls where the system can. `*sent` is how many went; I2PSOCK_OK: all. With any other
+/// status the datagram after those is the one it is about; statuses as i2psock_dgram_send_to().
+i2psock_status i2psock_dgram_send_many(const i2psock_dgram *dgram,
+                                       const i2psock_outgoing *datagrams,
+                                       size_t count,
+                                       int flags,
+                                       size_t *sent,
+                                       i2psock_error **err);
+
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there. `*received` is
+/// how many; statuses are about the first one.
+i2psock_status i2psock_dgram_recv_many(const i2psock_dgram *dgram,
+                                       i2psock_incoming *datagrams,
+                                       size_t count,
+                                       int flags,
+                                       size_t *received,
+                                       i2psock_error **err);
+
+/// Frees the handle; the destination goes on. NULL is allowed.
+void i2psock_dgram_free(i2psock_dgram *dgram);
+
+/// Makes an empty one, yours to free with i2psock_from_free(). Never NULL.
+i2psock_from *i2psock_from_new(void);
+
+/// The sender's destination, verified by the router for I2PSOCK_DGRAM and I2PSOCK_DGRAM2. NULL when the datagram tells only its hash
+/// (I2PSOCK_DGRAM3) or nothing (I2PSOCK_RAW). Borrowed: it lives until `from` is used for the next datagram or freed.
+const i2psock_addr *i2psock_from_addr(const i2psock_from *from);
+
+/// The 32-byte hash of the sender's destination; not verified for I2PSOCK_DGRAM3. NULL when the datagram does not tell. Borrowed like
+/// i2psock_from_addr().
+const uint8_t *i2psock_from_hash(const i2psock_from *from);
+
+/// I2CP port it was sent from; -1: not told.
+int i2psock_from_port(const i2psock_from *from);
+
+/// I2CP port it was sent to; -1: not told.
+int i2psock_from_to_port(const i2psock_from *from);
+
+/// I2CP protocol of a raw datagram; -1: not told.
+int i2psock_from_protocol(const i2psock_from *from);
+
+/// Length of the whole payload, more than was received if it was truncated (where the system tells).
+size_t i2psock_from_length(const i2psock_from *from);
+
+/// 1 if the buffer was too small and the rest of the datagram is lost, else 0.
+int i2psock_from_truncated(const i2psock_from *from);
+
+/// Resolves the sender of a datagram: its destination if it told that, else a lookup of its hash through the session, which is
+/// remembered. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not
+/// find it; I2PSOCK_STATE: the datagram did not tell its sender.
+i2psock_status i2psock_dgram_resolve(const i2psock_dgram *dgram,
+                                     const i2psock_from *from,
+                                     int timeout_ms,
+                                     i2psock_addr **out,
+                                     i2psock_error **err);
+
+/// Frees it. NULL is allowed.
+void i2psock_from_free(i2psock_from *from);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -228,3 +228,66 @@ fn dropped(message: &libc::msghdr) -> Option<u32> {
 fn dropped(_: &libc::msghdr) -> Option<u32> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Receives `header` and `payload` with a wrong or right prediction and returns what landed in the buffer.
+    fn receive(header: &[u8], payload: &[u8], predicted: usize, room: usize) -> (usize, Option<Vec<u8>>) {
+        let (ours, theirs) = datagram_pair().unwrap();
+        send_datagram(theirs.as_raw_fd(), None, header, payload, 0).unwrap();
+        let mut buffer = vec![MaybeUninit::new(0xEE); room];
+        let mut decide = |first: &[u8], _: &Arrival| {
+            assert!([header, payload].concat().starts_with(first), "the first bytes in order");
+            first.windows(header.len().max(1)).next().filter(|start| start.starts_with(header)).map(|_| header.len())
+        };
+        let (arrival, len) = receive_split(ours.as_raw_fd(), 0, predicted, &mut buffer, &mut decide).unwrap();
+        let filled = len.map(|len| {
+            // SAFETY: every byte was initialised above.
+            buffer[..len].iter().map(|byte| unsafe { byte.assume_init() }).collect()
+        });
+        (arrival.len, filled)
+    }
+
+    #[test]
+    fn whatever_was_predicted_the_payload_is_whole_or_cut_at_the_end() {
+        let payload: Vec<u8> = (0..200u8).map(|byte| if byte == b'\n' { b'x' } else { byte }).collect();
+        for header_len in [0, 1, 2, 31, 32, 33, 60] {
+            let mut header = vec![b'h'; header_len];
+            if let Some(last) = header.last_mut() {
+                *last = b'\n';
+            }
+            for payload_len in [1, 2, 29, 31, 32, 33, 64, 200] {
+                let payload = &payload[..payload_len];
+                for predicted in [0, 1, 2, 30, 31, 32, 33, 34, 59, 60, 61, 100, 300, MAX_FRONT] {
+                    for room in [0, 1, 2, 16, 31, 32, 33, 64, 199, 200, 201, 400] {
+                        let (len, got) = receive(&header, payload, predicted, room);
+                        let case =
+                            format!("header {header_len} payload {payload_len} predicted {predicted} room {room}");
+                        assert_eq!(len, header_len + payload_len, "{case}");
+                        let got = got.expect(&case);
+                        let expected = payload_len.min(room);
+                        assert_eq!(got, &payload[..expected], "{case}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernel_tells_the_sender() {
+        let ours = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let theirs = bind_udp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = UdpAddress::new(local_address(ours.as_raw_fd()).unwrap()).unwrap();
+        send_datagram(theirs.as_raw_fd(), Some(&to), b"a\n", b"b", 0).unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 10];
+        let mut decide = |first: &[u8], arrival: &Arrival| {
+            assert_eq!(first, b"a\nb");
+            assert_eq!(arrival.from, Some(local_address(theirs.as_raw_fd()).unwrap()));
+            None
+        };
+        let (arrival, len) = receive_split(ours.as_raw_fd(), 0, 0, &mut buffer, &mut decide).unwrap();
+        assert_eq!((arrival.len, len), (3, None));
+    }
+}
