@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::core::controller::{check_signature_type, Controller, ED25519};
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::options::{Options, Owner};
@@ -19,6 +20,8 @@ pub struct DestPlan {
     name: String,
     nickname: String,
     style: Style,
+    /// Of the keys that were given.
+    address: Option<Address>,
 }
 
 impl DestPlan {
@@ -45,7 +48,8 @@ impl DestPlan {
             Some(nickname) => nickname.to_owned(),
             None => format!("i2psock-{}", random_text(5)?),
         };
-        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style })
+        let address = options.keys().map(|keys| keys.address().clone());
+        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style, address })
     }
 
     /// The request that creates it.
@@ -91,6 +95,12 @@ impl DestPlan {
         let unusable = |_| Error::protocol(Operation::Create, "SESSION STATUS has keys that cannot be read");
         let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable(Error::invalid("")))?;
         let keys = Keys::from_bridge_text(text).map_err(unusable)?;
+        if self.address.is_some_and(|address| address != *keys.address()) {
+            return Err(Error::protocol(
+                Operation::Create,
+                "the bridge opened another destination than that of the keys",
+            ));
+        }
         let birth = Birth { id: self.id, style: self.style, name: self.name, nickname: self.nickname, keys, created };
         let session = Session::begin(Arc::clone(controller.bridge()), controller.keeper().cloned(), birth)?;
         let dest = Dest { session, _controller: Arc::clone(controller) };
@@ -144,7 +154,7 @@ impl Dest {
             options: options.router_options(),
         };
         let exchange = self.exchange(request)?;
-        Pending::exchange(exchange, Goal::Connect(Arc::clone(&self.session), target), limit)
+        Ok(Pending::exchange(exchange, Goal::Connect(Arc::clone(&self.session), target), limit))
     }
 
     /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
@@ -153,15 +163,15 @@ impl Dest {
         self.check_stream(Operation::Accept)?;
         match self.session.adopt() {
             Some(Parked::Arrived(stream)) => {
-                Pending::ready(self.session.bridge(), Operation::Accept, Product::Stream(*stream))
-                    .map(|pending| pending.on(&self.session))
+                let ready = Pending::ready(self.session.bridge(), Operation::Accept, Product::Stream(*stream));
+                Ok(ready.on(&self.session))
             }
             Some(Parked::Waiting(exchange)) => {
-                Pending::exchange(*exchange, Goal::Accept(Arc::clone(&self.session)), limit)
+                Ok(Pending::exchange(*exchange, Goal::Accept(Arc::clone(&self.session)), limit))
             }
             None => {
                 let exchange = self.exchange(Request::Accept { id: self.session.id().to_owned() })?;
-                Pending::exchange(exchange, Goal::Accept(Arc::clone(&self.session)), limit)
+                Ok(Pending::exchange(exchange, Goal::Accept(Arc::clone(&self.session)), limit))
             }
         }
     }
@@ -174,7 +184,7 @@ impl Dest {
         }
         match Target::parse(name)? {
             Target::Destination(address) => {
-                Pending::ready(self.session.bridge(), Operation::Lookup, Product::Address(address))
+                Ok(Pending::ready(self.session.bridge(), Operation::Lookup, Product::Address(address)))
             }
             target => Pending::lookup(Arc::clone(&self.session), target.wire(), limit),
         }

@@ -66,6 +66,14 @@ impl Keeper {
         }
     }
 
+    /// In a child of fork(2): closes what only the missing thread would have closed.
+    pub fn abandon_all(&self) {
+        self.shared.wake.abandon();
+        if let Some(mut sessions) = self.shared.sessions.try_lock() {
+            sessions.clear();
+        }
+    }
+
     /// Makes the thread look again at what the sessions wait for.
     pub fn poke(&self) {
         self.shared.wake.set();

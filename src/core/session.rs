@@ -15,10 +15,10 @@ use crate::core::lookup::Ticket;
 use crate::core::scope::Scope;
 use crate::core::stream::Stream;
 use crate::core::Progress;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::protocol::Version;
-use crate::sys::{self, Wake, Watch};
+use crate::sys::{self, SharedFd, Wake, Watch};
 
 /// What a session carries; the numbers are the C constants and i2p.sam's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Session {
     version: Version,
     scope: Arc<Scope>,
     engine: Mutex<Engine>,
+    /// For a child of fork(2) only; everybody else goes through the engine.
+    control: Arc<SharedFd>,
     keeper: Option<Arc<Keeper>>,
     parked: Mutex<VecDeque<Parked>>,
     changes: Mutex<Changes>,
@@ -141,6 +143,7 @@ impl Session {
             keys: birth.keys,
             version: birth.created.version,
             scope: Arc::new(Scope::default()),
+            control: Arc::clone(&birth.created.socket),
             engine: Mutex::new(Engine::new(birth.created)),
             keeper,
             parked: Mutex::new(VecDeque::new()),
@@ -222,7 +225,8 @@ impl Session {
             log.append(&mut engine.trace().take());
             lost
         };
-        let Some(cause) = lost else { return true };
+        // Whatever the reason was: for the program the session has ended.
+        let Some(cause) = lost.map(|cause| Error { status: Status::Closed, ..cause }) else { return true };
         log.push(format!("session lost: {}", cause.message));
         self.finish(cause, false);
         false
@@ -247,9 +251,8 @@ impl Session {
     /// In a child of fork(2) the session is the parent's: our copies of its descriptors are closed and nothing else.
     /// What another thread of the parent had locked at that moment stays locked here, and is left alone.
     pub fn abandon(self: &Arc<Self>) {
-        if let Some(mut engine) = self.engine.try_lock() {
-            engine.abandon();
-        }
+        self.control.close_now();
+        self.changed.abandon();
         if let Some(mut parked) = self.parked.try_lock() {
             parked.clear();
         }
@@ -322,7 +325,7 @@ impl Session {
                 return Err(Error::closed(Operation::Lookup, "the session has ended"));
             }
             engine.trace().want(self.bridge.log.is_wanted());
-            let ticket = engine.lookup(name)?;
+            let ticket = engine.lookup(name, !self.has_keeper())?;
             self.follow(&engine);
             (ticket, engine.trace().take())
         };

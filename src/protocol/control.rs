@@ -158,8 +158,15 @@ impl Control {
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
-                self.trace.add(|| format!("ignored: {}", malformed.0));
-                Ok(())
+                self.trace.add(|| format!("<- a line that cannot be understood: {}", malformed.0));
+                // Certainly the answer, whatever it says: waiting on would hold up all that is queued behind.
+                let asked = if line.starts_with(b"NAMING") { self.asked.take() } else { None };
+                if let Some(asked) = asked {
+                    let message = format!("the bridge's answer cannot be understood: {}", malformed.0);
+                    let result = Err(Error::protocol(Operation::Lookup, message));
+                    events.push(Event::Found(asked.number, Answer { result, fields: None }));
+                }
+                self.next()
             }
         }
     }
@@ -168,20 +175,21 @@ impl Control {
         self.trace.add(|| format!("<- {}", fields.redacted()));
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
-        if fields.topic() == "SESSION" {
-            if let Some(code) = failed {
-                let mut error = reply::refusal(Operation::Session, code, &fields);
-                error.status = Status::Closed;
-                events.push(Event::Ending(error));
-            }
+        let ending = failed.filter(|_| fields.topic() == "SESSION").map(|code| {
+            let error = reply::refusal(Operation::Session, code, &fields);
+            Error { status: Status::Closed, ..error }
+        });
+        if let Some(error) = &ending {
+            events.push(Event::Ending(error.clone()));
         }
         let answers = fields.topic() == "NAMING" || failed.is_some();
         let Some(asked) = self.asked.take_if(|asked| answers && request::answers_name(&fields, &asked.name)) else {
             return Ok(());
         };
-        let result = match failed {
-            Some(code) => Err(reply::refusal(Operation::Lookup, code, &fields)),
-            None => reply::naming(&fields),
+        let result = match (ending, failed) {
+            (Some(ending), _) => Err(ending.during(Operation::Lookup)),
+            (None, Some(code)) => Err(reply::refusal(Operation::Lookup, code, &fields)),
+            (None, None) => reply::naming(&fields),
         };
         events.push(Event::Found(asked.number, Answer { result, fields: Some(fields) }));
         self.next()

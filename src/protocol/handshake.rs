@@ -172,10 +172,13 @@ impl Handshake {
         let words = line.split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
         let error = if words >= 2 {
             match self.line(&line) {
-                Err(error) => error,
-                Ok(()) => {
+                // A token nobody knows may be the beginning of one.
+                Err(error) if !matches!(ResultCode::parse(&error.tag), ResultCode::Other(tag) if !tag.is_empty()) => {
+                    error
+                }
+                _ => {
                     self.outcome = None;
-                    self.protocol("the bridge closed the connection in the middle of a reply")
+                    self.closed_early(false)
                 }
             }
         } else {
@@ -268,6 +271,9 @@ impl Handshake {
             return Err(self.protocol("the bridge answered before it was asked"));
         }
         let result = match code {
+            Some(ResultCode::Other(text)) if text.is_empty() => {
+                Err(self.protocol(format!("{topic} {action} has an empty RESULT")))
+            }
             // Errors come under any topic (i2pd: SESSION for a stream; go-bridge: without an action).
             Some(code) if code != ResultCode::Ok => Err(self.refused(&code, &fields)),
             _ if !proper => {
