@@ -151,6 +151,12 @@ impl Controller {
     }
 }
 
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Version> {
     let exchange = Exchange::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
     let mut pending = Pending::exchange(exchange, Goal::Version, limit);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::core::acceptors::Parked;
 use crate::core::controller::{check_signature_type, Controller, ED25519};
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Goal, Limit, Pending, Product};
-use crate::core::session::{Birth, Parked, Session, Style};
+use crate::core::session::{Birth, Session, Style};
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::name::Target;
@@ -161,7 +162,7 @@ impl Dest {
     /// hand it the next stream.
     pub fn accept(&self, limit: Limit) -> Result<Pending> {
         self.check_stream(Operation::Accept)?;
-        match self.session.adopt() {
+        match self.session.acceptors().adopt() {
             Some(Parked::Arrived(stream)) => {
                 let ready = Pending::ready(self.session.bridge(), Operation::Accept, Product::Stream(*stream));
                 Ok(ready.on(&self.session))

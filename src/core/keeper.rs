@@ -84,7 +84,8 @@ impl Keeper {
         self.shared.stop.store(true, Ordering::Release);
         self.poke();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
+        // A thread cannot wait for itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             // The thread has no panics of its own; one in a log hook is the hook's.
             drop(thread.join());
         }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::core::acceptors::Parked;
 use crate::core::bridge::Bridge;
 use crate::core::controller::Controller;
 use crate::core::dest::{Dest, DestPlan};
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::lookup::Ticket;
-use crate::core::session::{Parked, Session};
+use crate::core::session::Session;
 use crate::core::stream::{Remote, Stream};
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
@@ -21,7 +22,7 @@ use crate::protocol::handshake::Phase;
 use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::Version;
-use crate::sys::{self, PollFd};
+use crate::sys::{self, PollFd, Watch};
 
 /// How long an operation may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +136,24 @@ pub struct Pending {
     deadline: Deadline,
     /// Descriptions used up by work that was begun anew.
     past_generations: u64,
+    /// Of an accept that waits for a peer: readable for every accept of the session.
+    watch: Option<Arc<Watch>>,
 }
 
 impl Pending {
     fn new(bridge: &Arc<Bridge>, operation: Operation, work: Work, state: State, limit: Option<Duration>) -> Self {
         let bridge = Arc::clone(bridge);
-        Pending { bridge, operation, work, state, session: None, limit, deadline: after(limit), past_generations: 0 }
+        Pending {
+            bridge,
+            operation,
+            work,
+            state,
+            session: None,
+            limit,
+            deadline: after(limit),
+            past_generations: 0,
+            watch: None,
+        }
     }
 
     /// An operation that is done already.
@@ -252,9 +265,10 @@ impl Pending {
     fn advance(&mut self) -> Result<Option<Product>> {
         match &mut self.work {
             Work::Nothing => Err(Error::new(Status::Internal, self.operation, "nothing to do")),
-            Work::Exchange(exchange, goal) => match exchange.step()? {
-                Progress::Block => Ok(None),
-                Progress::Done => goal.reach(exchange).map(Some),
+            Work::Exchange(exchange, goal) => match exchange.step() {
+                Ok(Progress::Done) => goal.reach(exchange).map(Some),
+                Ok(Progress::Block) => self.accept_elsewhere(),
+                Err(error) => Err(self.blame_session(error)),
             },
             Work::Lookup { session, ticket, fields, elsewhere } => {
                 let Some(answer) = ticket.slot.take() else {
@@ -275,6 +289,38 @@ impl Pending {
                     }
                     (Err(error), _) => Err(error),
                 }
+            }
+        }
+    }
+
+    /// What ends a session ends its connections too, in no certain order: the session's end is the cause.
+    fn blame_session(&self, error: Error) -> Error {
+        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else { return error };
+        session.drive();
+        session.check_alive(self.operation).err().unwrap_or(error)
+    }
+
+    /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
+    fn accept_elsewhere(&mut self) -> Result<Option<Product>> {
+        let Work::Exchange(exchange, goal) = &mut self.work else { return Ok(None) };
+        let Goal::Accept(session) = &*goal else { return Ok(None) };
+        let session = Arc::clone(session);
+        // Watched first, looked at second: nothing comes in between unseen.
+        if self.watch.is_none() && exchange.phase() == Phase::Peer {
+            self.watch = Some(session.acceptors().watch(exchange)?);
+        }
+        match session.acceptors().ready() {
+            None => Ok(None),
+            Some(Parked::Arrived(stream)) => {
+                self.give_up();
+                self.session = Some(session);
+                Ok(Some(Product::Stream(*stream)))
+            }
+            Some(Parked::Waiting(mut other)) => {
+                let product = Goal::Accept(Arc::clone(&session)).reach(&mut other);
+                self.give_up();
+                self.work = Work::Exchange(other, Goal::Reached);
+                product.map(Some)
             }
         }
     }
@@ -336,7 +382,9 @@ impl Pending {
     /// The descriptor to wait on, for poll only; -1 when there is nothing to wait for.
     pub fn fd(&self) -> RawFd {
         match (&self.state, &self.work) {
-            (State::Running, Work::Exchange(exchange, _)) => exchange.fd(),
+            (State::Running, Work::Exchange(exchange, _)) => {
+                self.watch.as_ref().map_or(exchange.fd(), |watch| watch.as_raw_fd())
+            }
             (State::Running, Work::Lookup { ticket, .. }) => {
                 ticket.watch.as_ref().map_or(ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd)
             }
@@ -351,13 +399,14 @@ impl Pending {
             Work::Lookup { .. } => 1,
             Work::Nothing => 0,
         };
-        self.past_generations + present
+        self.past_generations + present + u64::from(self.watch.is_some())
     }
 
     /// Events to wait for on `fd`.
     pub fn events(&self) -> i16 {
         match (&self.state, &self.work) {
-            (State::Running, Work::Exchange(exchange, _)) => exchange.events(),
+            (State::Running, Work::Exchange(exchange, _)) if self.watch.is_none() => exchange.events(),
+            (State::Running, Work::Exchange(..)) => sys::IN,
             (State::Running, Work::Lookup { .. }) => sys::IN,
             _ => 0,
         }
@@ -423,15 +472,16 @@ impl Pending {
 
     /// Nobody waits any more. An accept the bridge knows of goes back to its session, with whatever came of it.
     fn give_up(&mut self) {
+        self.watch = None;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         match (work, std::mem::replace(&mut self.state, State::Taken)) {
             (Work::Exchange(exchange, Goal::Accept(session)), State::Running) => {
-                session.park(Parked::Waiting(exchange));
+                session.acceptors().park(Parked::Waiting(exchange));
             }
             (Work::Lookup { session, ticket, .. }, State::Running) => session.forget(&ticket),
             (_, State::Ready(product)) if self.operation == Operation::Accept => {
                 if let (Product::Stream(stream), Some(session)) = (*product, &self.session) {
-                    session.park(Parked::Arrived(Box::new(stream)));
+                    session.acceptors().park(Parked::Arrived(Box::new(stream)));
                 }
             }
             _ => {}

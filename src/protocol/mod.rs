@@ -4,6 +4,7 @@ pub mod command;
 pub mod control;
 pub mod handshake;
 pub mod line;
+pub mod outbox;
 pub mod reply;
 pub mod request;
 

@@ -108,6 +108,14 @@ impl Watch {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }
 
+    /// Watches `fd` for these events, whether it was watched before or not.
+    pub fn set(&self, fd: RawFd, events: i16) -> io::Result<()> {
+        match self.modify(fd, events) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.add(fd, events),
+            other => other,
+        }
+    }
+
     /// Watches `fd` no longer.
     pub fn remove(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0)
