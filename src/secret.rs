@@ -60,6 +60,49 @@ impl Secret {
     }
 }
 
+/// Bytes that are gathered piece by piece and wiped like a [`Secret`], also where they lay before they had to move.
+#[derive(Default)]
+pub struct Gathered(Vec<u8>);
+
+impl Gathered {
+    /// Adds bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()).max(256));
+            larger.extend_from_slice(&self.0);
+            drop(Secret::from_vec(std::mem::replace(&mut self.0, larger)));
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the bytes out.
+    pub fn take(&mut self) -> Secret {
+        Secret::from_vec(std::mem::take(&mut self.0))
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
 impl Drop for Secret {
     fn drop(&mut self) {
         // Up to the capacity, which never reallocates: a vector taken over may have been longer before.

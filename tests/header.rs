@@ -1,4 +1,5 @@
 //! The checked-in header is the one cbindgen makes, and its version is the crate's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 

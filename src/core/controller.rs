@@ -75,28 +75,32 @@ impl Controller {
 
     fn exchange(&self, request: Request, goal: Goal, limit: Limit) -> Result<Pending> {
         let exchange = Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)?;
-        Pending::exchange(exchange, goal, limit)
+        Ok(Pending::exchange(exchange, goal, limit))
     }
 
     /// Starts resolving `name`. An address given as text is its own answer; otherwise a live session is asked, where there
     /// is one (some routers can look up only there), else the bridge directly.
-    pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending> {
+    pub fn lookup(self: &Arc<Self>, name: &str, limit: Limit) -> Result<Pending> {
         self.check_open(Operation::Lookup)?;
         if name == "ME" {
             return Err(Error::invalid("\"ME\" is a destination's own address: look it up through a destination"));
         }
-        let target = Target::parse(name)?;
-        if let Target::Destination(address) = target {
-            return Pending::ready(&self.bridge, Operation::Lookup, Product::Address(address));
+        match Target::parse(name)? {
+            Target::Destination(address) => {
+                Ok(Pending::ready(&self.bridge, Operation::Lookup, Product::Address(address)))
+            }
+            target => Pending::lookup_by_any(self, target.wire(), limit),
         }
-        if let Some(session) = self.live_session() {
-            return Pending::lookup(session, target.wire(), limit);
-        }
-        let request = Request::Lookup { name: target.wire().to_owned() };
-        self.exchange(request, Goal::Address, limit)
     }
 
-    fn live_session(&self) -> Option<Arc<Session>> {
+    /// A connection that asks the bridge for `name` directly.
+    pub fn lookup_exchange(&self, name: &str) -> Result<Exchange> {
+        let request = Request::Lookup { name: name.to_owned() };
+        Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
+    }
+
+    /// A session that can be asked for names.
+    pub fn live_session(&self) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock();
         sessions.iter().filter_map(Weak::upgrade).find(|session| session.state().0 == State::Ready)
     }
@@ -129,9 +133,13 @@ impl Controller {
     /// Ends everything that is open through this controller and its thread.
     pub fn close(&self) {
         if self.bridge.fork.in_child() {
+            if let Some(keeper) = &self.keeper {
+                keeper.abandon_all();
+            }
             return;
         }
-        self.scope.end(Error::closed(Operation::Session, "the controller was closed"), true);
+        // Control sockets of sessions are left out: those are ended by their sessions, which tell why first.
+        self.scope.end(Error::closed(Operation::Session, "the controller was closed"), false);
         let sessions = std::mem::take(&mut *self.sessions.lock());
         for session in sessions.iter().filter_map(Weak::upgrade) {
             session.end("the controller was closed");
@@ -143,9 +151,15 @@ impl Controller {
     }
 }
 
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Version> {
     let exchange = Exchange::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
-    let mut pending = Pending::exchange(exchange, Goal::Version, limit)?;
+    let mut pending = Pending::exchange(exchange, Goal::Version, limit);
     pending.complete()?;
     match pending.take()? {
         Product::Version(version) => Ok(version),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
+use crate::core::acceptors::Parked;
 use crate::core::bridge::Bridge;
 use crate::core::controller::{check_signature_type, Controller, ED25519};
 use crate::core::dgram::Dgram;
@@ -9,7 +11,7 @@ use crate::core::exchange::{Exchange, Finished};
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Goal, Limit, Pending, Product};
 use crate::core::port::Port;
-use crate::core::session::{Birth, Parked, Session, Style};
+use crate::core::session::{Birth, Session, Style};
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::name::Target;
@@ -22,6 +24,8 @@ pub struct DestPlan {
     name: String,
     nickname: String,
     style: Style,
+    /// Of the keys that were given.
+    address: Option<Address>,
     port: Option<Arc<Port>>,
 }
 
@@ -46,7 +50,8 @@ impl DestPlan {
             None => format!("i2psock-{}", random_text(5)?),
         };
         let port = Port::bind(bridge, style, options)?;
-        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style, port })
+        let address = options.keys().map(|keys| keys.address().clone());
+        Ok(DestPlan { id: random_text(15)?, name: name.to_owned(), nickname, style, port, address })
     }
 
     /// The request that creates it.
@@ -93,6 +98,12 @@ impl DestPlan {
         let unusable = |_| Error::protocol(Operation::Create, "SESSION STATUS has keys that cannot be read");
         let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable(Error::invalid("")))?;
         let keys = Keys::from_bridge_text(text).map_err(unusable)?;
+        if self.address.is_some_and(|address| address != *keys.address()) {
+            return Err(Error::protocol(
+                Operation::Create,
+                "the bridge opened another destination than that of the keys",
+            ));
+        }
         let (id, style, port) = (self.id, self.style, self.port);
         let birth = Birth { id, style, name: self.name, nickname: self.nickname, keys, created, port };
         let session = Session::begin(Arc::clone(controller.bridge()), controller.keeper().cloned(), birth)?;
@@ -147,24 +158,24 @@ impl Dest {
             options: options.router_options(),
         };
         let exchange = self.exchange(request)?;
-        Pending::exchange(exchange, Goal::Connect(Arc::clone(&self.session), target), limit)
+        Ok(Pending::exchange(exchange, Goal::Connect(Arc::clone(&self.session), target), limit))
     }
 
     /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
     /// hand it the next stream.
     pub fn accept(&self, limit: Limit) -> Result<Pending> {
         self.check_stream(Operation::Accept)?;
-        match self.session.adopt() {
+        match self.session.acceptors().adopt() {
             Some(Parked::Arrived(stream)) => {
-                Pending::ready(self.session.bridge(), Operation::Accept, Product::Stream(*stream))
-                    .map(|pending| pending.on(&self.session))
+                let ready = Pending::ready(self.session.bridge(), Operation::Accept, Product::Stream(*stream));
+                Ok(ready.on(&self.session))
             }
             Some(Parked::Waiting(exchange)) => {
-                Pending::exchange(*exchange, Goal::Accept(Arc::clone(&self.session)), limit)
+                Ok(Pending::exchange(*exchange, Goal::Accept(Arc::clone(&self.session)), limit))
             }
             None => {
                 let exchange = self.exchange(Request::Accept { id: self.session.id().to_owned() })?;
-                Pending::exchange(exchange, Goal::Accept(Arc::clone(&self.session)), limit)
+                Ok(Pending::exchange(exchange, Goal::Accept(Arc::clone(&self.session)), limit))
             }
         }
     }
@@ -186,7 +197,7 @@ impl Dest {
         }
         match Target::parse(name)? {
             Target::Destination(address) => {
-                Pending::ready(self.session.bridge(), Operation::Lookup, Product::Address(address))
+                Ok(Pending::ready(self.session.bridge(), Operation::Lookup, Product::Address(address)))
             }
             target => Pending::lookup(Arc::clone(&self.session), target.wire(), limit),
         }

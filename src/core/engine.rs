@@ -34,6 +34,8 @@ pub struct Engine {
 impl Engine {
     /// Takes over the connection that created the session.
     pub fn new(created: Finished, port: Option<Arc<Port>>) -> Self {
+        // It is not for the controller's scope to end, but for the session, which tells everybody why first.
+        created.socket.set_carrying();
         Engine {
             socket: Some(created.socket),
             control: Control::with_output(created.unsent),
@@ -57,14 +59,19 @@ impl Engine {
     }
 
     /// Queues a lookup.
-    pub fn lookup(&mut self, name: &str) -> Result<Ticket> {
+    pub fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
         let slot = Slot::new()?;
+        // Made here, where nobody can close the socket meanwhile.
+        let watch = match self.interest().filter(|_| watched) {
+            Some((control, events)) => Some(slot.watch(control, events)?),
+            None => None,
+        };
         self.last_number += 1;
         let number = self.last_number;
         self.control.lookup(number, name)?;
         self.slots.insert(number, Arc::downgrade(&slot));
         self.write();
-        Ok(Ticket { number, slot })
+        Ok(Ticket { number, slot, watch })
     }
 
     /// Queues a datagram, unless too much is queued already; whether it was.
@@ -150,15 +157,12 @@ impl Engine {
         }
     }
 
-    /// Closes our copy of the control socket without a word to the router.
-    pub fn abandon(&mut self) {
-        self.socket = None;
-    }
-
     /// Closes the control socket; everybody who waits for an answer gets `cause`.
     pub fn close(&mut self, cause: &Error) {
         if let Some(socket) = self.socket.take() {
             socket.end();
+            // Whatever the others that know it do: they ask here first.
+            socket.close_now();
         }
         for (_, slot) in self.slots.drain() {
             if let Some(slot) = slot.upgrade() {

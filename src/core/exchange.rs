@@ -11,6 +11,7 @@ use crate::core::{after, passed, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};
 use crate::protocol::line::Fields;
+use crate::protocol::outbox::Outbox;
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::Version;
 use crate::sys::{self, Place, SharedFd};
@@ -42,8 +43,8 @@ pub struct Finished {
     pub version: Version,
     /// Bytes read beyond the reply; only on connections that never carry payload.
     pub surplus: Vec<u8>,
-    /// Bytes still to be written (answers to PING).
-    pub unsent: Vec<u8>,
+    /// What is still to be written (answers to PING).
+    pub unsent: Outbox,
 }
 
 impl Exchange {
@@ -313,7 +314,7 @@ impl Exchange {
                 socket,
                 version,
                 surplus: std::mem::take(&mut self.surplus),
-                unsent: self.handshake.output().to_vec(),
+                unsent: self.handshake.take_output(),
             }),
             _ => Err(Error::new(Status::Internal, self.request().operation(), "an exchange without a result")),
         }

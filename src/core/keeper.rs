@@ -66,6 +66,14 @@ impl Keeper {
         }
     }
 
+    /// In a child of fork(2): closes what only the missing thread would have closed.
+    pub fn abandon_all(&self) {
+        self.shared.wake.abandon();
+        if let Some(mut sessions) = self.shared.sessions.try_lock() {
+            sessions.clear();
+        }
+    }
+
     /// Makes the thread look again at what the sessions wait for.
     pub fn poke(&self) {
         self.shared.wake.set();
@@ -76,7 +84,8 @@ impl Keeper {
         self.shared.stop.store(true, Ordering::Release);
         self.poke();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
+        // A thread cannot wait for itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             // The thread has no panics of its own; one in a log hook is the hook's.
             drop(thread.join());
         }

@@ -1,13 +1,14 @@
 //! Lookups through a session's control socket: where their answers arrive.
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, Operation, Result};
 use crate::protocol::control::Answer;
-use crate::sys::Wake;
+use crate::sys::{self, Wake, Watch};
 
 /// A lookup on its way through a session's control socket.
 pub struct Ticket {
@@ -15,6 +16,8 @@ pub struct Ticket {
     pub number: u64,
     /// Where the answer arrives.
     pub slot: Arc<Slot>,
+    /// Without a keeper: readable for the answer and for whatever the control socket has.
+    pub watch: Option<Watch>,
 }
 
 /// Where the answer to a lookup arrives.
@@ -29,6 +32,16 @@ impl Slot {
     pub fn new() -> Result<Arc<Self>> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
         Ok(Arc::new(Slot { answer: Mutex::new(None), wake }))
+    }
+
+    /// One descriptor for the answer and for the control socket.
+    pub fn watch(&self, control: RawFd, events: i16) -> Result<Watch> {
+        let watched = Watch::new().and_then(|watch| {
+            watch.add(self.wake.as_raw_fd(), sys::IN)?;
+            watch.add(control, events)?;
+            Ok(watch)
+        });
+        watched.map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))
     }
 
     /// Delivers the answer.

@@ -1,5 +1,6 @@
 //! Sockets, sessions and streams in safe Rust. Every operation is a step that never blocks; blocking is step + poll.
 
+pub mod acceptors;
 pub mod bridge;
 pub mod controller;
 pub mod dest;

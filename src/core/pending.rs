@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::core::acceptors::Parked;
 use crate::core::bridge::Bridge;
 use crate::core::controller::Controller;
 use crate::core::dest::{Dest, DestPlan};
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::lookup::Ticket;
-use crate::core::session::{Parked, Session};
+use crate::core::session::Session;
 use crate::core::stream::{Remote, Stream};
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
@@ -106,7 +107,13 @@ pub enum Stage {
 
 enum Work {
     Exchange(Box<Exchange>, Goal),
-    Lookup { session: Arc<Session>, ticket: Ticket, watch: Option<Watch>, fields: Option<Fields> },
+    Lookup {
+        session: Arc<Session>,
+        ticket: Ticket,
+        fields: Option<Fields>,
+        /// For a lookup that may go through any session: whom to ask when this one ends, and the name.
+        elsewhere: Option<(Arc<Controller>, String)>,
+    },
     Nothing,
 }
 
@@ -127,17 +134,31 @@ pub struct Pending {
     session: Option<Arc<Session>>,
     limit: Option<Duration>,
     deadline: Deadline,
+    /// Descriptions used up by work that was begun anew.
+    past_generations: u64,
+    /// Of an accept that waits for a peer: readable for every accept of the session.
+    watch: Option<Arc<Watch>>,
 }
 
 impl Pending {
     fn new(bridge: &Arc<Bridge>, operation: Operation, work: Work, state: State, limit: Option<Duration>) -> Self {
         let bridge = Arc::clone(bridge);
-        Pending { bridge, operation, work, state, session: None, limit, deadline: after(limit) }
+        Pending {
+            bridge,
+            operation,
+            work,
+            state,
+            session: None,
+            limit,
+            deadline: after(limit),
+            past_generations: 0,
+            watch: None,
+        }
     }
 
     /// An operation that is done already.
-    pub fn ready(bridge: &Arc<Bridge>, operation: Operation, product: Product) -> Result<Self> {
-        Ok(Pending::new(bridge, operation, Work::Nothing, State::Ready(Box::new(product)), None))
+    pub fn ready(bridge: &Arc<Bridge>, operation: Operation, product: Product) -> Self {
+        Pending::new(bridge, operation, Work::Nothing, State::Ready(Box::new(product)), None)
     }
 
     /// Says which session a ready stream belongs to.
@@ -148,7 +169,7 @@ impl Pending {
     }
 
     /// An operation with a connection of its own, begun.
-    pub fn exchange(exchange: Exchange, goal: Goal, limit: Limit) -> Result<Self> {
+    pub fn exchange(exchange: Exchange, goal: Goal, limit: Limit) -> Self {
         let (operation, limit) = (exchange.request().operation(), limit.or(exchange.default_timeout()));
         let (bridge, session) = (Arc::clone(exchange.bridge()), goal.session());
         let work = Work::Exchange(Box::new(exchange), goal);
@@ -159,31 +180,49 @@ impl Pending {
 
     /// A lookup through a session's connection, begun.
     pub fn lookup(session: Arc<Session>, name: &str, limit: Limit) -> Result<Self> {
-        let limit = limit.or(session.bridge().deadlines.lookup);
-        let ticket = session.lookup(name)?;
-        let system = |error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error);
-        let watch = match session.control().filter(|_| !session.has_keeper()) {
-            None => None,
-            Some((control, events)) => {
-                let watch = Watch::new().map_err(system)?;
-                watch.add(ticket.slot.wake.as_raw_fd(), sys::IN).map_err(system)?;
-                watch.add(control, events).map_err(system)?;
-                Some(watch)
-            }
-        };
-        let (bridge, owner) = (Arc::clone(session.bridge()), Arc::clone(&session));
-        let work = Work::Lookup { session, ticket, watch, fields: None };
-        Pending::new(&bridge, Operation::Lookup, work, State::Running, limit).on(&owner).begin()
+        let (limit, bridge) = (limit.or(session.bridge().deadlines.lookup), Arc::clone(session.bridge()));
+        let mut pending = Pending::new(&bridge, Operation::Lookup, Work::Nothing, State::Running, limit);
+        pending.ask(session, name, None)?;
+        Ok(pending.begin())
     }
 
-    /// The first step belongs to the start: what fails at once fails there.
-    fn begin(mut self) -> Result<Self> {
-        match self.step() {
-            // A bridge that is slower than the limit has not failed to start.
-            Err(error) if error.status == Status::Timeout => Ok(self),
-            Err(error) => Err(error),
-            Ok(_) => Ok(self),
+    /// A lookup through any session of a controller, or directly, begun.
+    pub fn lookup_by_any(controller: &Arc<Controller>, name: &str, limit: Limit) -> Result<Self> {
+        let limit = limit.or(controller.bridge().deadlines.lookup);
+        let mut pending = Pending::new(controller.bridge(), Operation::Lookup, Work::Nothing, State::Running, limit);
+        pending.ask_any(controller, name)?;
+        Ok(pending.begin())
+    }
+
+    fn ask(&mut self, session: Arc<Session>, name: &str, elsewhere: Option<&Arc<Controller>>) -> Result<()> {
+        let ticket = session.lookup(name)?;
+        self.past_generations = self.generation();
+        self.session = Some(Arc::clone(&session));
+        let elsewhere = elsewhere.map(|controller| (Arc::clone(controller), name.to_owned()));
+        self.work = Work::Lookup { session, ticket, fields: None, elsewhere };
+        Ok(())
+    }
+
+    fn ask_any(&mut self, controller: &Arc<Controller>, name: &str) -> Result<()> {
+        controller.check_open(Operation::Lookup)?;
+        while let Some(session) = controller.live_session() {
+            match self.ask(session, name, Some(controller)) {
+                // It has ended since.
+                Err(error) if error.status == Status::Closed => {}
+                other => return other,
+            }
         }
+        let exchange = controller.lookup_exchange(name)?;
+        self.past_generations = self.generation();
+        self.session = None;
+        self.work = Work::Exchange(Box::new(exchange), Goal::Address);
+        Ok(())
+    }
+
+    /// The first step belongs to the start. What comes of it, good or bad, is told by the next one.
+    fn begin(mut self) -> Self {
+        drop(self.step());
+        self
     }
 
     /// Does what can be done without waiting. A failure is final and told every time.
@@ -226,24 +265,63 @@ impl Pending {
     fn advance(&mut self) -> Result<Option<Product>> {
         match &mut self.work {
             Work::Nothing => Err(Error::new(Status::Internal, self.operation, "nothing to do")),
-            Work::Exchange(exchange, goal) => match exchange.step()? {
-                Progress::Block => Ok(None),
-                Progress::Done => goal.reach(exchange).map(Some),
+            Work::Exchange(exchange, goal) => match exchange.step() {
+                Ok(Progress::Done) => goal.reach(exchange).map(Some),
+                Ok(Progress::Block) => self.accept_elsewhere(),
+                Err(error) => Err(self.blame_session(error)),
             },
-            Work::Lookup { session, ticket, watch, fields } => match ticket.slot.take() {
-                None => {
-                    // What the control socket waits for changes: once the question is out it is not writability.
-                    if let (Some(watch), Some((control, events))) = (watch, session.control()) {
-                        let changed = watch.modify(control, events);
-                        changed.map_err(|error| Error::io(Operation::Lookup, "epoll_ctl", &error))?;
+            Work::Lookup { session, ticket, fields, elsewhere } => {
+                let Some(answer) = ticket.slot.take() else {
+                    // What the control socket waits for changes: once the question is out it is not writability. If it
+                    // is closed the answer is on its way.
+                    if let (Some(watch), Some((control, events))) = (&ticket.watch, session.control()) {
+                        drop(watch.modify(control, events));
                     }
-                    Ok(None)
+                    return Ok(None);
+                };
+                *fields = answer.fields;
+                match (answer.result, elsewhere.take()) {
+                    (Ok(address), _) => Ok(Some(Product::Address(address))),
+                    // That session's end is not this lookup's.
+                    (Err(error), Some((controller, name))) if error.status == Status::Closed => {
+                        self.ask_any(&controller, &name)?;
+                        self.advance()
+                    }
+                    (Err(error), _) => Err(error),
                 }
-                Some(answer) => {
-                    *fields = answer.fields;
-                    answer.result.map(|address| Some(Product::Address(address)))
-                }
-            },
+            }
+        }
+    }
+
+    /// What ends a session ends its connections too, in no certain order: the session's end is the cause.
+    fn blame_session(&self, error: Error) -> Error {
+        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else { return error };
+        session.drive();
+        session.check_alive(self.operation).err().unwrap_or(error)
+    }
+
+    /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
+    fn accept_elsewhere(&mut self) -> Result<Option<Product>> {
+        let Work::Exchange(exchange, goal) = &mut self.work else { return Ok(None) };
+        let Goal::Accept(session) = &*goal else { return Ok(None) };
+        let session = Arc::clone(session);
+        // Watched first, looked at second: nothing comes in between unseen.
+        if self.watch.is_none() && exchange.phase() == Phase::Peer {
+            self.watch = Some(session.acceptors().watch(exchange)?);
+        }
+        match session.acceptors().ready() {
+            None => Ok(None),
+            Some(Parked::Arrived(stream)) => {
+                self.give_up();
+                self.session = Some(session);
+                Ok(Some(Product::Stream(*stream)))
+            }
+            Some(Parked::Waiting(mut other)) => {
+                let product = Goal::Accept(Arc::clone(&session)).reach(&mut other);
+                self.give_up();
+                self.work = Work::Exchange(other, Goal::Reached);
+                product.map(Some)
+            }
         }
     }
 
@@ -304,9 +382,11 @@ impl Pending {
     /// The descriptor to wait on, for poll only; -1 when there is nothing to wait for.
     pub fn fd(&self) -> RawFd {
         match (&self.state, &self.work) {
-            (State::Running, Work::Exchange(exchange, _)) => exchange.fd(),
-            (State::Running, Work::Lookup { ticket, watch, .. }) => {
-                watch.as_ref().map_or(ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd)
+            (State::Running, Work::Exchange(exchange, _)) => {
+                self.watch.as_ref().map_or(exchange.fd(), |watch| watch.as_raw_fd())
+            }
+            (State::Running, Work::Lookup { ticket, .. }) => {
+                ticket.watch.as_ref().map_or(ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd)
             }
             _ => -1,
         }
@@ -314,17 +394,19 @@ impl Pending {
 
     /// Rises whenever `fd` is a new description, even under the same number.
     pub fn generation(&self) -> u64 {
-        match &self.work {
+        let present = match &self.work {
             Work::Exchange(exchange, _) => exchange.generation(),
             Work::Lookup { .. } => 1,
             Work::Nothing => 0,
-        }
+        };
+        self.past_generations + present + u64::from(self.watch.is_some())
     }
 
     /// Events to wait for on `fd`.
     pub fn events(&self) -> i16 {
         match (&self.state, &self.work) {
-            (State::Running, Work::Exchange(exchange, _)) => exchange.events(),
+            (State::Running, Work::Exchange(exchange, _)) if self.watch.is_none() => exchange.events(),
+            (State::Running, Work::Exchange(..)) => sys::IN,
             (State::Running, Work::Lookup { .. }) => sys::IN,
             _ => 0,
         }
@@ -390,15 +472,16 @@ impl Pending {
 
     /// Nobody waits any more. An accept the bridge knows of goes back to its session, with whatever came of it.
     fn give_up(&mut self) {
+        self.watch = None;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         match (work, std::mem::replace(&mut self.state, State::Taken)) {
-            (Work::Exchange(exchange, Goal::Accept(session)), State::Running) if exchange.is_asked() => {
-                session.park(Parked::Waiting(exchange));
+            (Work::Exchange(exchange, Goal::Accept(session)), State::Running) => {
+                session.acceptors().park(Parked::Waiting(exchange));
             }
             (Work::Lookup { session, ticket, .. }, State::Running) => session.forget(&ticket),
             (_, State::Ready(product)) if self.operation == Operation::Accept => {
                 if let (Product::Stream(stream), Some(session)) = (*product, &self.session) {
-                    session.park(Parked::Arrived(Box::new(stream)));
+                    session.acceptors().park(Parked::Arrived(Box::new(stream)));
                 }
             }
             _ => {}

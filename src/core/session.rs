@@ -8,21 +8,20 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::address::Address;
+use crate::core::acceptors::Acceptors;
 use crate::core::bridge::Bridge;
 use crate::core::engine::Engine;
-use crate::core::exchange::{Exchange, Finished};
+use crate::core::exchange::Finished;
 use crate::core::keeper::Keeper;
 use crate::core::lookup::Ticket;
 use crate::core::port::Port;
 use crate::core::scope::Scope;
-use crate::core::stream::Stream;
-use crate::core::Progress;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::protocol::command;
 use crate::protocol::datagram::SendOptions;
 use crate::protocol::Version;
-use crate::sys::{self, Wake, Watch};
+use crate::sys::{self, SharedFd, Wake, Watch};
 
 /// What a session carries; the numbers are the C constants and i2p.sam's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +80,6 @@ pub enum State {
     Dead = 5,
 }
 
-/// An accept that was given up: the bridge keeps it, and the next stream will come to it.
-pub enum Parked {
-    /// Still waiting.
-    Waiting(Box<Exchange>),
-    /// A stream that nobody fetched.
-    Arrived(Box<Stream>),
-}
-
 /// Everything a session is made of when it begins.
 pub struct Birth {
     /// SAM id.
@@ -118,9 +109,11 @@ pub struct Session {
     version: Version,
     scope: Arc<Scope>,
     engine: Mutex<Engine>,
+    /// For a child of fork(2) only; everybody else goes through the engine.
+    control: Arc<SharedFd>,
     port: Option<Arc<Port>>,
     keeper: Option<Arc<Keeper>>,
-    parked: Mutex<VecDeque<Parked>>,
+    acceptors: Acceptors,
     changes: Mutex<Changes>,
     changed: Wake,
     /// Only without a keeper: then the control socket must be watched by the program.
@@ -156,10 +149,11 @@ impl Session {
             keys: birth.keys,
             version: birth.created.version,
             scope: Arc::new(Scope::default()),
+            control: Arc::clone(&birth.created.socket),
             engine: Mutex::new(Engine::new(birth.created, birth.port.clone())),
             port: birth.port,
             keeper,
-            parked: Mutex::new(VecDeque::new()),
+            acceptors: Acceptors::new().map_err(system)?,
             changes: Mutex::new(Changes { state: State::Ready, unseen: VecDeque::from([State::Ready]) }),
             changed,
             watch,
@@ -242,7 +236,8 @@ impl Session {
             log.append(&mut engine.trace().take());
             lost
         };
-        let Some(cause) = lost else { return true };
+        // Whatever the reason was: for the program the session has ended.
+        let Some(cause) = lost.map(|cause| Error { status: Status::Closed, ..cause }) else { return true };
         log.push(format!("session lost: {}", cause.message));
         self.finish(cause, false);
         false
@@ -267,12 +262,9 @@ impl Session {
     /// In a child of fork(2) the session is the parent's: our copies of its descriptors are closed and nothing else.
     /// What another thread of the parent had locked at that moment stays locked here, and is left alone.
     pub fn abandon(self: &Arc<Self>) {
-        if let Some(mut engine) = self.engine.try_lock() {
-            engine.abandon();
-        }
-        if let Some(mut parked) = self.parked.try_lock() {
-            parked.clear();
-        }
+        self.control.close_now();
+        self.changed.abandon();
+        self.acceptors.abandon();
         if let Some(keeper) = &self.keeper {
             keeper.abandon(self);
         }
@@ -281,8 +273,7 @@ impl Session {
     fn finish(&self, cause: Error, all: bool) {
         // Streams and accepts first, then the control socket: the router sees an orderly end.
         self.scope.end(cause, all);
-        let parked = std::mem::take(&mut *self.parked.lock());
-        drop(parked);
+        self.acceptors.end();
         {
             let mut engine = self.engine.lock();
             if let (Some(watch), Some((fd, _))) = (&self.watch, engine.interest()) {
@@ -316,7 +307,10 @@ impl Session {
 
     /// Present state, and why it is what it is when it is not ready.
     pub fn state(&self) -> (State, Option<Error>) {
-        (self.changes.lock().state, self.scope.cause())
+        match self.scope.cause() {
+            Some(cause) => (State::Dead, Some(cause)),
+            None => (self.changes.lock().state, None),
+        }
     }
 
     /// Does pending work on the control socket (without a keeper) and returns the next unreported change.
@@ -342,7 +336,7 @@ impl Session {
                 return Err(Error::closed(Operation::Lookup, "the session has ended"));
             }
             engine.trace().want(self.bridge.log.is_wanted());
-            let ticket = engine.lookup(name)?;
+            let ticket = engine.lookup(name, !self.has_keeper())?;
             self.follow(&engine);
             (ticket, engine.trace().take())
         };
@@ -388,31 +382,8 @@ impl Session {
         }
     }
 
-    /// Keeps an accept that was given up.
-    pub fn park(&self, parked: Parked) {
-        let mut list = self.parked.lock();
-        // Checked under the lock that `finish` takes after it has set the cause.
-        if self.scope.cause().is_none() {
-            list.push_back(parked);
-        }
-    }
-
-    /// An accept that was given up earlier and is still good.
-    pub fn adopt(&self) -> Option<Parked> {
-        loop {
-            // Streams that have arrived go first.
-            let next = {
-                let mut list = self.parked.lock();
-                let arrived = list.iter().position(|parked| matches!(parked, Parked::Arrived(_)));
-                list.remove(arrived.unwrap_or(0))
-            };
-            match next? {
-                Parked::Waiting(mut exchange) => match exchange.step() {
-                    Ok(Progress::Done | Progress::Block) => return Some(Parked::Waiting(exchange)),
-                    Err(_) => {}
-                },
-                arrived => return Some(arrived),
-            }
-        }
+    /// Accepts that wait and that were given up.
+    pub fn acceptors(&self) -> &Acceptors {
+        &self.acceptors
     }
 }

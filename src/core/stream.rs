@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::core::bridge::Bridge;
 use crate::core::{after, passed, poll_timeout, Deadline};
 use crate::error::{Error, Operation, Result, Status};
-use crate::sys::{self, SharedFd};
+use crate::sys::{self, ReceiveTimeout, SharedFd};
 
 /// Flags a stream takes.
 const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_WAITALL | sys::MSG_NOSIGNAL;
@@ -104,17 +104,15 @@ impl Stream {
         if buffer.is_empty() {
             return Ok(Moved::Bytes(0));
         }
-        let result = match self.deadline() {
-            None => sys::retry(|| sys::recv_once(fd, buffer, flags)),
-            Some(deadline) if flags & sys::MSG_PEEK != 0 && flags & sys::MSG_WAITALL != 0 => {
-                peek_all(fd, buffer, flags, deadline)
-            }
-            Some(deadline) => {
-                let all = flags & sys::MSG_WAITALL != 0;
-                let once = (flags & !sys::MSG_WAITALL) | sys::MSG_DONTWAIT;
+        let (limit, all) = (self.deadline(), flags & sys::MSG_WAITALL != 0);
+        let result = match limit {
+            Some(deadline) if all && flags & sys::MSG_PEEK != 0 => peek_all(fd, buffer, flags, deadline),
+            None if !all || flags & sys::MSG_PEEK != 0 => sys::retry(|| sys::recv_once(fd, buffer, flags)),
+            _ => {
+                let once = if limit.is_some() { (flags & !sys::MSG_WAITALL) | sys::MSG_DONTWAIT } else { flags };
                 let want = buffer.len();
                 let mut receive = |done: usize| sys::recv_once(fd, buffer.get_mut(done..).unwrap_or_default(), once);
-                move_until(fd, sys::IN, flags, deadline, want, all, &mut receive)
+                move_until(fd, sys::IN, flags, limit, want, all, &mut receive)
             }
         };
         match result {
@@ -130,14 +128,10 @@ impl Stream {
         if bytes.is_empty() {
             return Ok(Moved::Bytes(0));
         }
-        let result = match self.deadline() {
-            None => sys::retry(|| sys::send_once(fd, bytes, flags)),
-            Some(deadline) => {
-                let once = flags | sys::MSG_DONTWAIT;
-                let mut send = |done: usize| sys::send_once(fd, bytes.get(done..).unwrap_or_default(), once);
-                move_until(fd, sys::OUT, flags, deadline, bytes.len(), true, &mut send)
-            }
-        };
+        let limit = self.deadline();
+        let once = if limit.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
+        let mut send = |done: usize| sys::send_once(fd, bytes.get(done..).unwrap_or_default(), once);
+        let result = move_until(fd, sys::OUT, flags, limit, bytes.len(), true, &mut send);
         moved(Operation::Send, result)
     }
 
@@ -192,20 +186,23 @@ impl Stream {
         let mut pause = Duration::from_micros(50);
         loop {
             // A peer that never stops sending must not keep us from looking at the queue.
-            let quiet = match sys::retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT)) {
-                Ok(count) => count == 0,
-                Err(error) if is_end(&error) => return Err(lost_tail()),
-                Err(_) => true,
-            };
-            match sys::unsent(fd) {
-                Ok(0) if quiet => return Ok(()),
-                Ok(0) => {}
-                Ok(left) if passed(deadline) => {
-                    let message = format!("the bridge has not taken the last {left} bytes in time");
-                    return Err(Error::new(Status::Timeout, Operation::Send, message));
-                }
-                Ok(_) => {}
-                Err(error) => return Err(Error::io(Operation::Send, "ioctl", &error)),
+            let received = sys::retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT));
+            let quiet = !matches!(received, Ok(1..));
+            let system = |error| Error::io(Operation::Send, "ioctl", &error);
+            let left = sys::unsent(fd).map_err(system)?;
+            if left == 0 && quiet {
+                return Ok(());
+            }
+            // After a reset the queue stays as it was, and receiving need not tell.
+            if left > 0 && sys::poll_one(fd, 0, 0).map_err(system)? & (sys::ERR | sys::HUP) != 0 {
+                return Err(lost_tail());
+            }
+            if left > 0 && passed(deadline) {
+                let message = format!("the bridge has not taken the last {left} bytes in time");
+                return Err(Error::new(Status::Timeout, Operation::Send, message));
+            }
+            if passed(deadline) {
+                return Ok(());
             }
             if quiet {
                 let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
@@ -252,13 +249,14 @@ fn moved(operation: Operation, result: io::Result<usize>) -> Result<Moved> {
     }
 }
 
-/// Moves bytes without blocking calls until there are some (`all`: until there are `want`), waiting in between. What was
-/// moved before a deadline or error is never lost: it is returned, and the next call meets the error again.
+/// Moves bytes until there are some (`all`: until there are `want`). With a limit `call` does not block and waiting is
+/// done here; without one `call` blocks as the descriptor does, and is repeated when a signal has cut it short. What was
+/// moved before a limit or error is never lost: it is returned, and the next call meets the error again.
 fn move_until(
     fd: RawFd,
     events: i16,
     flags: i32,
-    deadline: Deadline,
+    limit: Option<Deadline>,
     want: usize,
     all: bool,
     call: &mut dyn FnMut(usize) -> io::Result<usize>,
@@ -269,18 +267,22 @@ fn move_until(
             Ok(0) => Ok(done),
             Ok(count) => {
                 done += count;
-                if done < want && all {
+                // Without waiting, a part is all there is for now.
+                if done < want && all && flags & sys::MSG_DONTWAIT == 0 {
                     continue;
                 }
                 Ok(done)
             }
             Err(error) if !sys::would_block(&error) => Err(error),
-            Err(error) if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? => Err(error),
-            Err(_) if passed(deadline) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-            Err(_) => {
-                sys::poll_one(fd, events, poll_timeout(deadline))?;
-                continue;
-            }
+            Err(error) => match limit {
+                None => Err(error),
+                Some(_) if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? => Err(error),
+                Some(deadline) if passed(deadline) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+                Some(deadline) => {
+                    sys::poll_one(fd, events, poll_timeout(deadline))?;
+                    continue;
+                }
+            },
         };
         return if done > 0 { Ok(done) } else { stop };
     }
@@ -291,12 +293,13 @@ fn peek_all(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32, deadline: Dea
     if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? {
         return sys::retry(|| sys::recv_once(fd, buffer, flags));
     }
+    let before = ReceiveTimeout::of(fd)?;
     let result = sys::retry(|| {
         let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
-        sys::set_receive_timeout(fd, left)?;
+        ReceiveTimeout::new(left).set(fd)?;
         sys::recv_once(fd, buffer, flags)
     });
-    sys::set_receive_timeout(fd, None)?;
+    before.set(fd)?;
     match result {
         Err(error) if sys::would_block(&error) => Err(io::Error::from(io::ErrorKind::TimedOut)),
         result => result,

@@ -7,9 +7,11 @@ use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::command::{self, Command};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
+use crate::protocol::outbox::Outbox;
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request;
 use crate::protocol::Trace;
+use crate::secret::{Gathered, Secret};
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
@@ -48,10 +50,8 @@ pub struct Answer {
 /// State of one control socket.
 #[derive(Default)]
 pub struct Control {
-    partial: Vec<u8>,
-    /// Whole messages. They are written one by one: bridges discard what stands behind the first line of a read.
-    output: VecDeque<Vec<u8>>,
-    unsent: usize,
+    partial: Gathered,
+    output: Outbox,
     waiting: VecDeque<Lookup>,
     /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
     /// taken for the question to a late reply.
@@ -70,10 +70,8 @@ struct Lookup {
 
 impl Control {
     /// The conversation goes on with these bytes still to be written.
-    pub fn with_output(output: Vec<u8>) -> Self {
-        let mut control = Control::default();
-        control.send(output);
-        control
+    pub fn with_output(output: Outbox) -> Self {
+        Control { output, ..Control::default() }
     }
 
     /// Queues a lookup; `name` is in the form that is sent.
@@ -88,38 +86,25 @@ impl Control {
         self.waiting.retain(|lookup| lookup.number != number);
     }
 
-    fn send(&mut self, message: Vec<u8>) {
-        if !message.is_empty() {
-            self.unsent += message.len();
-            self.output.push_back(message);
-        }
-    }
-
     /// Bytes to write with one call; empty when there are none.
     pub fn output(&self) -> &[u8] {
-        self.output.front().map_or(&[], Vec::as_slice)
+        self.output.front()
     }
 
     /// The first `count` bytes of the output are on their way.
     pub fn wrote(&mut self, count: usize) {
-        let Some(message) = self.output.front_mut() else { return };
-        let count = count.min(message.len());
-        message.drain(..count);
-        self.unsent -= count;
-        if message.is_empty() {
-            self.output.pop_front();
-        }
+        self.output.wrote(count);
     }
 
     /// Bytes that wait to be written.
     pub fn unsent(&self) -> usize {
-        self.unsent
+        self.output.unsent()
     }
 
     /// Queues a datagram; it has no reply.
     pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) {
         self.trace.add(|| format!("-> {}", command.redacted()));
-        self.send([command.bytes(), payload].concat());
+        self.output.push(Secret::from_vec([command.bytes(), payload].concat()));
     }
 
     /// How many datagrams were too large to be taken.
@@ -147,10 +132,10 @@ impl Control {
             if self.partial.len() + part.len() > MAX_LINE {
                 return Err(Error::protocol(Operation::Session, "a line on the control socket is too long"));
             }
-            self.partial.extend_from_slice(part);
+            self.partial.extend(part);
             if complete {
-                let line = std::mem::take(&mut self.partial);
-                self.line(&line, events)?;
+                let line = self.partial.take();
+                self.line(line.as_bytes(), events)?;
             }
         }
         Ok(())
@@ -199,10 +184,10 @@ impl Control {
 
     /// The bridge has closed the connection. Whoever waits is told by the owner.
     pub fn eof(&mut self, events: &mut Vec<Event>) {
-        let line = std::mem::take(&mut self.partial);
+        let line = self.partial.take();
         if !line.is_empty() {
             // Best effort: only an error in it is of interest.
-            drop(self.line(&line, events));
+            drop(self.line(line.as_bytes(), events));
         }
     }
 
@@ -212,7 +197,7 @@ impl Control {
             if let Some(lookup) = self.waiting.pop_front() {
                 let command = command::naming_lookup(&lookup.name)?;
                 self.trace.add(|| format!("-> {}", command.redacted()));
-                self.send(command.bytes().to_vec());
+                self.output.push(Secret::from_slice(command.bytes()));
                 self.asked = Some(lookup);
             }
         }
@@ -222,21 +207,28 @@ impl Control {
     fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<()> {
         match line::parse(line) {
             Ok(Line::Ping(text)) => {
-                if self.unsent + text.len() > MAX_UNSENT {
+                if self.output.unsent() + text.len() > MAX_UNSENT {
                     return Err(Error::protocol(
                         Operation::Session,
                         "the bridge sends PINGs and does not read the answers",
                     ));
                 }
-                self.send(command::pong(&text));
+                self.output.push(Secret::from_vec(command::pong(&text)));
                 self.pongs += 1;
                 Ok(())
             }
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
-                self.trace.add(|| format!("ignored: {}", malformed.0));
-                Ok(())
+                self.trace.add(|| format!("<- a line that cannot be understood: {}", malformed.0));
+                // Certainly the answer, whatever it says: waiting on would hold up all that is queued behind.
+                let asked = if line.starts_with(b"NAMING") { self.asked.take() } else { None };
+                if let Some(asked) = asked {
+                    let message = format!("the bridge's answer cannot be understood: {}", malformed.0);
+                    let result = Err(Error::protocol(Operation::Lookup, message));
+                    events.push(Event::Found(asked.number, Answer { result, fields: None }));
+                }
+                self.next()
             }
         }
     }
@@ -248,20 +240,21 @@ impl Control {
         }
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
-        if fields.topic() == "SESSION" {
-            if let Some(code) = failed {
-                let mut error = reply::refusal(Operation::Session, code, &fields);
-                error.status = Status::Closed;
-                events.push(Event::Ending(error));
-            }
+        let ending = failed.filter(|_| fields.topic() == "SESSION").map(|code| {
+            let error = reply::refusal(Operation::Session, code, &fields);
+            Error { status: Status::Closed, ..error }
+        });
+        if let Some(error) = &ending {
+            events.push(Event::Ending(error.clone()));
         }
         let answers = fields.topic() == "NAMING" || failed.is_some();
         let Some(asked) = self.asked.take_if(|asked| answers && request::answers_name(&fields, &asked.name)) else {
             return Ok(());
         };
-        let result = match failed {
-            Some(code) => Err(reply::refusal(Operation::Lookup, code, &fields)),
-            None => reply::naming(&fields),
+        let result = match (ending, failed) {
+            (Some(ending), _) => Err(ending.during(Operation::Lookup)),
+            (None, Some(code)) => Err(reply::refusal(Operation::Lookup, code, &fields)),
+            (None, None) => reply::naming(&fields),
         };
         events.push(Event::Found(asked.number, Answer { result, fields: Some(fields) }));
         self.next()

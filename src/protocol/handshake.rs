@@ -6,10 +6,11 @@
 use crate::error::{Error, Operation, Result};
 use crate::protocol::command::{self, Command, Credentials};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
+use crate::protocol::outbox::Outbox;
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::{Trace, Version, VersionRange};
-use crate::sys;
+use crate::secret::{Gathered, Secret};
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
@@ -34,9 +35,9 @@ pub struct Handshake {
     phase: Phase,
     version: Option<Version>,
     /// Part of a line, without its line feed.
-    partial: Vec<u8>,
-    output: Vec<u8>,
-    /// Bytes of `output` that still have to be written before the request is out.
+    partial: Gathered,
+    output: Outbox,
+    /// Bytes that still have to be written before the request is out.
     request_left: usize,
     fields: Option<Fields>,
     outcome: Option<Outcome>,
@@ -53,8 +54,8 @@ impl Handshake {
             range,
             phase: Phase::Hello,
             version: None,
-            partial: Vec::new(),
-            output: Vec::new(),
+            partial: Gathered::default(),
+            output: Outbox::default(),
             request_left: 0,
             fields: None,
             outcome: None,
@@ -70,7 +71,7 @@ impl Handshake {
         self.range = range;
         self.phase = Phase::Hello;
         self.version = None;
-        self.partial.clear();
+        drop(self.partial.take());
         self.output.clear();
         self.send(&command::hello(range, credentials)?);
         Ok(())
@@ -81,19 +82,20 @@ impl Handshake {
         self.range
     }
 
-    /// Bytes to write. After writing some, say so with [`Handshake::wrote`].
+    /// Bytes to write with one call. After writing some, say so with [`Handshake::wrote`].
     pub fn output(&self) -> &[u8] {
-        &self.output
+        self.output.front()
     }
 
     /// The first `count` bytes of the output are on their way.
     pub fn wrote(&mut self, count: usize) {
-        let count = count.min(self.output.len());
-        self.request_left = self.request_left.saturating_sub(count);
-        if let Some(sent) = self.output.get_mut(..count) {
-            sys::wipe(sent);
-        }
-        self.output.drain(..count);
+        self.request_left = self.request_left.saturating_sub(count.min(self.output.front().len()));
+        self.output.wrote(count);
+    }
+
+    /// Takes what is left to write, for whoever goes on with the connection.
+    pub fn take_output(&mut self) -> Outbox {
+        std::mem::take(&mut self.output)
     }
 
     /// What is awaited.
@@ -133,10 +135,8 @@ impl Handshake {
 
     fn send(&mut self, command: &Command) {
         self.trace.add(|| format!("-> {}", command.redacted()));
-        // Room for PONGs too: the buffer of a command with a private key never moves.
-        self.output.reserve_exact(command.bytes().len());
-        self.output.extend_from_slice(command.bytes());
-        self.request_left = self.output.len();
+        self.output.push(Secret::from_slice(command.bytes()));
+        self.request_left = self.output.unsent();
     }
 
     /// Takes bytes from the bridge and returns how many of them belong to the header. The rest, if any, is payload.
@@ -152,14 +152,12 @@ impl Handshake {
             if self.partial.is_empty() && self.phase == Phase::Hello {
                 self.check_greeting(part)?;
             }
-            self.partial.extend_from_slice(part);
+            self.partial.extend(part);
             taken += part.len();
             if end.is_some() {
                 taken += 1;
-                let mut line = std::mem::take(&mut self.partial);
-                let handled = self.line(&line);
-                sys::wipe(&mut line);
-                handled?;
+                let line = self.partial.take();
+                self.line(line.as_bytes())?;
             }
         }
         Ok(taken)
@@ -167,22 +165,21 @@ impl Handshake {
 
     /// The bridge has closed the connection.
     pub fn eof(&mut self) -> Error {
-        let mut line = std::mem::take(&mut self.partial);
+        let line = self.partial.take();
         // Some bridges leave out the last line feed of an error. A success that ends in mid-air is none.
-        let words = line.split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
-        let error = if words >= 2 {
-            match self.line(&line) {
-                Err(error) => error,
-                Ok(()) => {
+        let words = line.as_bytes().split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
+        if words >= 2 {
+            match self.line(line.as_bytes()) {
+                // A token nobody knows, right at the end, may be the beginning of one.
+                Err(error) if !is_cut(line.as_bytes(), &error.tag) => error,
+                _ => {
                     self.outcome = None;
-                    self.protocol("the bridge closed the connection in the middle of a reply")
+                    self.closed_early(false)
                 }
             }
         } else {
             self.closed_early(line.is_empty())
-        };
-        sys::wipe(&mut line);
-        error
+        }
     }
 
     fn closed_early(&self, silent: bool) -> Error {
@@ -218,7 +215,7 @@ impl Handshake {
 
     fn not_understood(&self, why: &str) -> Error {
         if self.phase == Phase::Hello {
-            let start = line::excerpt(&self.partial, 40);
+            let start = line::excerpt(self.partial.as_bytes(), 40);
             let shown = if start.is_empty() { String::new() } else { format!(": it says \"{start}\"") };
             return self.protocol(format!("this is no SAM bridge ({why}){shown}"));
         }
@@ -227,9 +224,8 @@ impl Handshake {
 
     fn line(&mut self, line: &[u8]) -> Result<()> {
         // A destination may begin with any letters, but then no space follows them.
-        let words_of_sam =
-            line == b"PING" || [&b"STREAM "[..], b"SESSION ", b"PING "].iter().any(|w| line.starts_with(w));
-        if self.phase == Phase::Peer && !words_of_sam {
+        let words_of_sam = [&b"STREAM "[..], b"SESSION ", b"PING ", b"PONG "].iter().any(|word| line.starts_with(word));
+        if self.phase == Phase::Peer && !words_of_sam && !matches!(line, b"PING" | b"PONG") {
             return self.peer(line);
         }
         match line::parse(line) {
@@ -247,11 +243,10 @@ impl Handshake {
     }
 
     fn ping(&mut self, text: &[u8]) -> Result<()> {
-        if self.output.len() + text.len() > MAX_UNSENT {
+        if self.output.unsent() + text.len() > MAX_UNSENT {
             return Err(self.protocol("the bridge sends PINGs and does not read the answers"));
         }
-        let pong = command::pong(text);
-        self.output.extend_from_slice(&pong);
+        self.output.push(Secret::from_vec(command::pong(text)));
         Ok(())
     }
 
@@ -268,6 +263,9 @@ impl Handshake {
             return Err(self.protocol("the bridge answered before it was asked"));
         }
         let result = match code {
+            Some(ResultCode::Other(text)) if text.is_empty() => {
+                Err(self.protocol(format!("{topic} {action} has an empty RESULT")))
+            }
             // Errors come under any topic (i2pd: SESSION for a stream; go-bridge: without an action).
             Some(code) if code != ResultCode::Ok => Err(self.refused(&code, &fields)),
             _ if !proper => {
@@ -327,14 +325,15 @@ impl Handshake {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Connected | Outcome::Accepted(_)) {
+            // From here on everything written is payload: an answer to PING would be read by the peer.
+            self.output.clear();
+        }
         self.outcome = Some(outcome);
         self.phase = Phase::Done;
     }
 }
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        sys::wipe(&mut self.partial);
-        sys::wipe(&mut self.output);
-    }
+fn is_cut(line: &[u8], tag: &str) -> bool {
+    matches!(ResultCode::parse(tag), ResultCode::Other(_)) && !tag.is_empty() && line.ends_with(tag.as_bytes())
 }

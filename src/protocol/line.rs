@@ -9,6 +9,9 @@ use crate::secret::Secret;
 /// Longest line accepted from a bridge, without its line feed. A SESSION STATUS with RSA keys needs some 3 kB.
 pub const MAX_LINE: usize = 65536;
 
+/// Most pairs in a line; a NAMING REPLY with lease set options has the most.
+const MAX_PAIRS: usize = 512;
+
 /// What a line is.
 #[derive(Debug)]
 pub enum Line {
@@ -72,11 +75,13 @@ impl Fields {
 
     /// The line for a log: private values replaced, long ones shortened.
     pub fn redacted(&self) -> String {
-        let mut text = format!("{} {}", self.topic, self.action);
-        for (key, value) in &self.pairs {
+        // A word of base64 may be a key that got into the wrong place.
+        let word = |text: &str| excerpt(text.as_bytes(), 32);
+        let mut text = format!("{} {}", word(&self.topic), word(&self.action));
+        for (key, value) in self.pairs.iter().take(16) {
             match value {
-                Value::Private(_) => text.push_str(&format!(" {key}=<private>")),
-                Value::Text(value) => text.push_str(&format!(" {key}={}", excerpt(value.as_bytes(), 80))),
+                Value::Private(_) => text.push_str(&format!(" {}=<private>", word(key))),
+                Value::Text(value) => text.push_str(&format!(" {}={}", word(key), excerpt(value.as_bytes(), 80))),
             }
         }
         text
@@ -154,6 +159,9 @@ fn parse_fields(line: &[u8]) -> Result<Fields, Malformed> {
 
 impl Fields {
     fn add(&mut self, Token { key, value }: Token<'_>) -> Result<(), Malformed> {
+        if self.pairs.len() >= MAX_PAIRS {
+            return Err(Malformed("too many words"));
+        }
         let key = utf8(key)?;
         if self.pairs.iter().any(|(known, _)| *known == key) {
             // Two results contradict each other; of anything else the first counts.
@@ -208,26 +216,23 @@ impl<'a> Tokens<'a> {
     /// The value at the start of `text`; quotes count only there. A quoted value may be followed by more text without
     /// a space, which then belongs to it (bridges quote messages carelessly).
     fn value(&mut self, text: &'a [u8]) -> Result<Secret, Malformed> {
+        let raw = raw_value(text);
+        self.rest = text.get(raw.len()..).unwrap_or_default();
         // Never grows, so no copy of a private key stays behind in freed memory.
-        let mut value = Vec::with_capacity(text.len());
-        let mut bytes = text.iter().copied().enumerate();
-        let mut quoted = text.first() == Some(&b'"');
+        let mut value = Vec::with_capacity(raw.len());
+        let mut bytes = raw.iter().copied();
+        let mut quoted = raw.first() == Some(&b'"');
         if quoted {
             bytes.next();
         }
-        let mut end = text.len();
-        while let Some((at, byte)) = bytes.next() {
+        while let Some(byte) = bytes.next() {
             match byte {
                 b'"' if quoted => quoted = false,
                 b'\\' if quoted => match bytes.next() {
-                    Some((_, next @ (b'"' | b'\\'))) => value.push(next),
-                    Some((_, next)) => value.extend([byte, next]),
+                    Some(next @ (b'"' | b'\\')) => value.push(next),
+                    Some(next) => value.extend([byte, next]),
                     None => return Err(Malformed("a backslash at the end")),
                 },
-                _ if !quoted && is_blank(byte) => {
-                    end = at;
-                    break;
-                }
                 _ => value.push(byte),
             }
         }
@@ -235,9 +240,42 @@ impl<'a> Tokens<'a> {
         if quoted {
             return Err(Malformed("a quote that is not closed"));
         }
-        self.rest = text.get(end..).unwrap_or_default();
         Ok(value)
     }
+}
+
+/// The value at the start of `text` as it is written, up to the blank after it.
+fn raw_value(text: &[u8]) -> &[u8] {
+    let (mut quoted, mut escaped) = (text.first() == Some(&b'"'), false);
+    let end = text.iter().enumerate().position(|(at, byte)| match byte {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        b'\\' if quoted => {
+            escaped = true;
+            false
+        }
+        b'"' if quoted && at > 0 => {
+            quoted = false;
+            false
+        }
+        _ => !quoted && is_blank(*byte),
+    });
+    text.get(..end.unwrap_or(text.len())).unwrap_or_default()
+}
+
+/// Reads `KEY=value` pairs that stand without topic and action.
+pub fn parse_pairs(text: &[u8]) -> Result<Fields, Malformed> {
+    if text.contains(&0) {
+        return Err(Malformed("a NUL byte in the line"));
+    }
+    let mut tokens = Tokens { rest: text.strip_suffix(b"\r").unwrap_or(text) };
+    let mut fields = Fields { topic: String::new(), action: String::new(), pairs: Vec::new() };
+    while let Some(pair) = tokens.next_token()? {
+        fields.add(pair)?;
+    }
+    Ok(fields)
 }
 
 #[cfg(test)]

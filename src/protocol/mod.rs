@@ -5,6 +5,7 @@ pub mod control;
 pub mod datagram;
 pub mod handshake;
 pub mod line;
+pub mod outbox;
 pub mod reply;
 pub mod request;
 

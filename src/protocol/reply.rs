@@ -151,19 +151,23 @@ pub fn peer(line: &[u8]) -> Result<Peer> {
         let shown = line::excerpt(line, 120);
         Error::protocol(Operation::Accept, format!("the bridge announced a peer by \"{shown}\": {why}"))
     };
-    let text = std::str::from_utf8(line).map_err(|_| bad("not text"))?;
-    let mut words = text.split([' ', '\t', '\r']).filter(|word| !word.is_empty());
-    let address = Address::parse(words.next().unwrap_or_default()).map_err(|error| bad(&error.message))?;
-    let mut peer = Peer { address, from_port: None, to_port: None };
-    for word in words {
-        let port = |digits: &str| digits.parse().map(Some).map_err(|_| bad("a port is not a number"));
-        match word.split_once('=') {
-            Some(("FROM_PORT", digits)) => peer.from_port = port(digits)?,
-            Some(("TO_PORT", digits)) => peer.to_port = port(digits)?,
-            _ => {}
-        }
-    }
-    Ok(peer)
+    let line = line.trim_ascii_start();
+    let end = line.iter().position(|b| matches!(b, b' ' | b'\t' | b'\r')).unwrap_or(line.len());
+    let (token, rest) = line.split_at(end);
+    let token = std::str::from_utf8(token).map_err(|_| bad("not text"))?;
+    let address = Address::parse(token).map_err(|error| bad(&error.message))?;
+    let fields = line::parse_pairs(rest).map_err(|malformed| bad(malformed.0))?;
+    let port = |key| match fields.get(key) {
+        None => Ok(None),
+        Some(text) => number(text).map(Some).ok_or_else(|| bad("a port is not a number")),
+    };
+    Ok(Peer { from_port: port("FROM_PORT")?, to_port: port("TO_PORT")?, address })
+}
+
+/// A number from 0 to 65535 in plain digits.
+pub fn number(text: &str) -> Option<u16> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -5,11 +5,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::check;
+use super::shared::SharedFd;
 
 /// Readable.
 pub const IN: i16 = libc::POLLIN;
 /// Writable.
 pub const OUT: i16 = libc::POLLOUT;
+/// Broken; always told.
+pub const ERR: i16 = libc::POLLERR;
+/// Over in both directions; always told.
+pub const HUP: i16 = libc::POLLHUP;
 
 /// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
 pub use libc::pollfd as PollFd;
@@ -37,7 +42,7 @@ pub fn poll_one(fd: RawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
 
 /// An event descriptor: readable from `set` until `clear`.
 #[derive(Debug)]
-pub struct Wake(OwnedFd);
+pub struct Wake(SharedFd);
 
 impl Wake {
     /// A new one, not readable.
@@ -45,21 +50,26 @@ impl Wake {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: as above.
-        Ok(Wake(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Wake(SharedFd::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
     /// Makes it readable.
     pub fn set(&self) {
         let one: u64 = 1;
         // SAFETY: the value lives as long as the call. It can only fail when it is readable anyway.
-        unsafe { libc::write(self.0.as_raw_fd(), ptr::addr_of!(one).cast(), 8) };
+        unsafe { libc::write(self.as_raw_fd(), ptr::addr_of!(one).cast(), 8) };
     }
 
     /// Makes it unreadable.
     pub fn clear(&self) {
         let mut value: u64 = 0;
         // SAFETY: the value lives as long as the call. It can only fail when it is not readable anyway.
-        unsafe { libc::read(self.0.as_raw_fd(), ptr::addr_of_mut!(value).cast(), 8) };
+        unsafe { libc::read(self.as_raw_fd(), ptr::addr_of_mut!(value).cast(), 8) };
+    }
+
+    /// In a child of fork(2): closes it, whoever seems to use it.
+    pub fn abandon(&self) {
+        self.0.close_now();
     }
 }
 
@@ -96,6 +106,14 @@ impl Watch {
     /// Changes what is asked of `fd`.
     pub fn modify(&self, fd: RawFd, events: i16) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
+    }
+
+    /// Watches `fd` for these events, whether it was watched before or not.
+    pub fn set(&self, fd: RawFd, events: i16) -> io::Result<()> {
+        match self.modify(fd, events) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.add(fd, events),
+            other => other,
+        }
     }
 
     /// Watches `fd` no longer.

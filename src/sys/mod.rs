@@ -11,7 +11,7 @@ mod shared;
 mod socket;
 
 pub use datagram::*;
-pub use event::{poll, poll_one, PollFd, Wake, Watch, IN, OUT};
+pub use event::{poll, poll_one, PollFd, Wake, Watch, ERR, HUP, IN, OUT};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;
 pub use socket::*;

@@ -40,6 +40,15 @@ impl SharedFd {
         }
     }
 
+    /// Closes the descriptor now instead of when the last user drops it. Only for descriptors whose other users are kept
+    /// from them by a lock, and in a child of fork(2), where there are none.
+    pub fn close_now(&self) {
+        if let Some(fd) = self.take() {
+            // SAFETY: it is ours, and marked as given away before it is closed.
+            unsafe { libc::close(fd) };
+        }
+    }
+
     /// Whether `end` was called.
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)

@@ -154,18 +154,39 @@ pub fn socket_error(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// Bounds the next blocking receive of a socket (SO_RCVTIMEO); `None` lifts the bound.
-pub fn set_receive_timeout(fd: RawFd, timeout: Option<std::time::Duration>) -> io::Result<()> {
-    // Zero would mean "no bound": the shortest bound the system knows is a microsecond.
-    let timeout = timeout.map_or(std::time::Duration::ZERO, |t| t.max(std::time::Duration::from_micros(1)));
-    let value = libc::timeval {
-        tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
-        tv_usec: timeout.subsec_micros() as libc::suseconds_t,
-    };
-    let len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
-    // SAFETY: the value lives as long as the call.
-    check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of!(value).cast(), len) })
-        .map(drop)
+/// A bound of blocking receives (SO_RCVTIMEO).
+#[derive(Clone, Copy)]
+pub struct ReceiveTimeout(libc::timeval);
+
+impl ReceiveTimeout {
+    /// `None` is no bound.
+    pub fn new(timeout: Option<std::time::Duration>) -> Self {
+        // Zero would mean "no bound": the shortest bound the system knows is a microsecond.
+        let timeout = timeout.map_or(std::time::Duration::ZERO, |t| t.max(std::time::Duration::from_micros(1)));
+        ReceiveTimeout(libc::timeval {
+            tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
+            tv_usec: timeout.subsec_micros() as libc::suseconds_t,
+        })
+    }
+
+    /// The bound `fd` has.
+    pub fn of(fd: RawFd) -> io::Result<Self> {
+        let mut value = ReceiveTimeout::new(None);
+        let mut len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
+        // SAFETY: value and length live as long as the call.
+        check(unsafe {
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of_mut!(value.0).cast(), &mut len)
+        })?;
+        Ok(value)
+    }
+
+    /// Sets the bound of `fd`.
+    pub fn set(&self, fd: RawFd) -> io::Result<()> {
+        let len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
+        // SAFETY: the value lives as long as the call.
+        check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of!(self.0).cast(), len) })
+            .map(drop)
+    }
 }
 
 /// Whether the description behind `fd` has O_NONBLOCK.

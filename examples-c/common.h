@@ -1,0 +1,58 @@
+/* common.h - what all example programs share: their command line, and how they talk to a person. */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <i2psock.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Exit codes of every example. */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* What --sam and --set have collected. */
+struct settings {
+    i2psock_options *controller; /* for i2psock_controller_open() */
+    i2psock_options *dest;       /* for i2psock_dest_open() */
+};
+
+/* An option of one example. A flag sets *value to 1; the others take a number. */
+struct option {
+    const char *name;
+    int *value;
+    int is_flag;
+};
+
+/*
+ * Reads the command line. `options` ends with a name that is NULL. The arguments that are no options are moved to
+ * argv[1] and up, and *count says how many they are. Ends the program after --help and after mistakes.
+ */
+void settings_read(struct settings *settings, int *count, int argc, char **argv, const struct option *options,
+                   const char *usage);
+
+void settings_free(struct settings *settings);
+
+/* Ends the program because its command line makes no sense. */
+void usage_error(struct settings *settings, const char *what);
+
+/* Writes "program: what: why" to standard error, frees `err` and returns EXIT_FAILED. */
+int complain(const char *what, i2psock_error *err);
+
+/* Writes "program: text" to standard error. */
+void note(const char *text);
+
+/*
+ * Whether a stream that could not be opened may open a little later: right after a start, routers do not yet know how to
+ * reach each other.
+ */
+int worth_retrying(const i2psock_error *err);
+
+/* Prints bytes from the network with everything unprintable escaped: they must not reach a terminal as they are. */
+void print_bytes(const char *data, size_t len);
+
+/* Milliseconds of a clock that only runs forward. */
+int64_t now_ms(void);
+
+/* Waits without a signal's help. */
+void sleep_ms(int milliseconds);
+
+#endif

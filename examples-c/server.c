@@ -1,0 +1,94 @@
+/* server.c - prints its address, and answers "Hello, how are you?" to everybody who sends something. */
+#include "common.h"
+
+#include <stdio.h>
+
+static const char usage[] =
+    "usage: server [OPTION]...\n"
+    "Accepts streams over I2P, prints what they say and answers \"Hello, how are you?\".\n"
+    "\n"
+    "  --count N        end after N streams\n"
+    "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --set KEY=VALUE  an option of the destination, such as inbound.length=1; may be repeated\n";
+
+static const char answer[] = "Hello, how are you?";
+
+/* Talks with one peer. Its failures are its own: the server goes on. */
+static void serve(i2psock_stream *stream) {
+    char message[4096];
+    size_t len = 0;
+    i2psock_error *err = NULL;
+
+    /* A peer that says nothing must not keep the others waiting for ever. */
+    if (i2psock_stream_set_timeout(stream, 60000, &err)
+        || i2psock_stream_recv(stream, message, sizeof message, 0, &len, &err)) {
+        complain(i2psock_stream_peer_text(stream), err);
+        i2psock_stream_free(stream);
+        return;
+    }
+    printf("Received a message from %s: ", i2psock_stream_peer_text(stream));
+    print_bytes(message, len);
+    putchar('\n');
+    fflush(stdout);
+    if (i2psock_stream_send_all(stream, answer, sizeof answer - 1, NULL, &err)) {
+        complain("answer", err);
+        i2psock_stream_free(stream);
+        return;
+    }
+    /* Frees the stream in any case, and waits until the router has taken the answer. */
+    if (i2psock_stream_close(stream, 10000, &err)) {
+        complain("close", err);
+    }
+}
+
+int main(int argc, char **argv) {
+    struct settings settings;
+    i2psock_controller *controller = NULL;
+    i2psock_dest *dest = NULL;
+    i2psock_error *err = NULL;
+    int arguments, status = EXIT_FAILED;
+    int limit = -1, served = 0;
+    struct option options[] = {{"--count", NULL, 0}, {NULL, NULL, 0}};
+
+    options[0].value = &limit;
+    settings_read(&settings, &arguments, argc, argv, options, usage);
+    if (arguments != 0) {
+        usage_error(&settings, "there is an argument too many");
+    }
+    if (i2psock_controller_open(settings.controller, &controller, &err)) {
+        complain("no SAM bridge", err);
+        goto end;
+    }
+    note("building tunnels, which takes seconds, or minutes right after the router's start");
+    if (i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, settings.dest, I2PSOCK_TIMEOUT_DEFAULT, &dest, &err)) {
+        complain("no destination", err);
+        goto end;
+    }
+    printf("Server address: %s\n", i2psock_addr_host(i2psock_dest_addr(dest)));
+    fflush(stdout);
+
+    while (limit < 0 || served < limit) {
+        i2psock_stream *stream = NULL;
+        i2psock_status accepted = i2psock_dest_accept(dest, I2PSOCK_TIMEOUT_NONE, &stream, &err);
+
+        if (accepted == I2PSOCK_PROTOCOL) {
+            /* A peer was announced in a way nobody can read. The next one may be better. */
+            complain("accept", err);
+        } else if (accepted) {
+            complain("accept", err);
+            goto end;
+        } else {
+            serve(stream);
+            served++;
+        }
+    }
+    /* With the destination goes what the router still has to send: it gets a moment for the last answer. */
+    sleep_ms(1000);
+    status = EXIT_DONE;
+
+end:
+    i2psock_dest_close(dest);
+    i2psock_controller_close(controller);
+    settings_free(&settings);
+    return status;
+}

@@ -1,0 +1,307 @@
+/* fork(2): in the child nothing works on the parent's handles, and nothing disturbs the parent. */
+#include "harness.h"
+
+typedef struct {
+    pair p;
+    i2psock_pending *accepting, *looking, *opening, *done;
+    i2psock_dest *no_keeper_dest;
+    i2psock_controller *no_keeper;
+} world;
+
+static void *accept_later(void *arg) {
+    world *w = (world *) arg;
+    i2psock_stream *s = NULL;
+    OK(i2psock_dest_accept(w->p.there, 10000 * slowness(), &s, &E));
+    i2psock_stream_free(s);
+    err_done();
+    return NULL;
+}
+
+static void world_open(world *w) {
+    memset(w, 0, sizeof *w);
+    pair_open(&w->p);
+    w->no_keeper = open_port(common.port, 0);
+    w->no_keeper_dest = open_dest(w->no_keeper);
+    OK(i2psock_dest_accept_start(w->p.here, -1, &w->accepting, &E));
+    while (i2psock_pending_stage(w->accepting) != I2PSOCK_STAGE_LISTENING) ST(I2PSOCK_BLOCK, i2psock_pending_wait(w->accepting, 1, &E));
+    OK(i2psock_dest_lookup_start(w->p.here, "ME", 5000, &w->looking, &E));
+    OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, 5000, &w->opening, &E));
+    OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, 5000, &w->done, &E));
+}
+
+static void world_close(world *w) {
+    i2psock_pending_free(w->accepting);
+    i2psock_pending_free(w->looking);
+    i2psock_pending_free(w->opening);
+    i2psock_pending_free(w->done);
+    i2psock_dest_close(w->no_keeper_dest);
+    i2psock_controller_close(w->no_keeper);
+    pair_close(&w->p);
+}
+
+static void parent_works(world *w) {
+    char b[4];
+    size_t n;
+    i2psock_addr *a = NULL;
+    i2psock_dest *d = NULL;
+    i2psock_stream *s = NULL;
+    pthread_t t;
+    OK(i2psock_stream_send(w->p.out, "ping", 4, 0, NULL, &E));
+    OK(i2psock_stream_recv(w->p.in, b, 4, MSG_WAITALL, &n, &E));
+    OK(i2psock_stream_send(w->p.in, "pong", 4, 0, NULL, &E));
+    OK(i2psock_stream_recv(w->p.out, b, 4, MSG_WAITALL, &n, &E));
+    OK(i2psock_pending_wait(w->looking, -1, &E));
+    OK(i2psock_pending_finish_addr(w->looking, &a, &E));
+    i2psock_addr_free(a);
+    OK(i2psock_pending_wait(w->opening, -1, &E));
+    OK(i2psock_pending_finish_dest(w->opening, &d, &E));
+    i2psock_dest_close(d);
+    OK(i2psock_dest_lookup(w->p.there, "ME", 5000, &a, &E));
+    i2psock_addr_free(a);
+    OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", 5000, &a, &E));
+    i2psock_addr_free(a);
+    t = start_thread(accept_later, w);
+    OK(i2psock_dest_connect(w->p.here, dest_text(w->p.there), NULL, 5000, &s, &E));
+    join_thread(t);
+    i2psock_stream_free(s);
+    s = NULL;
+    /* The accept that listened before the fork still does. */
+    OK(i2psock_dest_connect(w->p.there, dest_text(w->p.here), NULL, 5000, &s, &E));
+    OK(i2psock_pending_wait(w->accepting, 5000, &E));
+    i2psock_stream_free(s);
+    CHECK_INT(i2psock_dest_state(w->p.here, NULL), I2PSOCK_STATE_READY);
+    CHECK_INT(i2psock_dest_state(w->no_keeper_dest, NULL), I2PSOCK_STATE_READY);
+}
+
+#define STATE(call) ST(I2PSOCK_STATE, call)
+
+static void child_tries_everything(world *w) {
+    i2psock_controller *c = w->p.controller;
+    i2psock_dest *d = w->p.here, *no_dest = (i2psock_dest *) 0x55;
+    i2psock_stream *s = w->p.out, *no_stream = (i2psock_stream *) 0x55;
+    i2psock_pending *n = w->accepting, *no_pending = (i2psock_pending *) 0x55;
+    i2psock_addr *a = (i2psock_addr *) 0x55;
+    i2psock_keys *k = (i2psock_keys *) 0x55;
+    i2psock_state state = I2PSOCK_STATE_DEAD;
+    i2psock_fd fd = 5;
+    char b[4];
+    size_t count = 5;
+    int keeper;
+    STATE(i2psock_controller_check(c, 1000, &E));
+    STATE(i2psock_controller_lookup(c, "x.i2p", 1000, &a, &E));
+    CHECK(a == NULL);
+    STATE(i2psock_controller_lookup(c, DEST_A, 1000, &a, &E));
+    STATE(i2psock_controller_lookup_start(c, "x.i2p", 1000, &no_pending, &E));
+    CHECK(no_pending == NULL);
+    STATE(i2psock_controller_set_log(c, NULL, NULL, &E));
+    STATE(i2psock_keys_generate(c, 7, 1000, &k, &E));
+    CHECK(k == NULL);
+    STATE(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 1000, &no_dest, &E));
+    CHECK(no_dest == NULL);
+    STATE(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 1000, &no_pending, &E));
+    for (keeper = 0; keeper < 2; keeper++) {
+        STATE(i2psock_dest_connect(d, DEST_A, NULL, 1000, &no_stream, &E));
+        CHECK(no_stream == NULL);
+        STATE(i2psock_dest_connect_start(d, DEST_A, NULL, 1000, &no_pending, &E));
+        STATE(i2psock_dest_accept(d, 1000, &no_stream, &E));
+        STATE(i2psock_dest_accept_start(d, 1000, &no_pending, &E));
+        STATE(i2psock_dest_lookup(d, "ME", 1000, &a, &E));
+        STATE(i2psock_dest_lookup(d, DEST_A, 1000, &a, &E));
+        STATE(i2psock_dest_lookup_start(d, "ME", 1000, &no_pending, &E));
+        STATE(i2psock_dest_service(d, &state, &E));
+        CHECK_INT(state, I2PSOCK_STATE_NONE);
+        STATE(i2psock_dest_shutdown(d, &E));
+        d = w->no_keeper_dest;
+    }
+    STATE(i2psock_pending_step(n, &E));
+    STATE(i2psock_pending_wait(n, 1000, &E));
+    STATE(i2psock_pending_finish_stream(n, &no_stream, &E));
+    STATE(i2psock_pending_step(w->looking, &E));
+    STATE(i2psock_pending_finish_addr(w->looking, &a, &E));
+    STATE(i2psock_pending_finish_dest(w->opening, &no_dest, &E));
+    STATE(i2psock_pending_step(w->done, &E));
+    STATE(i2psock_pending_finish_addr(w->done, &a, &E));
+    CHECK(a == NULL);
+    STATE(i2psock_stream_take_fd(s, &fd, &E));
+    CHECK_INT(fd, -1);
+    STATE(i2psock_stream_send(s, "x", 1, 0, &count, &E));
+    CHECK_INT(count, 0);
+    STATE(i2psock_stream_send_all(s, "x", 1, &count, &E));
+    STATE(i2psock_stream_recv(s, b, 4, MSG_DONTWAIT, &count, &E));
+    STATE(i2psock_stream_set_nonblocking(s, 1, &E));
+    STATE(i2psock_stream_set_timeout(s, 1, &E));
+    STATE(i2psock_stream_shutdown(s, &E));
+    /* Getters go on telling. */
+    CHECK(dest_text(w->p.here) != NULL);
+    CHECK_STR(i2psock_dest_name(w->p.here), "");
+    CHECK(i2psock_stream_peer(s) != NULL);
+    CHECK(i2psock_controller_version(c) != NULL);
+    CHECK(i2psock_pending_stage_name(n) != NULL);
+    k = i2psock_dest_keys(w->p.here);
+    CHECK(k != NULL);
+    i2psock_keys_free(k);
+    /* What needs no handle of the parent works. */
+    OK(i2psock_addr_parse(DEST_A, 7, &a, &E));
+    i2psock_addr_free(a);
+    err_done();
+}
+
+static int in_child(world *w, void (*run)(world *)) {
+    int status = 0;
+    pid_t child;
+    fflush(NULL);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        E = NULL;
+        alarm((unsigned) (8 * slowness()));
+        run(w);
+        fflush(NULL);
+        /* Not a plain end: what only the parent's threads knew of would be a leak to valgrind. */
+        execl("/bin/true", "true", (char *) NULL);
+        _exit(77);
+    }
+    while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
+    if (WIFSIGNALED(status)) fail_at(__FILE__, __LINE__, "the child died of signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+static void every_call_is_state(void) {
+    world w;
+    world_open(&w);
+    CHECK_INT(in_child(&w, child_tries_everything), 0);
+    parent_works(&w);
+    world_close(&w);
+}
+
+static int base_fds;
+
+static void child_frees_all(world *w) {
+    world_close(w);
+    if (count_fds() != base_fds) fail_at(__FILE__, __LINE__, "%d descriptors are left in the child, %d were before the first handle", count_fds(), base_fds);
+}
+
+static void child_closes_stream_slowly(world *w) {
+    CHECK(i2psock_stream_close(w->p.out, 1000, NULL) == I2PSOCK_STATE);
+    CHECK(i2psock_stream_close(w->p.in, -1, NULL) == I2PSOCK_STATE);
+    w->p.in = w->p.out = NULL;
+    i2psock_controller_close(w->p.controller);
+    w->p.controller = NULL;
+    i2psock_dest_close(w->p.here);
+    w->p.here = NULL;
+    i2psock_dest_close(w->p.there);
+    w->p.there = NULL;
+}
+
+static void free_in_the_child(void) {
+    world w;
+    base_fds = count_fds();
+    world_open(&w);
+    CHECK_INT(in_child(&w, child_closes_stream_slowly), 0);
+    CHECK_INT(in_child(&w, child_frees_all), 0);
+    parent_works(&w);
+    world_close(&w);
+}
+
+static void child_leaves_the_epoll_alone(world *w) {
+    i2psock_dest_close(w->no_keeper_dest);
+    i2psock_controller_close(w->no_keeper);
+}
+
+static void without_keeper(void) {
+    world w;
+    bridge b;
+    int i;
+    i2psock_state state;
+    i2psock_controller *mine;
+    bridge_start(&b, "--ping-every", "20", NULL);
+    world_open(&w);
+    mine = w.no_keeper;
+    i2psock_dest_close(w.no_keeper_dest);
+    w.no_keeper = open_port(b.port, 0);
+    w.no_keeper_dest = open_dest(w.no_keeper);
+    i2psock_controller_close(mine);
+    CHECK_INT(in_child(&w, child_leaves_the_epoll_alone), 0);
+    OK(i2psock_dest_service(w.no_keeper_dest, &state, &E));
+    /* The parent's descriptor still tells when the bridge has spoken. */
+    for (i = 0; i < 3; i++) {
+        CHECK(readable(i2psock_dest_fd(w.no_keeper_dest), 5000));
+        ST(I2PSOCK_BLOCK, i2psock_dest_service(w.no_keeper_dest, &state, &E));
+    }
+    parent_works(&w);
+    world_close(&w);
+    bridge_stop(&b);
+}
+
+/* A child may of course begin anew. */
+static void child_opens_its_own(world *w) {
+    i2psock_controller *c = open_common();
+    i2psock_dest *d = open_dest(c);
+    i2psock_addr *a = NULL;
+    OK(i2psock_dest_lookup(d, "ME", 5000, &a, &E));
+    i2psock_addr_free(a);
+    i2psock_dest_close(d);
+    i2psock_controller_close(c);
+    world_close(w);
+    err_done();
+}
+
+static void anew_in_the_child(void) {
+    world w;
+    world_open(&w);
+    CHECK_INT(in_child(&w, child_opens_its_own), 0);
+    parent_works(&w);
+    world_close(&w);
+}
+
+/* ---- the keeper and other threads are busy when it happens ---- */
+
+static volatile int stop_busy;
+
+static void *busy(void *arg) {
+    i2psock_dest *d = (i2psock_dest *) arg;
+    while (!stop_busy) {
+        i2psock_addr *a = NULL;
+        i2psock_stream *s = NULL;
+        OK(i2psock_dest_lookup(d, "ME", 10000 * slowness(), &a, &E));
+        i2psock_addr_free(a);
+        ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, 1, &s, &E));
+    }
+    err_done();
+    return NULL;
+}
+
+static void child_frees_and_looks(world *w) {
+    i2psock_dest_state(w->p.here, NULL);
+    i2psock_dest_close(w->p.here);
+    i2psock_dest_close(w->p.there);
+    i2psock_controller_close(w->p.controller);
+}
+
+static void with_busy_threads(void) {
+    world w;
+    bridge b;
+    pthread_t t[3];
+    int i, rounds = under_valgrind() ? 20 : 150;
+    bridge_start(&b, "--ping-every", "1", NULL);
+    memset(&w, 0, sizeof w);
+    w.p.controller = open_port(b.port, 1);
+    w.p.here = open_dest(w.p.controller);
+    w.p.there = open_dest(w.p.controller);
+    stop_busy = 0;
+    for (i = 0; i < 3; i++) t[i] = start_thread(busy, i ? w.p.here : w.p.there);
+    for (i = 0; i < rounds; i++) CHECK_INT(in_child(&w, child_frees_and_looks), 0);
+    stop_busy = 1;
+    for (i = 0; i < 3; i++) join_thread(t[i]);
+    CHECK_INT(i2psock_dest_state(w.p.here, NULL), I2PSOCK_STATE_READY);
+    CHECK_INT(i2psock_dest_state(w.p.there, NULL), I2PSOCK_STATE_READY);
+    i2psock_dest_close(w.p.here);
+    i2psock_dest_close(w.p.there);
+    i2psock_controller_close(w.p.controller);
+    bridge_stop(&b);
+}
+
+static const test_case tests[] = {
+    T(every_call_is_state), T(free_in_the_child), T(without_keeper), T(anew_in_the_child), T_LONG(with_busy_threads),
+};
+MAIN(tests)

@@ -1,0 +1,643 @@
+#include "harness.h"
+
+#include <dirent.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+
+/* ---- checks ---- */
+
+void fail_at(const char *file, int line, const char *format, ...) {
+    va_list args;
+    fprintf(stderr, "%s:%d: ", file, line);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\n");
+    fflush(NULL);
+    _exit(1);
+}
+
+void check_int(const char *file, int line, const char *what, long long got, long long want) {
+    if (got != want) fail_at(file, line, "%s is %lld, not %lld", what, got, want);
+}
+
+void check_str(const char *file, int line, const char *what, const char *got, const char *want) {
+    if (got == NULL || want == NULL) {
+        if (got != want) fail_at(file, line, "%s is %s, not %s", what, got ? got : "NULL", want ? want : "NULL");
+    } else if (strcmp(got, want) != 0) {
+        fail_at(file, line, "%s is \"%s\", not \"%s\"", what, got, want);
+    }
+}
+
+void check_has(const char *file, int line, const char *what, const char *got, const char *part, int wanted) {
+    if (got == NULL || (strstr(got, part) != NULL) != wanted) {
+        fail_at(file, line, "%s is \"%s\", which should%s have \"%s\"", what, got ? got : "NULL", wanted ? "" : " not", part);
+    }
+}
+
+__thread i2psock_error *E = NULL;
+
+void err_done(void) {
+    if (E != POISON) i2psock_error_free(E);
+    E = NULL;
+}
+
+void err_prepare(void) {
+    err_done();
+    E = POISON;
+}
+
+i2psock_status err_check(const char *file, int line, const char *what, i2psock_status got, int want) {
+    const char *text = E == POISON || E == NULL ? "" : i2psock_error_message(E);
+    if (E == POISON) {
+        E = NULL;
+        fail_at(file, line, "%s left *err unset", what);
+    }
+    if (want != ANY && (int) got != want) {
+        fail_at(file, line, "%s: %s (%s), not %s", what, i2psock_status_name((int) got), text, i2psock_status_name(want));
+    }
+    if (got == I2PSOCK_OK || got == I2PSOCK_BLOCK) {
+        if (E != NULL) fail_at(file, line, "%s: an error object with %s", what, i2psock_status_name((int) got));
+        return got;
+    }
+    if (E == NULL) fail_at(file, line, "%s: no error object with %s", what, i2psock_status_name((int) got));
+    if (i2psock_error_status(E) != got) fail_at(file, line, "%s: returned and told status differ", what);
+    if (text == NULL || *text == 0 || strchr(text, '\n') != NULL) fail_at(file, line, "%s: message \"%s\"", what, text ? text : "NULL");
+    if (i2psock_error_tag(E) == NULL || i2psock_error_operation_name(E) == NULL) fail_at(file, line, "%s: NULL texts", what);
+    if ((got == I2PSOCK_NETWORK) != (*i2psock_error_tag(E) != 0) && got != I2PSOCK_CLOSED) {
+        fail_at(file, line, "%s: %s with tag \"%s\"", what, i2psock_status_name((int) got), i2psock_error_tag(E));
+    }
+    /* The resolver has errors of its own. */
+    if (got == I2PSOCK_IO && i2psock_error_os_error(E) == 0 && strstr(text, "resolved") == NULL) fail_at(file, line, "%s: IO without errno: %s", what, text);
+    if (got == I2PSOCK_INTERNAL) fail_at(file, line, "%s: internal error", what);
+    return got;
+}
+
+void check_error(const char *file, int line, int operation, const char *tag, const char *part) {
+    if (E == NULL || E == POISON) fail_at(file, line, "there is no error");
+    check_int(file, line, "the operation", (long long) i2psock_error_operation(E), operation);
+    check_str(file, line, "the tag", i2psock_error_tag(E), tag);
+    check_has(file, line, "the message", i2psock_error_message(E), part, 1);
+}
+
+/* ---- small things ---- */
+
+long long now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long long) t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int slowness(void) {
+    const char *text = getenv("I2PSOCK_TEST_SLOWNESS");
+    int factor = text ? atoi(text) : 1;
+    return factor < 1 ? 1 : factor;
+}
+
+int under_valgrind(void) { return slowness() > 1; }
+
+void pause_ms(int ms) {
+    struct timespec t;
+    t.tv_sec = ms / 1000;
+    t.tv_nsec = (long) (ms % 1000) * 1000000;
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) { }
+}
+
+static int count_entries(const char *path) {
+    DIR *dir = opendir(path);
+    int count = 0;
+    struct dirent *entry;
+    if (dir == NULL) return -1;
+    while ((entry = readdir(dir)) != NULL) count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
+}
+
+int count_fds(void) { return count_entries("/proc/self/fd") - 1; }
+int count_threads(void) { return count_entries("/proc/self/task"); }
+
+void expect_threads(int wanted) {
+    long long end = now_ms() + 3000;
+    while (count_threads() != wanted) {
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d threads, not %d", count_threads(), wanted);
+        pause_ms(1);
+    }
+}
+
+void expect_fds(int wanted) {
+    long long end = now_ms() + 1000;
+    while (count_fds() != wanted) {
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, not %d", count_fds(), wanted);
+        pause_ms(1);
+    }
+}
+
+static int poll_for(int fd, short events, int ms) {
+    struct pollfd p;
+    long long end = now_ms() + ms;
+    p.fd = fd;
+    p.events = events;
+    for (;;) {
+        long long left = end - now_ms();
+        int result = poll(&p, 1, left > 0 ? (int) left : 0);
+        if (result > 0) return 1;
+        if (result == 0) return 0;
+        CHECK(errno == EINTR);
+    }
+}
+
+int readable(int fd, int ms) { return poll_for(fd, POLLIN, ms); }
+int writable(int fd, int ms) { return poll_for(fd, POLLOUT, ms); }
+
+char *big_text(size_t length, char fill) {
+    char *text = (char *) malloc(length + 1);
+    CHECK(text != NULL);
+    memset(text, fill, length);
+    text[length] = 0;
+    return text;
+}
+
+void check_cloexec(int fd) {
+    int flags = fcntl(fd, F_GETFD);
+    CHECK(flags >= 0);
+    CHECK(flags & FD_CLOEXEC);
+}
+
+void gate_open(gate *g) {
+    pthread_mutex_lock(&g->lock);
+    g->count++;
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static struct timespec real_deadline(int ms) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long) (ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+int gate_wait(gate *g, int count, int ms) {
+    struct timespec end = real_deadline(ms * slowness());
+    int good;
+    pthread_mutex_lock(&g->lock);
+    while (g->count < count && pthread_cond_timedwait(&g->changed, &g->lock, &end) == 0) { }
+    good = g->count >= count;
+    pthread_mutex_unlock(&g->lock);
+    return good;
+}
+
+pthread_t start_thread(void *(*run)(void *), void *arg) {
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, run, arg) == 0);
+    return thread;
+}
+
+void join_thread(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
+
+/* ---- running ---- */
+
+static int run_one(const test_case *test) {
+    int status = 0;
+    pid_t child;
+    fflush(NULL);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        int fds = count_fds(), threads = count_threads();
+        alarm((unsigned) (test->seconds * slowness()));
+        test->run();
+        err_done();
+        expect_threads(threads);
+        if (count_fds() != fds) fail_at(test->name, 0, "%d descriptors are open, %d were before", count_fds(), fds);
+        fflush(NULL);
+        exit(0);
+    }
+    while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        printf("ok %s\n", test->name);
+        fflush(stdout);
+        return 0;
+    }
+    if (WIFSIGNALED(status)) {
+        int number = WTERMSIG(status);
+        printf("FAILED %s (%s)\n", test->name, number == SIGALRM ? "it hangs: time limit" : strsignal(number));
+    } else {
+        printf("FAILED %s (exit %d)\n", test->name, WEXITSTATUS(status));
+    }
+    fflush(stdout);
+    return 1;
+}
+
+bridge common = { 0, -1, 0 };
+
+int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
+    size_t i;
+    int failed = 0, a;
+    bridge_start(&common, NULL);
+    for (i = 0; i < count; i++) {
+        int wanted = argc < 2;
+        for (a = 1; a < argc; a++) wanted |= strcmp(argv[a], tests[i].name) == 0;
+        if (wanted) failed += run_one(&tests[i]);
+    }
+    bridge_stop(&common);
+    return failed ? 1 : 0;
+}
+
+/* ---- the loopback bridge ---- */
+
+static int read_port(int fd) {
+    char text[64];
+    size_t used = 0;
+    while (used < sizeof text - 1) {
+        CHECK(readable(fd, 10000));
+        if (read(fd, text + used, 1) != 1) fail_at(__FILE__, __LINE__, "the bridge did not say its port");
+        if (text[used] == '\n') break;
+        used++;
+    }
+    text[used] = 0;
+    CHECK(strncmp(text, "SAM ", 4) == 0);
+    return atoi(text + 4);
+}
+
+void bridge_start(bridge *b, const char *arg, ...) {
+    const char *program = getenv("I2PSOCK_BRIDGE");
+    const char *args[32];
+    int in[2], out[2], count = 0;
+    va_list list;
+    if (program == NULL) program = "target/release/i2psock-bridge";
+    args[count++] = program;
+    args[count++] = "--port";
+    args[count++] = "0";
+    va_start(list, arg);
+    for (; arg != NULL && count < 31; arg = va_arg(list, const char *)) args[count++] = arg;
+    va_end(list);
+    args[count] = NULL;
+    CHECK(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
+    b->pid = fork();
+    CHECK(b->pid >= 0);
+    if (b->pid == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        execv(program, (char *const *) args);
+        perror(program);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    b->stdin_fd = in[1];
+    b->port = read_port(out[0]);
+    close(out[0]);
+    CHECK(b->port > 0);
+}
+
+void bridge_stop(bridge *b) {
+    int status;
+    if (b->pid <= 0) return;
+    close(b->stdin_fd);
+    kill(b->pid, SIGKILL);
+    while (waitpid(b->pid, &status, 0) < 0 && errno == EINTR) { }
+    b->pid = 0;
+    b->stdin_fd = -1;
+}
+
+i2psock_options *options_for_port(int port) {
+    i2psock_options *options = i2psock_options_new();
+    char text[64];
+    CHECK(options != NULL);
+    snprintf(text, sizeof text, "127.0.0.1:%d", port);
+    OK(i2psock_options_set(options, "sam", text, &E));
+    return options;
+}
+
+i2psock_controller *open_port(int port, int keeper) {
+    i2psock_options *options = options_for_port(port);
+    i2psock_controller *controller = NULL;
+    OK(i2psock_options_set_int(options, "keeper", keeper, &E));
+    OK(i2psock_controller_open(options, &controller, &E));
+    CHECK(controller != NULL);
+    i2psock_options_free(options);
+    return controller;
+}
+
+i2psock_controller *open_common(void) { return open_port(common.port, 1); }
+
+i2psock_dest *open_dest(i2psock_controller *controller) {
+    i2psock_dest *dest = NULL;
+    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &dest, &E));
+    CHECK(dest != NULL);
+    return dest;
+}
+
+const char *dest_text(const i2psock_dest *dest) { return i2psock_addr_base64(i2psock_dest_addr(dest)); }
+
+static void *pair_accept(void *arg) {
+    pair *p = (pair *) arg;
+    OK(i2psock_dest_accept(p->there, 10000 * slowness(), &p->in, &E));
+    err_done();
+    return NULL;
+}
+
+void pair_open(pair *p) {
+    pthread_t thread;
+    p->controller = open_common();
+    p->here = open_dest(p->controller);
+    p->there = open_dest(p->controller);
+    p->in = p->out = NULL;
+    thread = start_thread(pair_accept, p);
+    OK(i2psock_dest_connect(p->here, dest_text(p->there), NULL, 10000 * slowness(), &p->out, &E));
+    join_thread(thread);
+    CHECK(p->in != NULL && p->out != NULL);
+}
+
+void pair_close(pair *p) {
+    i2psock_stream_free(p->in);
+    i2psock_stream_free(p->out);
+    i2psock_dest_close(p->here);
+    i2psock_dest_close(p->there);
+    i2psock_controller_close(p->controller);
+}
+
+/* ---- a bridge scripted in C ---- */
+
+#define MAX_CONNECTIONS 2048
+#define MAX_LINES 4096
+
+struct fake {
+    int listener, port, stopping;
+    fake_script script;
+    void *arg;
+    pthread_t acceptor;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int count;
+    pthread_t threads[MAX_CONNECTIONS];
+    int fds[MAX_CONNECTIONS];
+    int line_count;
+    char *lines[MAX_LINES];
+};
+
+typedef struct {
+    fake_conn conn;
+} fake_start_arg;
+
+static void *fake_serve(void *arg) {
+    fake_conn *c = (fake_conn *) arg;
+    fake *f = c->owner;
+    f->script(c);
+    err_done();
+    pthread_mutex_lock(&f->lock);
+    if (f->fds[c->number] >= 0) close(f->fds[c->number]);
+    f->fds[c->number] = -1;
+    pthread_mutex_unlock(&f->lock);
+    free(c);
+    return NULL;
+}
+
+static void *fake_accept(void *arg) {
+    fake *f = (fake *) arg;
+    for (;;) {
+        int one = 1, fd = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
+        fake_conn *c;
+        if (fd < 0) {
+            if (errno == EINTR || errno == ECONNABORTED) continue;
+            return NULL;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        c = (fake_conn *) malloc(sizeof *c);
+        CHECK(c != NULL);
+        c->owner = f;
+        c->fd = fd;
+        c->arg = f->arg;
+        pthread_mutex_lock(&f->lock);
+        if (f->stopping || f->count == MAX_CONNECTIONS) {
+            pthread_mutex_unlock(&f->lock);
+            close(fd);
+            free(c);
+            continue;
+        }
+        c->number = f->count++;
+        f->fds[c->number] = fd;
+        f->threads[c->number] = start_thread(fake_serve, c);
+        pthread_cond_broadcast(&f->changed);
+        pthread_mutex_unlock(&f->lock);
+    }
+}
+
+fake *fake_start_at(int family, fake_script script, void *arg) {
+    fake *f = (fake *) calloc(1, sizeof *f);
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr *address = (struct sockaddr *) &v4;
+    socklen_t length = sizeof v4;
+    CHECK(f != NULL);
+    memset(&v4, 0, sizeof v4);
+    memset(&v6, 0, sizeof v6);
+    v4.sin_family = AF_INET;
+    v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    v6.sin6_family = AF_INET6;
+    v6.sin6_addr = in6addr_loopback;
+    if (family == AF_INET6) {
+        address = (struct sockaddr *) &v6;
+        length = sizeof v6;
+    }
+    f->script = script;
+    f->arg = arg;
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->changed, NULL);
+    f->listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(f->listener >= 0);
+    if (bind(f->listener, address, length) != 0) {
+        close(f->listener);
+        free(f);
+        return NULL;
+    }
+    CHECK(listen(f->listener, 256) == 0);
+    CHECK(getsockname(f->listener, address, &length) == 0);
+    f->port = ntohs(family == AF_INET6 ? v6.sin6_port : v4.sin_port);
+    f->acceptor = start_thread(fake_accept, f);
+    return f;
+}
+
+fake *fake_start(fake_script script, void *arg) {
+    fake *f = fake_start_at(AF_INET, script, arg);
+    CHECK(f != NULL);
+    return f;
+}
+
+void fake_stop(fake *f) {
+    int i;
+    pthread_mutex_lock(&f->lock);
+    f->stopping = 1;
+    for (i = 0; i < f->count; i++) {
+        if (f->fds[i] >= 0) shutdown(f->fds[i], SHUT_RDWR);
+    }
+    pthread_mutex_unlock(&f->lock);
+    shutdown(f->listener, SHUT_RDWR);
+    join_thread(f->acceptor);
+    close(f->listener);
+    for (i = 0; i < f->count; i++) join_thread(f->threads[i]);
+    for (i = 0; i < f->line_count; i++) free(f->lines[i]);
+    pthread_mutex_destroy(&f->lock);
+    pthread_cond_destroy(&f->changed);
+    free(f);
+}
+
+int fake_port(const fake *f) { return f->port; }
+
+int fake_connections(fake *f) {
+    int count;
+    pthread_mutex_lock(&f->lock);
+    count = f->count;
+    pthread_mutex_unlock(&f->lock);
+    return count;
+}
+
+static int count_lines(fake *f, const char *part) {
+    int i, count = 0;
+    for (i = 0; i < f->line_count; i++) count += strstr(f->lines[i], part) != NULL;
+    return count;
+}
+
+int fake_lines(fake *f, const char *part) {
+    int count;
+    pthread_mutex_lock(&f->lock);
+    count = count_lines(f, part);
+    pthread_mutex_unlock(&f->lock);
+    return count;
+}
+
+int fake_saw(fake *f, const char *part, int count, int ms) {
+    struct timespec end = real_deadline(ms * slowness());
+    int good;
+    pthread_mutex_lock(&f->lock);
+    while (count_lines(f, part) < count && pthread_cond_timedwait(&f->changed, &f->lock, &end) == 0) { }
+    good = count_lines(f, part) >= count;
+    pthread_mutex_unlock(&f->lock);
+    return good;
+}
+
+char *fake_copy(fake *f, const char *part) {
+    char *text = NULL;
+    int i;
+    pthread_mutex_lock(&f->lock);
+    for (i = 0; i < f->line_count && text == NULL; i++) {
+        if (strstr(f->lines[i], part) != NULL) text = strdup(f->lines[i]);
+    }
+    pthread_mutex_unlock(&f->lock);
+    CHECK(text != NULL);
+    return text;
+}
+
+int read_line(fake_conn *c, char *buffer, size_t size) {
+    size_t used = 0;
+    fake *f = c->owner;
+    for (;;) {
+        char byte;
+        if (recv(c->fd, &byte, 1, 0) != 1) return 0;
+        if (byte == '\n') break;
+        CHECK(used + 1 < size);
+        buffer[used++] = byte;
+    }
+    buffer[used] = 0;
+    pthread_mutex_lock(&f->lock);
+    if (f->line_count < MAX_LINES) f->lines[f->line_count++] = strdup(buffer);
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+    return 1;
+}
+
+void say_bytes(fake_conn *c, const char *bytes, size_t length) {
+    while (length > 0) {
+        ssize_t count = send(c->fd, bytes, length, MSG_NOSIGNAL);
+        if (count <= 0) return;
+        bytes += count;
+        length -= (size_t) count;
+    }
+}
+
+void say(fake_conn *c, const char *text) { say_bytes(c, text, strlen(text)); }
+
+void say_slowly(fake_conn *c, const char *bytes, size_t length, int microseconds) {
+    struct timespec t;
+    t.tv_sec = 0;
+    t.tv_nsec = (long) microseconds * 1000;
+    while (length-- > 0) {
+        say_bytes(c, bytes++, 1);
+        nanosleep(&t, NULL);
+    }
+}
+
+void wait_eof(fake_conn *c) {
+    char waste[4096];
+    while (recv(c->fd, waste, sizeof waste, 0) > 0) { }
+}
+
+void say_reset(fake_conn *c) {
+    struct linger now;
+    now.l_onoff = 1;
+    now.l_linger = 0;
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    pthread_mutex_lock(&c->owner->lock);
+    close(c->fd);
+    c->owner->fds[c->number] = -1;
+    pthread_mutex_unlock(&c->owner->lock);
+}
+
+static void plan_say(fake_conn *c, const plan *p, const char *text) {
+    char ping[64];
+    snprintf(ping, sizeof ping, "PING before %d\n", c->number);
+    if (p->drip) {
+        if (p->ping) say_slowly(c, ping, strlen(ping), p->drip);
+        say_slowly(c, text, strlen(text), p->drip);
+    } else {
+        if (p->ping) say(c, ping);
+        say(c, text);
+    }
+}
+
+/* Lines that are answers to our PINGs are of no interest to the script. */
+static int plan_read(fake_conn *c, char *line, size_t size) {
+    do {
+        if (!read_line(c, line, size)) return 0;
+    } while (strncmp(line, "PONG", 4) == 0);
+    return 1;
+}
+
+void plan_script(fake_conn *c) {
+    const plan *p = (const plan *) c->arg;
+    char line[8192];
+    if (!plan_read(c, line, sizeof line)) return;
+    plan_say(c, p, p->hello ? p->hello : HELLO_OK);
+    if (!plan_read(c, line, sizeof line)) return;
+    if (strncmp(line, "SESSION CREATE", 14) == 0) {
+        plan_say(c, p, p->create ? p->create : CREATE_OK);
+        if (p->created) p->created(c);
+        while (read_line(c, line, sizeof line)) {
+            if (p->control) p->control(c, line);
+        }
+    } else if (strncmp(line, "STREAM CONNECT", 14) == 0) {
+        plan_say(c, p, p->connect ? p->connect : STREAM_OK);
+        if (p->stream) p->stream(c, 0);
+        else wait_eof(c);
+    } else if (strncmp(line, "STREAM ACCEPT", 13) == 0) {
+        plan_say(c, p, p->accept ? p->accept : STREAM_OK);
+        if (p->accept_more) plan_say(c, p, p->accept_more);
+        if (p->stream) p->stream(c, 1);
+        else wait_eof(c);
+    } else {
+        while (p->control) {
+            p->control(c, line);
+            if (!read_line(c, line, sizeof line)) return;
+        }
+        wait_eof(c);
+    }
+}
+
+fake *fake_plan(plan *p) { return fake_start(plan_script, p); }

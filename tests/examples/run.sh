@@ -1,0 +1,290 @@
+#!/usr/bin/env bash
+# Runs the programs of examples-c over a router. usage: run.sh bridge|netbox|i2pd   (`make check-examples` and so on)
+set -u
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=../steps.sh
+. "$root/tests/steps.sh"
+# shellcheck source=../router.sh
+. "$root/tests/router.sh"
+
+bin=$root/target/examples-c
+folder=$(mktemp -d) || exit 1
+kind=$1
+under=()
+
+cleanup() {
+    router_stop
+    rm -rf "$folder" "$steps_log"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs an example: example SECONDS NAME ARGUMENT...
+example() {
+    local limit=$1 name=$2
+    shift 2
+    timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
+}
+
+end_all() {
+    local job
+    for job in $(jobs -p); do
+        end_process "$job"
+    done
+}
+
+has_line() {
+    grep -q "$1" "$2" 2>/dev/null
+}
+
+address_in() {
+    grep -o '[a-z2-7]*\.b32\.i2p' "$1" | head -n 1
+}
+
+# The server in the background, with its address in $address.
+start_server() {
+    # Of this check alone.
+    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    trap end_all EXIT
+    example 900 server --sam "$sam_a" "${settings[@]}" "$@" >server.out 2>server.err &
+    server=$!
+    wait_until 200 has_line '^Server address: ' server.out || { cat server.err; return 1; }
+    address=$(address_in server.out)
+}
+
+# Exit status EXPECTED of a command.
+expect() {
+    local expected=$1 status
+    shift
+    "$@"
+    status=$?
+    [ "$status" = "$expected" ] || { echo "exit status $status instead of $expected"; return 1; }
+}
+
+talk() {
+    start_server --count 1 || return 1
+    example 400 client --sam "$sam_b" "${settings[@]}" "$address" >client.out || return 1
+    cat client.out
+    [ "$(cat client.out)" = $'Reply of the bridge: RESULT=OK\nAnswer: Hello, how are you?' ] || return 1
+    wait "$server" || { cat server.err; return 1; }
+    cat server.out server.err
+    has_line '^Received a message from [a-z2-7]*\.b32\.i2p: Hello, there!$' server.out
+}
+
+# The name that is looked up, and what comes of it, in two lines of which the second is the b32 address.
+find() {
+    start_server || return 1
+    example 300 lookup --dest --sam "$sam_b" "${settings[@]}" ME "$address" >found || return 1
+    cat found
+    [ "$(sed -n 4p found)" = "$address" ] || { echo "that is not $address"; return 1; }
+    # A destination is its own answer.
+    example 60 lookup --sam "$sam_b" -- "$(sed -n 3p found)" >again || return 1
+    sed -n 3,4p found | cmp - again || return 1
+    expect 1 example 200 lookup --dest --sam "$sam_b" "${settings[@]}" nobody-has-this-name.i2p
+}
+
+everything_in_one_loop() {
+    example 400 poll --limit 300 --sam "$sam_a" "${settings[@]}"
+}
+
+# A poll loop that calls a server, and that a client calls.
+loop_with_others() {
+    local loop
+    start_server || return 1
+    example 400 poll --limit 300 --sam "$sam_a" "${settings[@]}" "$address" >loop.out &
+    loop=$!
+    wait_until 200 has_line '^listening destination is open' loop.out || return 1
+    example 300 client --sam "$sam_b" "${settings[@]}" "$(address_in loop.out)" || return 1
+    wait "$loop" || { cat loop.out; return 1; }
+    cat loop.out
+}
+
+# So many bytes each way at the same time.
+copy_both_ways() {
+    local size=$1 there back
+    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    trap end_all EXIT
+    head -c "$size" /dev/urandom >data.there
+    head -c "$size" /dev/urandom >data.back
+    example 600 i2pcat -l --sam "$sam_a" "${settings[@]}" <data.back >got.there 2>there.err &
+    there=$!
+    wait_until 200 has_line '^Listening on ' there.err || { cat there.err; return 1; }
+    example 600 i2pcat -q 2 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" <data.there >got.back
+    back=$?
+    wait "$there" && [ "$back" = 0 ] || { cat there.err; return 1; }
+    cmp data.there got.there && cmp data.back got.back
+}
+
+# A reader that takes its time must not make anything pile up, nor lose anything.
+slow_reader() {
+    local there
+    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    trap end_all EXIT
+    mkfifo arriving
+    head -c 8000000 /dev/urandom >data
+    example 300 i2pcat -l --sam "$sam_a" "${settings[@]}" </dev/null >arriving 2>there.err &
+    there=$!
+    { sleep 2; head -c 4000000; sleep 2; cat; } <arriving >got &
+    wait_until 100 has_line '^Listening on ' there.err || return 1
+    example 300 i2pcat -q 5 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" <data || return 1
+    wait "$there" || { cat there.err; return 1; }
+    wait
+    cmp data got
+}
+
+# Whoever reads standard output goes away.
+reader_goes() {
+    local status
+    start_server || return 1
+    echo hello | example 60 i2pcat -q 5 --sam "$sam_b" "${settings[@]}" "$address" >/dev/full
+    status=$?
+    [ "$status" = 3 ] || { echo "exit status $status"; return 1; }
+}
+
+wrong_usage() {
+    local line
+    while read -r line; do
+        # shellcheck disable=SC2086
+        expect 2 example 20 $line || { echo "of: $line"; return 1; }
+    done <<'LINES'
+server surplus
+server --no-such-option
+server --count
+server --count many
+server --set
+server --set nothing
+server --set in_depth=8
+server --set =x
+server --sam
+server --sam host:port:
+client
+client a.i2p b.i2p
+client not/an/address
+lookup
+poll a.i2p b.i2p
+poll --limit -1
+i2pcat
+i2pcat -l a.i2p
+i2pcat -q
+LINES
+}
+
+help() {
+    local name
+    for name in server client lookup poll i2pcat; do
+        example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
+    done
+    expect 1 eval 'example 20 server --help >/dev/full'
+}
+
+# Port 1 has no listener; if it has, that is no SAM bridge either.
+no_bridge() {
+    local name
+    for name in 'server' 'client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p'; do
+        # shellcheck disable=SC2086
+        expect 1 example 60 ${name%% *} --sam 127.0.0.1:1 ${name#"${name%% *}"} || return 1
+        # shellcheck disable=SC2086
+        I2P_SAM_ADDRESS=127.0.0.1:1 expect 1 example 60 ${name%% *} ${name#"${name%% *}"} || return 1
+    done
+}
+
+nobody_there() {
+    local name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b32.i2p
+    expect 1 example 60 client --retries 1 --sam "$sam_a" "${settings[@]}" "$name" || return 1
+    expect 1 example 60 i2pcat --retries 0 --sam "$sam_a" "${settings[@]}" "$name" </dev/null
+}
+
+# Compiles every example: compile COMPILER FLAG...
+compile() {
+    local name flags
+    flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
+    for name in server client lookup poll i2pcat; do
+        # shellcheck disable=SC2086
+        "$@" -Wall -Wextra -Wpedantic -Werror -o "$folder/compiled" "$root/examples-c/$name.c" "$root/examples-c/common.c" \
+            -x none $flags || return 1
+    done
+}
+
+over_the_bridge() {
+    local personality
+    check "demo" timeout 300 "$root/examples-c/demo.sh" bridge || return
+    for personality in java i2pd-2.45 i2pd-2.58 emissary; do
+        BRIDGE_OPTIONS="--personality $personality"
+        mkdir "$folder/$personality"
+        if ! router_start bridge "$folder/$personality"; then
+            check "bridge as $personality" false
+            continue
+        fi
+        check "server and client, bridge as $personality" talk
+        check "lookup, bridge as $personality" find
+        check "poll, bridge as $personality" everything_in_one_loop
+        check "i2pcat, 10 MiB each way, bridge as $personality" copy_both_ways 10485760
+        router_stop
+    done
+    BRIDGE_OPTIONS='--split 1'
+    mkdir "$folder/bridge"
+    router_start bridge "$folder/bridge" || { check "bridge" false; return; }
+    check "server and client, replies byte by byte" talk
+    check "poll with a server and a client" loop_with_others
+    check "i2pcat with a slow reader" slow_reader
+    check "i2pcat without a reader" reader_goes
+    check "nobody is at the address" nobody_there
+    check "wrong usage" wrong_usage
+    check "--help" help
+    check "no bridge" no_bridge
+    if has valgrind; then
+        under=(valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect)
+        check "valgrind: server and client" talk
+        check "valgrind: lookup" find
+        check "valgrind: poll" everything_in_one_loop
+        check "valgrind: i2pcat" copy_both_ways 300000
+        check "valgrind: nobody is at the address" nobody_there
+        under=()
+    else
+        skip "valgrind is not installed: leaks are not looked for"
+    fi
+    if has clang; then
+        check "examples compile with clang" compile clang -std=c99 -Wshadow -Wconversion
+    else
+        skip "clang is not installed"
+    fi
+    if has "${CXX:-c++}"; then
+        check "examples compile as C++" compile "${CXX:-c++}" -x c++
+    else
+        skip "there is no C++ compiler"
+    fi
+}
+
+over_real_routers() {
+    check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
+    mkdir "$folder/$kind"
+    router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
+    check "poll over $kind" everything_in_one_loop
+    check "lookup over $kind" find
+    router_stop
+}
+
+case $kind in
+bridge) over_the_bridge ;;
+netbox)
+    if [ -x "$root/target/netbox/release/netbox" ]; then
+        over_real_routers
+    else
+        skip "no netbox: it needs libssl-dev and pkg-config"
+    fi
+    ;;
+i2pd)
+    if has i2pd || [ -x /usr/sbin/i2pd ]; then
+        over_real_routers
+    else
+        skip "i2pd is not installed"
+    fi
+    ;;
+*)
+    echo "usage: run.sh bridge|netbox|i2pd" >&2
+    exit 2
+    ;;
+esac
+finish
