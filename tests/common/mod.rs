@@ -190,8 +190,12 @@ pub fn send(stream: &Stream, bytes: &[u8]) {
 
 /// Exactly `count` bytes, or what came before the stream ended.
 pub fn receive(stream: &Stream, count: usize) -> Vec<u8> {
-    stream.set_nonblocking(false).unwrap();
-    stream.set_timeout(LONG.as_millis() as i32).unwrap();
+    let prepared = stream.set_nonblocking(false).and_then(|()| stream.set_timeout(LONG.as_millis() as i32));
+    match prepared {
+        // Shut down before this thread came to it.
+        Err(error) if error.status == i2psock::error::Status::Closed => return Vec::new(),
+        other => other.unwrap(),
+    }
     let mut bytes = Vec::new();
     let mut buffer = vec![std::mem::MaybeUninit::new(0); 65536];
     while bytes.len() < count {
