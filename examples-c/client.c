@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
     i2psock_error *err = NULL;
     int arguments, status = EXIT_FAILED;
     int retries = 3;
-    struct option options[] = {{"--retries", NULL, 0}, {NULL, NULL, 0}};
+    struct option options[] = {{"--retries", NULL, OPTION_NUMBER}, {NULL, NULL, 0}};
 
     options[0].value = &retries;
     settings_read(&settings, &arguments, argc, argv, options, usage);

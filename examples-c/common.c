@@ -98,7 +98,7 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
         while (option->name != NULL && strcmp(name, option->name) != 0) {
             option++;
         }
-        if (option->name != NULL && option->is_flag) {
+        if (option->name != NULL && option->kind == OPTION_FLAG) {
             *option->value = 1;
             continue;
         }
@@ -111,13 +111,13 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
             usage_error(settings, "the option needs a value");
         }
         value = argv[++i];
-        if (option->name != NULL) {
+        if (option->name != NULL && option->kind == OPTION_NUMBER) {
             if (!read_number(value, option->value)) {
                 note(value);
                 usage_error(settings, "that is no number");
             }
-        } else if (strcmp(name, "--sam") == 0 ? i2psock_options_set(settings->controller, "sam", value, &err)
-                                              : set_pair(settings->dest, value, &err)) {
+        } else if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
+                                              : i2psock_options_set(settings->controller, name + 2, value, &err)) {
             complain(value, err);
             usage_error(settings, "that cannot be set");
         }

@@ -9,17 +9,20 @@
 /* Exit codes of every example. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* What --sam and --set have collected. */
+/* What --sam, --udp and --set have collected. */
 struct settings {
     i2psock_options *controller; /* for i2psock_controller_open() */
     i2psock_options *dest;       /* for i2psock_dest_open() */
 };
 
-/* An option of one example. A flag sets *value to 1; the others take a number. */
+/* What an option of an example does: take a number, set *value to 1, or set the controller's option of its name. */
+enum { OPTION_NUMBER = 0, OPTION_FLAG = 1, OPTION_CONTROLLER = 2 };
+
+/* An option of one example, "--count" for example. `value` is not used with OPTION_CONTROLLER. */
 struct option {
     const char *name;
     int *value;
-    int is_flag;
+    int kind;
 };
 
 /*

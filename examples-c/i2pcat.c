@@ -299,7 +299,11 @@ int main(int argc, char **argv) {
     i2psock_error *err = NULL;
     int arguments, status = EXIT_FAILED;
     int listening = 0, verbose = 0, quiet = 10, retries = 3;
-    struct option options[] = {{"-l", NULL, 1}, {"-v", NULL, 1}, {"-q", NULL, 0}, {"--retries", NULL, 0}, {NULL, NULL, 0}};
+    struct option options[] = {{"-l", NULL, OPTION_FLAG},
+                               {"-v", NULL, OPTION_FLAG},
+                               {"-q", NULL, OPTION_NUMBER},
+                               {"--retries", NULL, OPTION_NUMBER},
+                               {NULL, NULL, 0}};
 
     options[0].value = &listening;
     options[1].value = &verbose;

@@ -19,7 +19,7 @@ int main(int argc, char **argv) {
     i2psock_error *err = NULL;
     int arguments, i, status = EXIT_FAILED;
     int with_dest = 0;
-    struct option options[] = {{"--dest", NULL, 1}, {NULL, NULL, 0}};
+    struct option options[] = {{"--dest", NULL, OPTION_FLAG}, {NULL, NULL, 0}};
 
     options[0].value = &with_dest;
     settings_read(&settings, &arguments, argc, argv, options, usage);

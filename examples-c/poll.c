@@ -1,9 +1,10 @@
 /*
- * poll.c - one poll loop for everything: two destinations that are opened, an accept, a connect, the two streams that
- * come of them, a pipe and an ordinary TCP connection.
+ * poll.c - one poll loop for everything: destinations that are opened, an accept, a connect, the two streams that come
+ * of them, datagrams, a pipe and an ordinary TCP connection.
  *
  * What arrives on the accepted stream goes into the pipe and is answered; the answer arrives on the connected stream and
- * goes into the TCP connection. When every descriptor has had its say, the program ends.
+ * goes into the TCP connection. A destination of its own sends a datagram to itself, again and again until it arrives.
+ * When every descriptor has had its say, the program ends.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "common.h"
@@ -20,11 +21,12 @@
 
 static const char usage[] =
     "usage: poll [OPTION]... [ADDRESS]\n"
-    "Accepts a stream, connects one, and reads a pipe and a TCP socket, all in one poll loop; ends when it has seen\n"
-    "all of them. Connects to ADDRESS; without it, to itself from a second destination.\n"
+    "Accepts a stream, connects one, receives a datagram, and reads a pipe and a TCP socket, all in one poll loop;\n"
+    "ends when it has seen all of them. Connects to ADDRESS; without it, to itself from a second destination.\n"
     "\n"
     "  --limit SECONDS  give up after so long (600)\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
     "  --set KEY=VALUE  an option of the destinations, such as inbound.length=1; may be repeated\n";
 
 static const char message[] = "Hello, there!";
@@ -34,32 +36,47 @@ static const char answer[] = "Hello, how are you?";
 enum source {
     OPEN_LISTENER,
     OPEN_CALLER,
+    OPEN_MAILBOX,
     ACCEPT,
     CONNECT,
     PENDINGS, /* so many */
     INCOMING = PENDINGS,
     OUTGOING,
+    DATAGRAMS,
     PIPE,
     TCP,
     LISTENER_SESSION,
     CALLER_SESSION,
+    MAILBOX_SESSION,
     SOURCES
 };
 
 /* What must have happened before the program ends. */
-enum { SEEN_ACCEPT = 1, SEEN_CONNECT = 2, SEEN_MESSAGE = 4, SEEN_ANSWER = 8, SEEN_PIPE = 16, SEEN_TCP = 32, SEEN_ALL = 63 };
+enum {
+    SEEN_ACCEPT = 1,
+    SEEN_CONNECT = 2,
+    SEEN_MESSAGE = 4,
+    SEEN_ANSWER = 8,
+    SEEN_PIPE = 16,
+    SEEN_TCP = 32,
+    SEEN_DATAGRAM = 64,
+    SEEN_ALL = 127
+};
 
 struct loop {
     i2psock_controller *controller;
-    i2psock_dest *listener, *caller;
+    i2psock_dest *listener, *caller, *mailbox; /* the last one for datagrams */
     i2psock_pending *pending[PENDINGS];
     i2psock_stream *incoming, *outgoing;
+    i2psock_dgram *dgram;
+    i2psock_from *from;
     int pipe[2]; /* read end, write end */
     int tcp[2];  /* the two ends of a connection */
     const char *address;
     const char *to_send; /* on the outgoing stream */
     size_t left;
     int64_t call_at; /* when to connect again; -1: not now */
+    int64_t post_at; /* when to send the datagram again; -1: not now */
     int retries;
     unsigned seen;
     int failed;
@@ -123,6 +140,16 @@ static void finished(struct loop *loop, enum source source) {
         }
         printf("calling destination is open\n");
         break;
+    case OPEN_MAILBOX:
+        if (i2psock_pending_finish_dest(pending, &loop->mailbox, &err)
+            || i2psock_dest_bind(loop->mailbox, &loop->dgram, &err)
+            || i2psock_dgram_set_nonblocking(loop->dgram, 1, &err)) {
+            fail(loop, "destination for datagrams", err);
+            break;
+        }
+        printf("destination for datagrams is open\n");
+        loop->post_at = now_ms();
+        break;
     case ACCEPT:
         if (i2psock_pending_finish_stream(pending, &loop->incoming, &err)) {
             fail(loop, "accept", err);
@@ -147,7 +174,8 @@ static void finished(struct loop *loop, enum source source) {
 }
 
 static void step(struct loop *loop, enum source source) {
-    static const char *const names[PENDINGS] = {"listening destination", "calling destination", "accept", "connect"};
+    static const char *const names[PENDINGS] = {"listening destination", "calling destination",
+                                                "destination for datagrams", "accept", "connect"};
     i2psock_error *err = NULL;
     i2psock_status status = i2psock_pending_step(loop->pending[source], &err);
 
@@ -243,6 +271,44 @@ static void read_outgoing(struct loop *loop) {
     loop->outgoing = NULL;
 }
 
+/* Sends the datagram. Nobody tells whether it arrives, so it is sent again if it is not there in two seconds. */
+static void send_datagram(struct loop *loop) {
+    const char *address = i2psock_addr_base64(i2psock_dgram_dest(loop->dgram));
+    i2psock_error *err = NULL;
+    i2psock_status status =
+        i2psock_dgram_send_to(loop->dgram, address, message, sizeof message - 1, 0, NULL, &err);
+
+    /* I2PSOCK_BLOCK is as good as lost on the way: there will be another one. */
+    if (status != I2PSOCK_OK && status != I2PSOCK_BLOCK) {
+        fail(loop, "datagram", err);
+    }
+    loop->post_at = now_ms() + 2000;
+}
+
+static void read_datagram(struct loop *loop) {
+    char data[4096];
+    size_t count = 0;
+    const i2psock_addr *sender;
+    i2psock_error *err = NULL;
+    i2psock_status status = i2psock_dgram_recv_from(loop->dgram, data, sizeof data, 0, &count, loop->from, &err);
+
+    if (status == I2PSOCK_BLOCK) {
+        return; /* what came was not from the bridge */
+    }
+    if (status != I2PSOCK_OK) {
+        fail(loop, "datagrams", err);
+        return;
+    }
+    sender = i2psock_from_addr(loop->from);
+    printf("datagram from %s: ", sender != NULL ? i2psock_addr_host(sender) : "somebody");
+    print_bytes(data, count);
+    putchar('\n');
+    if (i2psock_addr_equal(sender, i2psock_dgram_dest(loop->dgram))) {
+        loop->seen |= SEEN_DATAGRAM;
+        loop->post_at = -1;
+    }
+}
+
 /* Reads what is ordinary in this loop. */
 static void read_plain(struct loop *loop, int fd, const char *name, unsigned seen) {
     char data[4096];
@@ -273,7 +339,7 @@ static void service(struct loop *loop, const i2psock_dest *dest, const char *nam
     } else if (status != I2PSOCK_OK) {
         fail(loop, name, err);
     } else {
-        printf("%s: %s\n", name, state == I2PSOCK_STATE_READY ? "ready for streams" : "in another state now");
+        printf("%s: %s\n", name, state == I2PSOCK_STATE_READY ? "ready" : "in another state now");
     }
 }
 
@@ -310,12 +376,17 @@ static int arrange(const struct loop *loop, struct pollfd *fds, int64_t deadline
     if (loop->left > 0) {
         fds[OUTGOING].events = POLLIN | POLLOUT;
     }
+    fds[DATAGRAMS].fd = i2psock_dgram_fd(loop->dgram);
     fds[PIPE].fd = loop->pipe[0];
     fds[TCP].fd = loop->tcp[0];
     fds[LISTENER_SESSION].fd = i2psock_dest_fd(loop->listener);
     fds[CALLER_SESSION].fd = i2psock_dest_fd(loop->caller);
+    fds[MAILBOX_SESSION].fd = i2psock_dest_fd(loop->mailbox);
     if (loop->call_at >= 0) {
         timeout = earlier(timeout, until(loop->call_at));
+    }
+    if (loop->post_at >= 0) {
+        timeout = earlier(timeout, until(loop->post_at));
     }
     return timeout;
 }
@@ -338,6 +409,9 @@ static void dispatch(struct loop *loop, const struct pollfd *fds) {
     if (loop->outgoing != NULL && (fds[OUTGOING].revents & ~POLLOUT) != 0) {
         read_outgoing(loop);
     }
+    if (fds[DATAGRAMS].revents != 0) {
+        read_datagram(loop);
+    }
     if (fds[PIPE].revents != 0) {
         read_plain(loop, loop->pipe[0], "pipe", SEEN_PIPE);
     }
@@ -349,6 +423,9 @@ static void dispatch(struct loop *loop, const struct pollfd *fds) {
     }
     if (fds[CALLER_SESSION].revents != 0) {
         service(loop, loop->caller, "calling destination");
+    }
+    if (fds[MAILBOX_SESSION].revents != 0) {
+        service(loop, loop->mailbox, "destination for datagrams");
     }
 }
 
@@ -380,6 +457,9 @@ static void run(struct loop *loop, int64_t deadline) {
         }
         dispatch(loop, fds);
         call_if_ready(loop);
+        if (loop->post_at >= 0 && now_ms() >= loop->post_at) {
+            send_datagram(loop);
+        }
         fflush(stdout);
     }
 }
@@ -419,7 +499,8 @@ int main(int argc, char **argv) {
     i2psock_error *err = NULL;
     int arguments, i;
     int limit = 600;
-    struct option options[] = {{"--limit", NULL, 0}, {NULL, NULL, 0}};
+    struct option options[] = {
+        {"--limit", NULL, OPTION_NUMBER}, {"--udp", NULL, OPTION_CONTROLLER}, {NULL, NULL, 0}};
 
     options[0].value = &limit;
     settings_read(&settings, &arguments, argc, argv, options, usage);
@@ -430,6 +511,8 @@ int main(int argc, char **argv) {
     loop.pipe[0] = loop.pipe[1] = loop.tcp[0] = loop.tcp[1] = -1;
     loop.address = arguments == 1 ? argv[1] : NULL;
     loop.retries = 10;
+    loop.post_at = -1;
+    loop.from = i2psock_from_new();
     if (pipe(loop.pipe) != 0) {
         fail_system(&loop, "pipe");
     } else if (tcp_pair(loop.tcp) != 0) {
@@ -443,6 +526,9 @@ int main(int argc, char **argv) {
                && i2psock_dest_open_start(loop.controller, NULL, I2PSOCK_STREAM, settings.dest, I2PSOCK_TIMEOUT_DEFAULT,
                                           &loop.pending[OPEN_CALLER], &err)) {
         fail(&loop, "calling destination", err);
+    } else if (i2psock_dest_open_start(loop.controller, NULL, I2PSOCK_DGRAM, settings.dest, I2PSOCK_TIMEOUT_DEFAULT,
+                                       &loop.pending[OPEN_MAILBOX], &err)) {
+        fail(&loop, "destination for datagrams", err);
     } else {
         run(&loop, now_ms() + (int64_t) limit * 1000);
     }
@@ -455,6 +541,9 @@ int main(int argc, char **argv) {
     for (i = 0; i < PENDINGS; i++) {
         i2psock_pending_free(loop.pending[i]);
     }
+    i2psock_dgram_free(loop.dgram);
+    i2psock_from_free(loop.from);
+    i2psock_dest_close(loop.mailbox);
     i2psock_dest_close(loop.caller);
     i2psock_dest_close(loop.listener);
     i2psock_controller_close(loop.controller);

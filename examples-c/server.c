@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
     i2psock_error *err = NULL;
     int arguments, status = EXIT_FAILED;
     int limit = -1, served = 0;
-    struct option options[] = {{"--count", NULL, 0}, {NULL, NULL, 0}};
+    struct option options[] = {{"--count", NULL, OPTION_NUMBER}, {NULL, NULL, 0}};
 
     options[0].value = &limit;
     settings_read(&settings, &arguments, argc, argv, options, usage);

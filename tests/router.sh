@@ -7,6 +7,7 @@
 # After router_start:
 #   router      name of the router, as it is to be called
 #   sam_a sam_b HOST:PORT of two bridges; of two routers, where there are several
+#   udp_a udp_b HOST:PORT where these bridges take datagrams
 #   settings    array of --set KEY=VALUE: what destinations need on this router
 #   real        1 if these are real routers: connecting may take several attempts, and bulk data is slow
 
@@ -50,11 +51,11 @@ router_is_up() {
 
 router_start() {
     local folder=$2 ready=READY limit=120 command ports
-    router=$1 settings=() real=1 sam_a= sam_b=
+    router=$1 settings=() real=1 sam_a= sam_b= udp_a= udp_b=
     if [ "$router" = auto ]; then
         if sam_answers 127.0.0.1 7656; then
             router='router at 127.0.0.1:7656'
-            sam_a=127.0.0.1:7656 sam_b=127.0.0.1:7656
+            sam_a=127.0.0.1:7656 sam_b=127.0.0.1:7656 udp_a=127.0.0.1:7655 udp_b=127.0.0.1:7655
             return 0
         fi
         router=bridge
@@ -103,6 +104,9 @@ router_start() {
     mapfile -t ports < <(sed -n 's/^SAM \([0-9]*\).*/127.0.0.1:\1/p' "$folder/router.out")
     sam_a=${ports[0]}
     sam_b=${ports[1]:-$sam_a}
+    mapfile -t ports < <(sed -n 's/^SAM [0-9]* \([0-9]*\).*/127.0.0.1:\1/p' "$folder/router.out")
+    udp_a=${ports[0]}
+    udp_b=${ports[1]:-$udp_a}
 }
 
 router_stop() {

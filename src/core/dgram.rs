@@ -19,13 +19,16 @@ use crate::core::{after, passed, poll_timeout, Deadline};
 use crate::encoding::base32_encode;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::datagram::{self, Origin, SendOptions, Source, MAX_DGRAM, MAX_HEADER, MAX_RAW};
-use crate::sys::{self, Arrival, UdpAddress};
+use crate::sys::{self, Arrival, PollFd, UdpAddress};
 
 /// Flags the calls take.
 const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_NOSIGNAL;
 const SEND_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
 /// Sources remembered: peers beyond that cost a parse each.
 const KNOWN_SOURCES: usize = 64;
+
+/// Datagrams that are dropped before a receiver looks at its time limit again.
+const DROPS_PER_LOOK: u32 = 16;
 
 /// What has happened to datagrams so far.
 #[derive(Debug, Default)]
@@ -79,6 +82,7 @@ pub struct Dgram {
     names: Names,
     counters: Counters,
     refused_once: AtomicBool,
+    deferred: Mutex<Option<Error>>,
 }
 
 impl Dgram {
@@ -98,6 +102,7 @@ impl Dgram {
             names: Names::default(),
             counters: Counters::default(),
             refused_once: AtomicBool::new(false),
+            deferred: Mutex::new(None),
         }
     }
 
@@ -120,11 +125,12 @@ impl Dgram {
             refused: get(&self.counters.refused),
             malformed: get(&self.counters.malformed),
             truncated: get(&self.counters.truncated),
-            dropped: get(&self.counters.dropped) + self.port.dropped() + self.session.skipped_in_band(),
+            dropped: get(&self.counters.dropped) + self.port.dropped(),
         }
     }
 
-    fn check(&self, operation: Operation) -> Result<RawFd> {
+    /// The descriptor, unless the destination has ended or this is a child of fork(2).
+    pub fn check(&self, operation: Operation) -> Result<RawFd> {
         self.session.bridge().check_process()?;
         self.session.check_alive(operation)?;
         Ok(self.fd())
@@ -156,6 +162,9 @@ impl Dgram {
         let fd = self.check(Operation::Send)?;
         check_flags(flags, SEND_FLAGS)?;
         self.check_size(payload)?;
+        if options.protocol.is_some() && self.session.style() != Style::Raw {
+            return Err(Error::invalid("option protocol is for raw datagrams"));
+        }
         if options.any() && !self.port.header_options {
             let message = "options of a datagram reach the peer only through routers that know them (Java I2P), \
                            and others lose the datagram: open the destination with option header_options=1 to insist";
@@ -172,7 +181,7 @@ impl Dgram {
             }
         };
         let went = match &self.port.path {
-            Path::InBand(_) => self.session.send_in_band(&target.address, payload, options)?,
+            Path::InBand(_) => self.put_in_band(fd, &target.address, payload, flags, options)?,
             Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, flags)?,
             Path::Udp { raw, .. } => {
                 let header = datagram::send_header(self.session.id(), &target.address, options);
@@ -212,40 +221,73 @@ impl Dgram {
         let once = if deadline.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
         loop {
             match sys::send_datagram(fd, Some(to), header, payload, once) {
-                Ok(_) => {
-                    self.refused_once.store(false, Ordering::Relaxed);
-                    return Ok(true);
-                }
+                Ok(_) => return Ok(true),
                 Err(error) if sys::would_block(&error) => {
                     if !self.wait(fd, flags, sys::OUT, deadline, Operation::Send)? {
                         return Ok(false);
                     }
                 }
-                // It speaks of an earlier datagram: the bridge may only just be starting. The next one is reported.
-                Err(error) if refused(&error) && !self.refused_once.swap(true, Ordering::Relaxed) => {}
+                Err(error) if self.is_first_refusal(fd, &error) => {}
                 Err(error) => return Err(self.failed(Operation::Send, &error)),
             }
         }
     }
 
     /// Waits for `events` if the caller waits and has a limit; otherwise `false`, the system having said BLOCK.
-    fn wait(
-        &self,
-        fd: RawFd,
-        flags: i32,
-        events: i16,
-        deadline: Option<Deadline>,
-        operation: Operation,
-    ) -> Result<bool> {
-        let Some(deadline) = deadline.filter(|_| flags & sys::MSG_DONTWAIT == 0) else { return Ok(false) };
-        if self.is_nonblocking(fd)? {
+    fn wait(&self, fd: RawFd, flags: i32, events: i16, limit: Option<Deadline>, operation: Operation) -> Result<bool> {
+        let Some(deadline) = limit else { return Ok(false) };
+        if !self.goes_on(fd, flags, limit, operation)? {
             return Ok(false);
         }
-        if passed(deadline) {
+        let control = if self.drives_itself() { self.session.control() } else { None };
+        let (control, wanted) = control.unwrap_or((-1, 0));
+        let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
+        sys::poll(&mut fds, poll_timeout(deadline)).map_err(|error| self.failed(operation, &error))?;
+        if self.drives_itself() {
+            self.session.drive();
+        }
+        Ok(true)
+    }
+
+    /// Sends on the control socket, waiting there for room if the caller waits.
+    fn put_in_band(&self, fd: RawFd, to: &Address, payload: &[u8], flags: i32, options: &SendOptions) -> Result<bool> {
+        let limit = Some(self.deadline().unwrap_or(None));
+        loop {
+            if self.session.send_in_band(to, payload, options)? {
+                return Ok(true);
+            }
+            if !self.goes_on(fd, flags, limit, Operation::Send)? {
+                return Ok(false);
+            }
+            self.session.check_alive(Operation::Send)?;
+            if let Some((control, _)) = self.session.control() {
+                let mut fds = [PollFd { fd: control, events: sys::OUT, revents: 0 }];
+                sys::poll(&mut fds, poll_timeout(limit.flatten()))
+                    .map_err(|error| self.failed(Operation::Send, &error))?;
+            }
+            self.session.drive();
+        }
+    }
+
+    /// Whether the error says that nobody listens at the bridge's end, for the first time since something came from
+    /// there. It speaks of an earlier datagram, and the bridge may only just be starting: the next one is reported.
+    fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
+        let refused = error.raw_os_error() == Some(libc::ECONNREFUSED);
+        if refused {
+            sys::drain_errors(fd);
+        }
+        refused && !self.refused_once.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the caller waits and has time left; having none is its TIMEOUT.
+    fn goes_on(&self, fd: RawFd, flags: i32, limit: Option<Deadline>, operation: Operation) -> Result<bool> {
+        if flags & sys::MSG_DONTWAIT != 0 || self.is_nonblocking(fd)? {
+            return Ok(false);
+        }
+        if limit.is_some_and(passed) {
             let message = format!("{operation} took longer than the socket's time limit");
             return Err(Error::new(Status::Timeout, operation, message));
         }
-        sys::poll_one(fd, events, poll_timeout(deadline)).map_err(|error| self.failed(operation, &error))?;
         Ok(true)
     }
 
@@ -261,8 +303,13 @@ impl Dgram {
     pub fn recv_from(&self, buffer: &mut [MaybeUninit<u8>], flags: i32) -> Result<Option<Datagram>> {
         check_flags(flags, RECEIVE_FLAGS)?;
         let operation = Operation::Receive;
-        let deadline = self.deadline();
-        let once = if deadline.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
+        // Without a keeper somebody has to read the control socket while this waits.
+        let limit = self.deadline().or(self.drives_itself().then_some(None));
+        let once = if limit.is_some() { flags | sys::MSG_DONTWAIT } else { flags };
+        if let Some(error) = self.deferred.lock().take() {
+            return Err(error);
+        }
+        let mut dropped = 0u32;
         loop {
             let fd = self.check(operation)?;
             match self.receive(fd, buffer, once) {
@@ -271,10 +318,18 @@ impl Dgram {
                     let message = "a datagram came from somebody else than the SAM bridge";
                     return Err(Error::protocol(Operation::Source, message));
                 }
-                Ok(Verdict::Forged | Verdict::Malformed) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted || refused(&error) => {}
+                Ok(Verdict::Ended) => {}
+                Ok(Verdict::Forged | Verdict::Malformed) => {
+                    dropped += 1;
+                    // A flood of strangers holds nobody who does not want to wait, or not longer.
+                    if dropped % DROPS_PER_LOOK == 0 && !self.goes_on(fd, flags, limit, operation)? {
+                        return Ok(None);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.is_first_refusal(fd, &error) => {}
                 Err(error) if sys::would_block(&error) => {
-                    if !self.wait(fd, flags, sys::IN, deadline, operation)? {
+                    if !self.wait(fd, flags, sys::IN, limit, operation)? {
                         return Ok(None);
                     }
                 }
@@ -283,10 +338,25 @@ impl Dgram {
         }
     }
 
+    /// The next receive returns this: it came when there was something to return already.
+    pub fn defer(&self, error: Error) {
+        *self.deferred.lock() = Some(error);
+    }
+
+    /// Whether nobody else reads the datagrams that come on the control socket.
+    fn drives_itself(&self) -> bool {
+        matches!(self.port.path, Path::InBand(_)) && !self.session.has_keeper()
+    }
+
     /// One system call, after which header and payload are where they belong.
     fn receive(&self, fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<Verdict> {
         let mut verdict = Verdict::Malformed;
         let mut decide = |first: &[u8], arrival: &Arrival| {
+            // The end of a session looks like an empty datagram; the next check finds it.
+            if arrival.len == 0 && self.port.socket.is_ended() {
+                verdict = Verdict::Ended;
+                return None;
+            }
             if !self.is_from_bridge(arrival.from) {
                 verdict = Verdict::Forged;
                 return None;
@@ -308,13 +378,13 @@ impl Dgram {
                     self.predicted.store(datagram.len, Ordering::Relaxed);
                 }
                 datagram.len = moved;
+                self.refused_once.store(false, Ordering::Relaxed);
                 if !peeked {
                     self.counters.received.fetch_add(1, Ordering::Relaxed);
                     self.counters.truncated.fetch_add(u64::from(moved < datagram.full_len), Ordering::Relaxed);
                 }
             }
-            // The end of a session looks like an empty datagram from nobody; it is found by the next check.
-            (Verdict::Forged, _) if self.session.check_alive(Operation::Receive).is_err() => {}
+            (Verdict::Ended, _) => {}
             (verdict, _) => {
                 let counter = match verdict {
                     Verdict::Forged => &self.counters.refused,
@@ -372,6 +442,7 @@ impl Dgram {
 
 enum Verdict {
     Payload(Datagram),
+    Ended,
     Forged,
     Malformed,
 }
@@ -382,8 +453,4 @@ fn check_flags(flags: i32, known: i32) -> Result<()> {
     } else {
         Err(Error::invalid(format!("flags {flags:#x} are not among those a datagram socket knows")))
     }
-}
-
-fn refused(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECONNREFUSED)
 }

@@ -84,11 +84,6 @@ impl Engine {
         room
     }
 
-    /// Datagrams that were too large to be taken.
-    pub fn skipped(&self) -> u64 {
-        self.control.skipped()
-    }
-
     /// Nobody waits for this lookup any more.
     pub fn forget(&mut self, number: u64) {
         self.slots.remove(&number);
@@ -125,6 +120,9 @@ impl Engine {
             }
         }
         self.write();
+        if let Some(port) = &self.port {
+            port.set_skipped(self.control.skipped());
+        }
         for event in events {
             match event {
                 Event::Found(number, answer) => self.deliver(number, answer),

@@ -30,7 +30,8 @@ pub struct Known {
 enum Entry {
     /// Until then, if it was a name.
     Known(Arc<Known>, Option<Instant>),
-    Asking(Ticket),
+    /// Since then.
+    Asking(Ticket, Instant),
 }
 
 /// Addresses by the text they were given as.
@@ -81,23 +82,38 @@ impl Names {
         if !session.has_keeper() {
             session.drive();
         }
-        let asking = match self.0.lock().get(text) {
-            Some(Entry::Asking(ticket)) => ticket.slot.take().map(|answer| answer.result),
+        let mut late = false;
+        let answer = match self.0.lock().get(text) {
+            Some(Entry::Asking(ticket, since)) => {
+                let limit = session.bridge().deadlines.lookup;
+                late = limit.is_some_and(|limit| since.elapsed() >= limit);
+                Some(ticket.slot.take().map(|answer| answer.result))
+            }
             _ => None,
         };
-        match asking {
-            Some(Ok(address)) => {
+        match answer {
+            Some(Some(Ok(address))) => {
                 self.keep(session, text, address);
             }
-            Some(Err(error)) => {
+            Some(Some(Err(error))) => {
                 self.0.lock().remove(text);
                 return Err(error);
             }
+            Some(None) if late => {
+                if let Some(Entry::Asking(ticket, _)) = self.0.lock().remove(text) {
+                    session.forget(&ticket);
+                }
+                let message = format!("the name {text} was not resolved in time");
+                return Err(Error::new(Status::Timeout, Operation::Lookup, message));
+            }
+            Some(None) => {}
             None => {
+                // Without the lock: the lookup may run the program's log hook.
+                let ticket = session.lookup(wire)?;
                 let mut entries = self.0.lock();
-                if !matches!(entries.get(text), Some(Entry::Asking(_))) {
-                    let ticket = session.lookup(wire)?;
-                    entries.insert(text.into(), Entry::Asking(ticket));
+                if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| Instant::now() < at))
+                {
+                    entries.insert(text.into(), Entry::Asking(ticket, Instant::now()));
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::core::bridge::Bridge;
 use crate::core::options::Options;
 use crate::core::session::Style;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::command::Delivery;
 use crate::sys::{self, SharedFd, UdpAddress};
 
@@ -41,6 +41,7 @@ pub struct Port {
     pub header_options: bool,
     delivery: Delivery,
     dropped: AtomicU64,
+    skipped: AtomicU64,
 }
 
 impl Port {
@@ -62,6 +63,10 @@ impl Port {
         let mut delivery = Delivery { forward: None, protocol: protocol(options)?, header: flag("raw_header") };
         let system = |error| Error::io(Operation::Create, "a datagram socket", &error);
         let (socket, path) = if flag("in_band") {
+            if !matches!(style, Style::Datagram | Style::Raw) {
+                let message = format!("SAM has no {} on the control socket (option in_band)", style.word());
+                return Err(Error::new(Status::Unsupported, Operation::Create, message));
+            }
             if options.text("forward").is_some() {
                 return Err(Error::invalid("options forward and in_band exclude each other"));
             }
@@ -86,6 +91,7 @@ impl Port {
             header_options: flag("header_options"),
             delivery,
             dropped: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
         })))
     }
 
@@ -113,7 +119,12 @@ impl Port {
 
     /// How many datagrams were dropped for want of room.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// So many datagrams on the control socket were too large to be taken.
+    pub fn set_skipped(&self, skipped: u64) {
+        self.skipped.store(skipped, Ordering::Relaxed);
     }
 }
 
@@ -128,10 +139,12 @@ fn protocol(options: &Options) -> Result<Option<u8>> {
 fn local_end(bridge: &Bridge, options: &Options) -> Result<SocketAddr> {
     let wrong = || Error::invalid("option forward wants a port or HOST:PORT, HOST being an IP address of this machine");
     if let Some(text) = options.text("forward") {
-        return match text.parse::<u16>() {
-            Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            Err(_) => text.parse().map_err(|_| wrong()),
-        };
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return text.parse().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|_| wrong());
+        }
+        // The router has to be told one address.
+        let address: SocketAddr = text.parse().map_err(|_| wrong())?;
+        return if address.ip().is_unspecified() { Err(wrong()) } else { Ok(address) };
     }
     match bridge.udp_places().first().map(SocketAddr::ip) {
         Some(ip) if ip.is_loopback() => Ok(SocketAddr::new(ip, 0)),

@@ -370,11 +370,6 @@ impl Session {
         Ok(sent)
     }
 
-    /// Datagrams on the control socket that were too large to be taken.
-    pub fn skipped_in_band(&self) -> u64 {
-        self.engine.lock().skipped()
-    }
-
     /// The keeper has to look at what the control socket waits for.
     fn poke(&self) {
         if let Some(keeper) = &self.keeper {

@@ -7,7 +7,7 @@ use crate::address::Address;
 use crate::core::dgram::{Datagram, Dgram};
 use crate::core::options::{Options, Owner};
 use crate::core::pending::Limit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
@@ -43,9 +43,10 @@ pub const I2PSOCK_COUNT_DROPPED: c_int = 6;
 /// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's header
 /// lines are in there.
 ///
-/// Datagrams get lost, come twice, and come in any order; the first one to a new peer is often lost. Up to I2PSOCK_MAX_DGRAM
-/// or I2PSOCK_MAX_RAW bytes can be sent, but routers split large ones, each part of which may be lost: stay under 15 KB. Seen:
-/// emissary 0.4 cuts payloads above 7658 bytes; i2pd cuts UDP packets above 32232 bytes.
+/// Datagrams get lost, come twice, and come in any order; the first one to a new peer is often lost. Up to
+/// I2PSOCK_MAX_DGRAM or I2PSOCK_MAX_RAW bytes can be sent, but routers split large ones, each part of which may be lost:
+/// stay under 15 KB. Some routers cut what is too large for them without a word, and it then looks whole: emissary 0.4
+/// above 7638 bytes of payload, i2pd above 32214.
 pub struct i2psock_dgram(Handle<Lent>);
 
 /// A datagram socket and the address its getter lends out.
@@ -178,7 +179,8 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 /// others lose the datagram, so the destination must have been opened with header_options=1. I2PSOCK_OK: handed to the bridge,
 /// nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not
 /// resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended;
-/// I2PSOCK_TIMEOUT; I2PSOCK_IO.
+/// I2PSOCK_TIMEOUT; I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where
+/// the system tells).
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_to(
     dgram: Option<&i2psock_dgram>,
@@ -214,7 +216,7 @@ fn went(went: bool) -> i2psock_status {
 /// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone, I2PSOCK_COLLECT_SIZE
 /// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
 /// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
-/// the bridge is dropped all the same); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge
+/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge
 /// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
 /// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
 /// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.
@@ -272,7 +274,7 @@ pub struct i2psock_incoming {
     pub from: *mut i2psock_from,
 }
 
-/// Sends `count` datagrams in order, with few system calls where the system can. `*sent` is how many went; I2PSOCK_OK: all. With any other
+/// Sends `count` datagrams in order. `*sent` is how many went; I2PSOCK_OK: all. With any other
 /// status the datagram after those is the one it is about; statuses as i2psock_dgram_send_to().
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
@@ -315,6 +317,9 @@ pub unsafe extern "C" fn i2psock_dgram_recv_many(
     let mut received = received;
     guard::put(&mut received, 0);
     guard::on(dgram.map(|dgram| &dgram.0), "dgram", err, |lent| {
+        if received.is_none() {
+            return Err(Error::invalid("received is NULL"));
+        }
         // SAFETY: the contract of the header.
         let list = unsafe { guard::array_mut(datagrams, count, "datagrams")? };
         let mut flags = flags;
@@ -325,8 +330,12 @@ pub unsafe extern "C" fn i2psock_dgram_recv_many(
                 Ok(Some(datagram)) => datagram,
                 Ok(None) if index == 0 => return Ok(i2psock_status::I2PSOCK_BLOCK),
                 Err(error) if index == 0 => return Err(error),
-                // What was received counts; the next call meets the error again.
-                Ok(None) | Err(_) => break,
+                Ok(None) => break,
+                // What was received counts; the next call returns the error.
+                Err(error) => {
+                    lent.dgram.defer(error);
+                    break;
+                }
             };
             one.len = datagram.len;
             if let Some(from) = from {
@@ -416,6 +425,7 @@ pub extern "C" fn i2psock_dgram_resolve(
 
 fn resolve(dgram: &Dgram, from: &i2psock_from, timeout_ms: c_int) -> Result<Address> {
     let limit = Limit::from_millis(timeout_ms)?;
+    dgram.check(Operation::Lookup)?;
     match (&from.addr, &from.hash) {
         (Some(addr), _) => Ok(addr.0.get().clone()),
         (None, Some(hash)) => dgram.resolve(hash, limit),

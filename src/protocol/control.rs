@@ -30,6 +30,9 @@ pub enum Event {
 /// Largest datagram taken on the control socket.
 const MAX_IN_BAND: usize = 65536;
 
+/// Largest datagram passed over: no router has such, and for ever is too long.
+const MAX_SKIPPED: usize = 1 << 20;
+
 /// A datagram whose payload is still arriving.
 struct Arriving {
     packet: Vec<u8>,
@@ -160,7 +163,9 @@ impl Control {
     /// `DATAGRAM RECEIVED` or `RAW RECEIVED`: its payload follows.
     fn received(&mut self, fields: &Fields, events: &mut Vec<Event>) -> Result<()> {
         let lost = || Error::protocol(Operation::Session, "the bridge announced a datagram without a usable SIZE");
-        let left: usize = fields.get("SIZE").and_then(|size| size.parse().ok()).ok_or_else(lost)?;
+        let digits = fields.get("SIZE").filter(|size| size.bytes().all(|b| b.is_ascii_digit()));
+        let left: usize =
+            digits.and_then(|size| size.parse().ok()).filter(|size| *size <= MAX_SKIPPED).ok_or_else(lost)?;
         let skipped = left > MAX_IN_BAND;
         self.skipped += u64::from(skipped);
         // A raw datagram without ports still gets a header line: one blank.
@@ -221,6 +226,12 @@ impl Control {
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
                 self.trace.add(|| format!("<- a line that cannot be understood: {}", malformed.0));
+                // Payload follows, and nobody knows how much.
+                if line.starts_with(b"DATAGRAM RECEIVED") || line.starts_with(b"RAW RECEIVED") {
+                    let message =
+                        format!("the bridge announced a datagram in a way that cannot be understood: {}", malformed.0);
+                    return Err(Error::protocol(Operation::Session, message));
+                }
                 // Certainly the answer, whatever it says: waiting on would hold up all that is queued behind.
                 let asked = if line.starts_with(b"NAMING") { self.asked.take() } else { None };
                 if let Some(asked) = asked {

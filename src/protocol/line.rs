@@ -165,7 +165,8 @@ impl Fields {
         let key = utf8(key)?;
         if self.pairs.iter().any(|(known, _)| *known == key) {
             // Two results contradict each other; of anything else the first counts.
-            return if key == "RESULT" { Err(Malformed("two RESULTs")) } else { Ok(()) };
+            // And a second SIZE would leave open where the next line begins.
+            return if matches!(key.as_str(), "RESULT" | "SIZE") { Err(Malformed("a key twice")) } else { Ok(()) };
         }
         let value = value.unwrap_or(Secret::from_vec(Vec::new()));
         let value = if Self::is_private(&self.topic, &key) {

@@ -103,6 +103,9 @@ impl Request {
             Request::Lookup { name } => command::naming_lookup(name).map(Some),
             Request::Create { style, id, identity, ports, delivery, options } => {
                 self.require_ports(*ports, version)?;
+                if (delivery.header || delivery.protocol.is_some()) && version < Version::V3_2 {
+                    return Err(self.too_old("raw headers and protocols", version));
+                }
                 let identity = match identity {
                     NewIdentity::Transient(signature_type) => Identity::Transient { signature_type: *signature_type },
                     NewIdentity::Keys(keys) => Identity::Keys(keys),
@@ -120,10 +123,14 @@ impl Request {
     /// Ports came with SAM 3.2: a bridge that speaks less would ignore them silently.
     fn require_ports(&self, ports: Ports, version: Version) -> Result<()> {
         if ports.any() && version < Version::V3_2 {
-            let message = format!("the router speaks SAM {version}, which has no ports (3.2 has)");
-            return Err(Error::new(Status::Unsupported, self.operation(), message));
+            return Err(self.too_old("ports", version));
         }
         Ok(())
+    }
+
+    fn too_old(&self, what: &str, version: Version) -> Error {
+        let message = format!("the router speaks SAM {version}, which has no {what} (3.2 has)");
+        Error::new(Status::Unsupported, self.operation(), message)
     }
 
     /// Topic and action of the proper reply.

@@ -28,10 +28,30 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     // SAFETY: the address lives as long as the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), ptr::addr_of!(raw.storage).cast(), raw.len) })?;
     // A burst while the program does something else should fit; the system cuts this to what it allows.
-    set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 21)?;
+    drop(set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 21));
     #[cfg(target_os = "linux")]
     set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    // So that a bridge that is gone shows; see `drain_errors`.
+    #[cfg(target_os = "linux")]
+    match address {
+        SocketAddr::V4(_) => set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
+        SocketAddr::V6(_) => set_int(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
+    }
     Ok(socket)
+}
+
+/// Takes away the details of errors that were reported already: as long as they lie there, poll says POLLERR.
+pub fn drain_errors(fd: RawFd) {
+    #[cfg(target_os = "linux")]
+    for _ in 0..64 {
+        // SAFETY: a zero-length receive writes nothing.
+        let got = unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+        if got < 0 {
+            break;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = fd;
 }
 
 /// A connected pair of local datagram sockets.

@@ -58,8 +58,8 @@ static void unsupported(void) {
     i2psock_dest *d = (i2psock_dest *) 0x55;
     ST(I2PSOCK_UNSUPPORTED, i2psock_dest_open(c, "alice", I2PSOCK_STREAM, NULL, 5000, &d, &E));
     CHECK(d == NULL);
-    ST(I2PSOCK_UNSUPPORTED, i2psock_dest_open(c, NULL, I2PSOCK_DGRAM, NULL, 5000, &d, &E));
-    ST(I2PSOCK_UNSUPPORTED, i2psock_dest_open(c, NULL, I2PSOCK_RAW, NULL, 5000, &d, &E));
+    ST(I2PSOCK_UNSUPPORTED, i2psock_dest_open(c, "alice", I2PSOCK_DGRAM, NULL, 5000, &d, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 6, NULL, 5000, &d, &E));
     ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 0, NULL, 5000, &d, &E));
     ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 99, NULL, 5000, &d, &E));
     ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, -1, NULL, 5000, &d, &E));

@@ -360,7 +360,7 @@ static void ping_storm(void) {
 
 /* The same with a bridge that talks junk on the control socket: the session lives on. */
 static void junk_created(fake_conn *c) {
-    say(c, "\n\r\nfoo\nDATAGRAM RECEIVED X=1\n=\n\"\n\x01\xff\nSTREAM STATUS RESULT=I2P_ERROR\nSESSION STATUS RESULT=OK\nPING end of junk\n");
+    say(c, "\n\r\nfoo\nDATAGRAM RECEIVED SIZE=5 X=1\nPING\nDATAGRAM STATUS X=1\n=\n\"\n\x01\xff\nSTREAM STATUS RESULT=I2P_ERROR\nSESSION STATUS RESULT=OK\nPING end of junk\n");
 }
 
 static void junk_on_the_control_socket(void) {

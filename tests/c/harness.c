@@ -235,7 +235,7 @@ static int run_one(const test_case *test) {
     return 1;
 }
 
-bridge common = { 0, -1, 0 };
+bridge common = { 0, -1, 0, 0 };
 
 int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
     size_t i;
@@ -252,7 +252,8 @@ int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
 
 /* ---- the loopback bridge ---- */
 
-static int read_port(int fd) {
+/* "SAM <tcp> <udp>" */
+static void read_ports(int fd, bridge *b) {
     char text[64];
     size_t used = 0;
     while (used < sizeof text - 1) {
@@ -262,8 +263,7 @@ static int read_port(int fd) {
         used++;
     }
     text[used] = 0;
-    CHECK(strncmp(text, "SAM ", 4) == 0);
-    return atoi(text + 4);
+    CHECK(sscanf(text, "SAM %d %d", &b->port, &b->udp) == 2);
 }
 
 void bridge_start(bridge *b, const char *arg, ...) {
@@ -292,9 +292,9 @@ void bridge_start(bridge *b, const char *arg, ...) {
     close(in[0]);
     close(out[1]);
     b->stdin_fd = in[1];
-    b->port = read_port(out[0]);
+    read_ports(out[0], b);
     close(out[0]);
-    CHECK(b->port > 0);
+    CHECK(b->port > 0 && b->udp > 0);
 }
 
 void bridge_stop(bridge *b) {
@@ -316,8 +316,7 @@ i2psock_options *options_for_port(int port) {
     return options;
 }
 
-i2psock_controller *open_port(int port, int keeper) {
-    i2psock_options *options = options_for_port(port);
+static i2psock_controller *open_options(i2psock_options *options, int keeper) {
     i2psock_controller *controller = NULL;
     OK(i2psock_options_set_int(options, "keeper", keeper, &E));
     OK(i2psock_controller_open(options, &controller, &E));
@@ -326,12 +325,30 @@ i2psock_controller *open_port(int port, int keeper) {
     return controller;
 }
 
-i2psock_controller *open_common(void) { return open_port(common.port, 1); }
+i2psock_controller *open_port(int port, int keeper) { return open_options(options_for_port(port), keeper); }
+
+i2psock_controller *open_bridge(const bridge *b, int keeper) {
+    i2psock_options *options = options_for_port(b->port);
+    char text[64];
+    snprintf(text, sizeof text, "127.0.0.1:%d", b->udp);
+    OK(i2psock_options_set(options, "udp", text, &E));
+    return open_options(options, keeper);
+}
+
+i2psock_controller *open_common(void) { return open_bridge(&common, 1); }
 
 i2psock_dest *open_dest(i2psock_controller *controller) {
     i2psock_dest *dest = NULL;
     OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &dest, &E));
     CHECK(dest != NULL);
+    return dest;
+}
+
+i2psock_dest *open_style(i2psock_controller *controller, int style, const i2psock_options *options) {
+    i2psock_dest *dest = NULL;
+    OK(i2psock_dest_open(controller, NULL, style, options, 10000 * slowness(), &dest, &E));
+    CHECK(dest != NULL);
+    CHECK_INT(i2psock_dest_style(dest), style);
     return dest;
 }
 

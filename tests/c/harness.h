@@ -110,6 +110,8 @@ typedef struct {
     pid_t pid;
     int stdin_fd;
     int port;
+    /* Where it takes datagrams. */
+    int udp;
 } bridge;
 
 /* Arguments end with NULL. */
@@ -123,6 +125,10 @@ extern bridge common;
 i2psock_controller *open_common(void);
 i2psock_controller *open_port(int port, int keeper);
 i2psock_dest *open_dest(i2psock_controller *controller);
+/* A controller that knows where the bridge takes datagrams; `keeper` as for open_port(). */
+i2psock_controller *open_bridge(const bridge *b, int keeper);
+/* A destination of datagrams; `options` may be NULL. */
+i2psock_dest *open_style(i2psock_controller *controller, int style, const i2psock_options *options);
 /* Two connected streams of one destination each. */
 typedef struct {
     i2psock_controller *controller;

@@ -15,7 +15,7 @@ static void statics(void) {
     CHECK_STR(i2psock_status_name(I2PSOCK_STATE), "STATE");
     CHECK_STR(i2psock_status_name(-7), "unknown");
     CHECK_STR(i2psock_status_name(1000), "unknown");
-    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 100);
+    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 200);
 }
 
 static void errors(void) {
@@ -351,6 +351,136 @@ static void streams(void) {
     pair_close(&p);
 }
 
+static void datagrams(void) {
+    DIRTY(i2psock_dgram, g);
+    DIRTY(i2psock_addr, a);
+    i2psock_dest *d = open_style(controller, I2PSOCK_DGRAM, NULL);
+    i2psock_from *from = i2psock_from_new();
+    i2psock_outgoing o = { NULL, "abc", 3 };
+    i2psock_incoming in = { NULL, 10, 77, NULL };
+    char room[8];
+    const char *me = dest_text(d);
+    size_t n = 77;
+    int which;
+    CHECK(from != NULL);
+    BAD(i2psock_dest_bind(NULL, &g, &E));
+    CLEAN(g);
+    BAD(i2psock_dest_bind(d, NULL, &E));
+    CHECK_INT(i2psock_dest_bind(NULL, NULL, NULL), I2PSOCK_INVALID);
+    CHECK_INT(i2psock_dest_bind(d, &g, NULL), I2PSOCK_OK);
+    CHECK_INT(i2psock_dgram_fd(NULL), -1);
+    CHECK(i2psock_dgram_dest(NULL) == NULL);
+    for (which = -1; which < 10; which++) CHECK_INT(i2psock_dgram_count(NULL, which), 0);
+    BAD(i2psock_dgram_set_nonblocking(NULL, 1, &E));
+    CHECK_INT(i2psock_dgram_set_nonblocking(NULL, 1, NULL), I2PSOCK_INVALID);
+    BAD(i2psock_dgram_set_timeout(NULL, 1, &E));
+    CHECK_INT(i2psock_dgram_set_timeout(NULL, 1, NULL), I2PSOCK_INVALID);
+
+    BAD(i2psock_dgram_send_to(NULL, me, "x", 1, 0, NULL, &E));
+    BAD(i2psock_dgram_send_to(g, NULL, "x", 1, 0, NULL, &E));
+    BAD(i2psock_dgram_send_to(g, me, NULL, 1, 0, NULL, &E));
+    BAD(i2psock_dgram_send_to(g, me, NULL, 0, 0, NULL, &E));
+    BAD(i2psock_dgram_send_to(g, me, "x", (size_t) -1, 0, NULL, &E));
+    CHECK_INT(i2psock_dgram_send_to(NULL, NULL, NULL, 0, 0, NULL, NULL), I2PSOCK_INVALID);
+
+    BAD(i2psock_dgram_recv_from(NULL, room, 8, MSG_DONTWAIT, &n, from, &E));
+    CHECK_INT(n, 0);
+    BAD(i2psock_dgram_recv_from(g, NULL, 8, MSG_DONTWAIT, &n, from, &E));
+    BAD(i2psock_dgram_recv_from(g, room, (size_t) -1, MSG_DONTWAIT, &n, from, &E));
+    BAD(i2psock_dgram_recv_from(g, room, 8, MSG_DONTWAIT, NULL, from, &E));
+    CHECK_INT(i2psock_dgram_recv_from(NULL, NULL, 0, 0, NULL, NULL, NULL), I2PSOCK_INVALID);
+
+    n = 77;
+    BAD(i2psock_dgram_send_many(NULL, &o, 1, 0, &n, &E));
+    CHECK_INT(n, 0);
+    n = 77;
+    BAD(i2psock_dgram_send_many(g, NULL, 1, 0, &n, &E));
+    CHECK_INT(n, 0);
+    BAD(i2psock_dgram_send_many(g, &o, 1, 0, &n, &E));
+    BAD(i2psock_dgram_send_many(g, &o, (size_t) -1, 0, &n, &E));
+    BAD(i2psock_dgram_send_many(g, &o, (size_t) -1 / sizeof o + 2, 0, &n, &E));
+    o.address = me;
+    o.data = NULL;
+    BAD(i2psock_dgram_send_many(g, &o, 1, 0, &n, &E));
+    CHECK_INT(n, 0);
+    OK(i2psock_dgram_send_many(g, NULL, 0, 0, &n, &E));
+    CHECK_INT(i2psock_dgram_send_many(NULL, NULL, 0, 0, NULL, NULL), I2PSOCK_INVALID);
+
+    n = 77;
+    BAD(i2psock_dgram_recv_many(NULL, &in, 1, MSG_DONTWAIT, &n, &E));
+    CHECK_INT(n, 0);
+    BAD(i2psock_dgram_recv_many(g, NULL, 1, MSG_DONTWAIT, &n, &E));
+    BAD(i2psock_dgram_recv_many(g, &in, 1, MSG_DONTWAIT, &n, &E));
+    BAD(i2psock_dgram_recv_many(g, &in, (size_t) -1, MSG_DONTWAIT, &n, &E));
+    OK(i2psock_dgram_recv_many(g, NULL, 0, MSG_DONTWAIT, &n, &E));
+    CHECK_INT(i2psock_dgram_recv_many(NULL, NULL, 0, 0, NULL, NULL), I2PSOCK_INVALID);
+    for (which = 1; which < 7; which++) CHECK_INT(i2psock_dgram_count(g, which), 0);
+    CHECK_INT(i2psock_dgram_count(g, 0), 0);
+    CHECK_INT(i2psock_dgram_count(g, 7), 0);
+
+    /* What may be NULL. */
+    o.data = "abc";
+    CHECK_INT(i2psock_dgram_send_many(g, &o, 1, 0, NULL, NULL), I2PSOCK_OK);
+    CHECK_INT(i2psock_dgram_send_to(g, me, "x", 1, 0, NULL, NULL), I2PSOCK_OK);
+    in.data = room;
+    in.capacity = sizeof room;
+    CHECK_INT(i2psock_dgram_set_timeout(g, 5000 * slowness(), NULL), I2PSOCK_OK);
+    CHECK_INT(i2psock_dgram_recv_many(g, &in, 1, 0, &n, NULL), I2PSOCK_OK);
+    CHECK(n == 1 && in.len == 3 && memcmp(room, "abc", 3) == 0);
+    CHECK(readable(i2psock_dgram_fd(g), 5000 * slowness()));
+    BAD(i2psock_dgram_recv_from(g, room, 8, 0, NULL, NULL, &E));
+    CHECK_INT(i2psock_dgram_recv_from(g, room, 8, 0, &n, NULL, NULL), I2PSOCK_OK);
+    CHECK_INT(n, 1);
+
+    CHECK(i2psock_from_addr(NULL) == NULL);
+    CHECK(i2psock_from_hash(NULL) == NULL);
+    CHECK_INT(i2psock_from_port(NULL), -1);
+    CHECK_INT(i2psock_from_to_port(NULL), -1);
+    CHECK_INT(i2psock_from_protocol(NULL), -1);
+    CHECK_INT(i2psock_from_length(NULL), 0);
+    CHECK_INT(i2psock_from_truncated(NULL), 0);
+    /* Nothing was received into it: it tells nothing. */
+    CHECK(i2psock_from_addr(from) == NULL && i2psock_from_hash(from) == NULL);
+    CHECK_INT(i2psock_from_port(from), -1);
+    CHECK_INT(i2psock_from_to_port(from), -1);
+    CHECK_INT(i2psock_from_protocol(from), -1);
+    CHECK_INT(i2psock_from_length(from), 0);
+    CHECK_INT(i2psock_from_truncated(from), 0);
+    BAD(i2psock_dgram_resolve(NULL, from, 1000, &a, &E));
+    CLEAN(a);
+    a = (i2psock_addr *) 0x55;
+    BAD(i2psock_dgram_resolve(g, NULL, 1000, &a, &E));
+    CLEAN(a);
+    BAD(i2psock_dgram_resolve(g, from, 1000, NULL, &E));
+    a = (i2psock_addr *) 0x55;
+    ST(I2PSOCK_STATE, i2psock_dgram_resolve(g, from, 1000, &a, &E));
+    CLEAN(a);
+    CHECK_INT(i2psock_dgram_resolve(NULL, NULL, 0, NULL, NULL), I2PSOCK_INVALID);
+    i2psock_from_free(from);
+    i2psock_from_free(NULL);
+    i2psock_dgram_free(g);
+    i2psock_dgram_free(NULL);
+    i2psock_dest_close(d);
+}
+
+/* Without an output for the number nothing may be taken, as with i2psock_dgram_recv_from(). */
+static void lost_numbers(void) {
+    i2psock_dest *d = open_style(controller, I2PSOCK_DGRAM, NULL);
+    i2psock_dgram *g = NULL;
+    char room[8];
+    i2psock_incoming in = { NULL, sizeof room, 0, NULL };
+    size_t n = 0;
+    in.data = room;
+    OK(i2psock_dest_bind(d, &g, &E));
+    OK(i2psock_dgram_send_to(g, dest_text(d), "abc", 3, 0, NULL, &E));
+    CHECK(readable(i2psock_dgram_fd(g), 5000 * slowness()));
+    BAD(i2psock_dgram_recv_many(g, &in, 1, 0, NULL, &E));
+    OK(i2psock_dgram_recv_many(g, &in, 1, 0, &n, &E));
+    CHECK_INT(n, 1);
+    i2psock_dgram_free(g);
+    i2psock_dest_close(d);
+}
+
 static void with_handles(void (*run)(void)) {
     controller = open_common();
     dest = open_dest(controller);
@@ -363,9 +493,11 @@ static void keys_null(void) { with_handles(keys); }
 static void controllers_null(void) { with_handles(controllers); }
 static void destinations_null(void) { with_handles(destinations); }
 static void pendings_null(void) { with_handles(pendings); }
+static void datagrams_null(void) { with_handles(datagrams); }
+static void numbers_null(void) { with_handles(lost_numbers); }
 
 static const test_case tests[] = {
     T(statics), T(errors), T(options), T(addresses), T(keys_null), T(controllers_null), T(destinations_null),
-    T(pendings_null), T(streams),
+    T(pendings_null), T(streams), T(datagrams_null), T(numbers_null),
 };
 MAIN(tests)

@@ -212,7 +212,7 @@ pub fn receive(stream: &Stream, count: usize) -> Vec<u8> {
 }
 
 #[allow(unsafe_code)]
-fn init(byte: &std::mem::MaybeUninit<u8>) -> u8 {
+pub fn init(byte: &std::mem::MaybeUninit<u8>) -> u8 {
     // SAFETY: every byte of the buffer is initialised where it is made.
     unsafe { byte.assume_init() }
 }

@@ -43,15 +43,23 @@ address_in() {
     grep -o '[a-z2-7]*\.b32\.i2p' "$1" | head -n 1
 }
 
-# The server in the background, with its address in $address.
-start_server() {
+# start_program NAME ARGUMENT...: one of the servers in the background, with its address in $address.
+start_program() {
     # Of this check alone.
     mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
     trap end_all EXIT
-    example 900 server --sam "$sam_a" "${settings[@]}" "$@" >server.out 2>server.err &
+    example 900 "$@" --sam "$sam_a" "${settings[@]}" >server.out 2>server.err &
     server=$!
     wait_until 200 has_line '^Server address: ' server.out || { cat server.err; return 1; }
     address=$(address_in server.out)
+}
+
+start_server() {
+    start_program server "$@"
+}
+
+start_dgram_server() {
+    start_program dgram_server --udp "$udp_a" "$@"
 }
 
 # Exit status EXPECTED of a command.
@@ -73,6 +81,63 @@ talk() {
     has_line '^Received a message from [a-z2-7]*\.b32\.i2p: Hello, there!$' server.out
 }
 
+# exchange_datagrams OPTION...: the options are those of both programs. Whatever gets lost is sent again.
+exchange_datagrams() {
+    local status
+    start_dgram_server "$@" || return 1
+    example 400 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out
+    status=$?
+    cat client.out server.out server.err
+    [ "$status" = 0 ] && [ "$(grep -c '^Datagram [0-9]* is back: [0-9]* bytes$' client.out)" = 20 ] || return 1
+    has_line ': all 20 are back$' client.out && has_line '^Received 6470 bytes from [a-z2-7]*\.b32\.i2p$' server.out
+}
+
+# Where nothing gets lost, nothing is sent again; and the server ends by itself.
+every_datagram_once() {
+    start_dgram_server --count 20 "$@" || return 1
+    example 400 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out || return 1
+    cat client.out
+    has_line '^Sent 20 datagrams, received 20, refused 0: all 20 are back$' client.out || return 1
+    wait "$server" || { cat server.err; return 1; }
+    cat server.out
+    [ "$(grep -c '^Received ' server.out)" = 20 ]
+}
+
+bad_way_for_datagrams() {
+    exchange_datagrams || return 1
+    # Otherwise the way was not bad at all.
+    ! has_line '^Sent 20 ' client.out || { echo "nothing got lost"; return 1; }
+    # The forged ones.
+    ! has_line '^Received 6 bytes' server.out || { echo "a forged datagram was believed"; return 1; }
+}
+
+# So often has a system call done something, according to strace: done_calls CALL FILE.
+done_calls() {
+    awk -v call="$1" '$NF == call { calls = $4; if (NF == 6) calls -= $5 } END { print calls + 0 }' "$2"
+}
+
+# One system call for each datagram that is sent and for each that is received. (Those that find nothing there, before
+# poll, are errors to strace.)
+one_call_each() {
+    local who call count
+    under=(strace -f -c -o server.calls)
+    start_dgram_server --count 20 || return 1
+    under=(strace -f -c -o client.calls)
+    example 100 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$address" >client.out || return 1
+    wait "$server" || { cat server.err; return 1; }
+    cat client.out server.calls client.calls
+    has_line '^Sent 20 datagrams, received 20,' client.out || return 1
+    for who in server client; do
+        for call in sendmsg recvmsg; do
+            count=$(done_calls "$call" "$who.calls")
+            [ "$count" = 20 ] || { echo "$who: $count times $call"; return 1; }
+        done
+        for call in sendmmsg recvmmsg; do
+            [ "$(done_calls "$call" "$who.calls")" = 0 ] || { echo "$who: $call"; return 1; }
+        done
+    done
+}
+
 # The name that is looked up, and what comes of it, in two lines of which the second is the b32 address.
 find() {
     start_server || return 1
@@ -86,14 +151,14 @@ find() {
 }
 
 everything_in_one_loop() {
-    example 400 poll --limit 300 --sam "$sam_a" "${settings[@]}"
+    example 400 poll --limit 300 --sam "$sam_a" --udp "$udp_a" "${settings[@]}"
 }
 
 # A poll loop that calls a server, and that a client calls.
 loop_with_others() {
     local loop
     start_server || return 1
-    example 400 poll --limit 300 --sam "$sam_a" "${settings[@]}" "$address" >loop.out &
+    example 400 poll --limit 300 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$address" >loop.out &
     loop=$!
     wait_until 200 has_line '^listening destination is open' loop.out || return 1
     example 300 client --sam "$sam_b" "${settings[@]}" "$(address_in loop.out)" || return 1
@@ -159,9 +224,18 @@ server --set in_depth=8
 server --set =x
 server --sam
 server --sam host:port:
+server --udp 127.0.0.1:7655
 client
 client a.i2p b.i2p
 client not/an/address
+dgram_server surplus
+dgram_server --count many
+dgram_server --udp
+dgram_server --udp host:port:
+dgram_client
+dgram_client a.i2p b.i2p
+dgram_client not/an/address
+dgram_client --tries
 lookup
 poll a.i2p b.i2p
 poll --limit -1
@@ -173,7 +247,7 @@ LINES
 
 help() {
     local name
-    for name in server client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat; do
         example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
     done
     expect 1 eval 'example 20 server --help >/dev/full'
@@ -182,7 +256,7 @@ help() {
 # Port 1 has no listener; if it has, that is no SAM bridge either.
 no_bridge() {
     local name
-    for name in 'server' 'client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p'; do
+    for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p'; do
         # shellcheck disable=SC2086
         expect 1 example 60 ${name%% *} --sam 127.0.0.1:1 ${name#"${name%% *}"} || return 1
         # shellcheck disable=SC2086
@@ -193,14 +267,24 @@ no_bridge() {
 nobody_there() {
     local name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b32.i2p
     expect 1 example 60 client --retries 1 --sam "$sam_a" "${settings[@]}" "$name" || return 1
+    expect 1 example 60 dgram_client --tries 1 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$name" || return 1
     expect 1 example 60 i2pcat --retries 0 --sam "$sam_a" "${settings[@]}" "$name" </dev/null
+}
+
+# Somebody is there, but does not return anything.
+no_echo() {
+    start_server || return 1
+    expect 1 example 60 dgram_client --tries 2 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$address" >client.out ||
+        return 1
+    cat client.out
+    has_line '^Sent 40 datagrams, received 0, refused 0: 20 of 20 are not back$' client.out
 }
 
 # Compiles every example: compile COMPILER FLAG...
 compile() {
     local name flags
     flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
-    for name in server client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat; do
         # shellcheck disable=SC2086
         "$@" -Wall -Wextra -Wpedantic -Werror -o "$folder/compiled" "$root/examples-c/$name.c" "$root/examples-c/common.c" \
             -x none $flags || return 1
@@ -220,6 +304,10 @@ over_the_bridge() {
         check "server and client, bridge as $personality" talk
         check "lookup, bridge as $personality" find
         check "poll, bridge as $personality" everything_in_one_loop
+        check "datagrams, bridge as $personality" every_datagram_once
+        # emissary sends datagrams by UDP only.
+        [ "$personality" = emissary ] ||
+            check "datagrams in band, bridge as $personality" every_datagram_once --set in_band=1
         check "i2pcat, 10 MiB each way, bridge as $personality" copy_both_ways 10485760
         router_stop
     done
@@ -231,12 +319,20 @@ over_the_bridge() {
     check "i2pcat with a slow reader" slow_reader
     check "i2pcat without a reader" reader_goes
     check "nobody is at the address" nobody_there
+    check "nobody returns datagrams" no_echo
+    if has strace; then
+        check "one system call for each datagram" one_call_each
+    else
+        skip "strace is not installed: the system calls of datagrams are not counted"
+    fi
     check "wrong usage" wrong_usage
     check "--help" help
     check "no bridge" no_bridge
     if has valgrind; then
         under=(valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect)
         check "valgrind: server and client" talk
+        check "valgrind: datagrams" every_datagram_once
+        check "valgrind: datagrams in band" every_datagram_once --set in_band=1
         check "valgrind: lookup" find
         check "valgrind: poll" everything_in_one_loop
         check "valgrind: i2pcat" copy_both_ways 300000
@@ -244,6 +340,15 @@ over_the_bridge() {
         under=()
     else
         skip "valgrind is not installed: leaks are not looked for"
+    fi
+    router_stop
+    BRIDGE_OPTIONS='--loss 20 --duplicate 10 --reorder 10 --forge 10 --seed 1'
+    mkdir "$folder/bad"
+    if router_start bridge "$folder/bad"; then
+        check "datagrams that get lost, doubled, mixed and forged" bad_way_for_datagrams
+        check "poll where datagrams get lost" everything_in_one_loop
+    else
+        check "bridge that loses datagrams" false
     fi
     if has clang; then
         check "examples compile with clang" compile clang -std=c99 -Wshadow -Wconversion
@@ -262,6 +367,7 @@ over_real_routers() {
     mkdir "$folder/$kind"
     router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
     check "poll over $kind" everything_in_one_loop
+    check "datagrams over $kind" exchange_datagrams
     check "lookup over $kind" find
     router_stop
 }
