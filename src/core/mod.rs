@@ -6,6 +6,7 @@ pub mod controller;
 pub mod dest;
 pub mod engine;
 pub mod exchange;
+pub mod goal;
 pub mod keeper;
 pub mod log;
 pub mod lookup;
