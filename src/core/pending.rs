@@ -434,6 +434,7 @@ impl Pending {
 
     /// Nobody waits any more. An accept the bridge knows of goes back to its session, with whatever came of it.
     fn give_up(&mut self) {
+        self.past_generations = self.generation();
         self.watch = None;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         match (work, std::mem::replace(&mut self.state, State::Taken)) {
