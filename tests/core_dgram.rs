@@ -1251,5 +1251,3 @@ fn a_datagram_in_the_same_segment_as_the_session() {
     let (got, datagram) = peer.recv();
     assert_eq!((got.as_slice(), source_of(&datagram)), (&b"early"[..], destination(2).as_str()));
 }
-
-/// One thread peeks at forged packets while another receives: dropping what was peeked at must not hit a good one.

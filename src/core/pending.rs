@@ -5,23 +5,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::Address;
 use crate::core::acceptors::Parked;
 use crate::core::bridge::Bridge;
 use crate::core::controller::Controller;
-use crate::core::dest::{Dest, DestPlan};
-use crate::core::exchange::{Exchange, Finished};
+use crate::core::exchange::Exchange;
+pub use crate::core::goal::{Goal, Product};
 use crate::core::lookup::Ticket;
 use crate::core::session::Session;
-use crate::core::stream::{Remote, Stream};
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
-use crate::keys::Keys;
-use crate::name::Target;
 use crate::protocol::handshake::Phase;
 use crate::protocol::line::Fields;
-use crate::protocol::request::{Outcome, Request};
-use crate::protocol::Version;
 use crate::sys::{self, PollFd, Watch};
 
 /// How long an operation may take.
@@ -53,38 +47,6 @@ impl Limit {
             Limit::After(duration) => Some(duration),
         }
     }
-}
-
-/// What an exchange is for.
-pub enum Goal {
-    /// Which version the bridge speaks.
-    Version,
-    /// New keys.
-    Keys,
-    /// The destination of a name.
-    Address,
-    /// A destination of ours.
-    Dest(Arc<Controller>, DestPlan),
-    /// A stream to a peer.
-    Connect(Arc<Session>, Target),
-    /// A stream from a peer.
-    Accept(Arc<Session>),
-    /// Reached.
-    Reached,
-}
-
-/// What an operation makes.
-pub enum Product {
-    /// Version of the bridge.
-    Version(Version),
-    /// New keys.
-    Keys(Keys),
-    /// A destination of somebody's.
-    Address(Address),
-    /// A destination of ours.
-    Dest(Dest),
-    /// A stream.
-    Stream(Stream),
 }
 
 /// How far an operation is; the numbers are the C constants.
@@ -472,6 +434,7 @@ impl Pending {
 
     /// Nobody waits any more. An accept the bridge knows of goes back to its session, with whatever came of it.
     fn give_up(&mut self) {
+        self.past_generations = self.generation();
         self.watch = None;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
         match (work, std::mem::replace(&mut self.state, State::Taken)) {
@@ -494,67 +457,6 @@ impl Drop for Pending {
         // In a child of fork(2) nothing of the parent's may be touched.
         if !self.bridge.fork.in_child() {
             self.give_up();
-        }
-    }
-}
-
-impl Goal {
-    fn session(&self) -> Option<Arc<Session>> {
-        match self {
-            Goal::Connect(session, _) | Goal::Accept(session) => Some(Arc::clone(session)),
-            _ => None,
-        }
-    }
-
-    /// Makes the product of a finished exchange.
-    fn reach(&mut self, exchange: &mut Exchange) -> Result<Product> {
-        let ports = match exchange.request() {
-            Request::Connect { ports, .. } => *ports,
-            _ => Default::default(),
-        };
-        let mut finished = exchange.finish()?;
-        match std::mem::replace(self, Goal::Reached) {
-            Goal::Dest(controller, plan) => plan.finish(&controller, finished).map(Product::Dest),
-            goal => {
-                let outcome = std::mem::replace(&mut finished.outcome, Outcome::Checked);
-                goal.simple(outcome, finished, exchange, ports)
-            }
-        }
-    }
-
-    fn simple(
-        self,
-        outcome: Outcome,
-        finished: Finished,
-        exchange: &Exchange,
-        ports: crate::protocol::command::Ports,
-    ) -> Result<Product> {
-        let operation = exchange.request().operation();
-        let stream = |remote| Product::Stream(Stream::new(Arc::clone(exchange.bridge()), finished.socket, remote));
-        match (self, outcome) {
-            (Goal::Version, _) => Ok(Product::Version(finished.version)),
-            (_, Outcome::Found(address)) => Ok(Product::Address(address)),
-            (_, Outcome::Keys(text)) => {
-                let unusable = || Error::protocol(operation, "DEST REPLY has keys that cannot be read");
-                let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable())?;
-                Keys::from_bridge_text(text).map(Product::Keys).map_err(|_| unusable())
-            }
-            (Goal::Connect(_, target), Outcome::Connected) => {
-                let (from_port, to_port) = (ports.from, ports.to);
-                Ok(stream(match target {
-                    Target::Destination(address) => {
-                        let text = address.host().to_owned();
-                        Remote { address: Some(address), text, from_port, to_port }
-                    }
-                    other => Remote { address: None, text: other.wire().to_owned(), from_port, to_port },
-                }))
-            }
-            (Goal::Accept(_), Outcome::Accepted(peer)) => {
-                let text = peer.address.host().to_owned();
-                let (from_port, to_port) = (peer.from_port, peer.to_port);
-                Ok(stream(Remote { address: Some(peer.address), text, from_port, to_port }))
-            }
-            _ => Err(Error::new(Status::Internal, operation, "an answer to another question")),
         }
     }
 }

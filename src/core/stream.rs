@@ -173,14 +173,20 @@ impl Stream {
         Ok(())
     }
 
+    /// Bytes that were written and that the bridge has not taken yet.
+    pub fn unsent(&self) -> Result<usize> {
+        let fd = self.check(Operation::Send)?;
+        sys::unsent(fd).map_err(|error| Error::io(Operation::Send, "ioctl", &error))
+    }
+
     /// Waits until the bridge has taken all that was written, reading and dropping what arrives: a close with unread
     /// input would throw away what is still on its way out.
     pub fn drain(&self, deadline: Deadline) -> Result<()> {
         self.check_process()?;
-        if self.socket.is_taken() || self.socket.is_ended() {
+        if self.socket.is_taken() {
             return Ok(());
         }
-        let fd = self.socket.as_raw_fd();
+        let fd = self.check(Operation::Send)?;
         let mut waste = [MaybeUninit::uninit(); 16384];
         // The system has no event for "the send queue is empty", so it is looked at in growing intervals.
         let mut pause = Duration::from_micros(50);

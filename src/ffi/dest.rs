@@ -81,6 +81,21 @@ impl From<State> for i2psock_state {
     }
 }
 
+/// Name of a state, such as "READY"; "unknown" for other numbers. Static: never free it.
+#[no_mangle]
+pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
+    let name = match state {
+        0 => c"NONE",
+        1 => c"CONNECTING",
+        2 => c"BUILDING",
+        3 => c"READY",
+        4 => c"RECOVERING",
+        5 => c"DEAD",
+        _ => c"unknown",
+    };
+    name.as_ptr()
+}
+
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
 /// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
 /// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
@@ -200,7 +215,9 @@ pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int 
     -1
 }
 
-/// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY; without the keeper also
+/// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
+/// descriptor readable at once; i2psock_dest_state() gives the reason of an end. With the keeper, watching it is optional:
+/// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
 /// does what the control socket needs, such as answering the router's PING. Never blocks. I2PSOCK_OK: `*state`, which may be NULL,
 /// is set; I2PSOCK_BLOCK: nothing new, wait on i2psock_dest_fd().
 #[no_mangle]
@@ -225,7 +242,9 @@ pub extern "C" fn i2psock_dest_service(
 
 /// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given as
 /// i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is blocking. `*out`
-/// is yours to free. With i2pd, success means only that the peer's lease set was found: if nobody accepts, the stream ends.
+/// is yours to free. Success says that the peer's router is
+/// reached (i2pd: that its lease set was found), not that somebody accepts: if nobody does, the stream ends. Routers other than
+/// Java I2P refuse to connect a destination to itself ("CANT_REACH_PEER").
 /// I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an unknown name) and so on; I2PSOCK_CLOSED: the
 /// destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of
 /// style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
@@ -285,7 +304,10 @@ fn blocking(pending: crate::core::pending::Pending) -> crate::error::Result<i2ps
 
 /// Accepts one stream (i2p.sam's accept, leaflet's register_accept and parse_headers). Blocks up to `timeout_ms`, with
 /// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no stream: an
-/// accept that was given up is taken up by the next one. I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT;
+/// accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or many. Start the
+/// next one when a stream has come, not when it has ended; peers that come in between are kept by the router for some seconds
+/// (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a failure other than
+/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT;
 /// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
 /// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
 #[no_mangle]
@@ -364,7 +386,8 @@ pub extern "C" fn i2psock_dest_shutdown(
     guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| dest.shutdown().map(|()| i2psock_status::I2PSOCK_OK))
 }
 
-/// Closes a destination (leaflet's OurDest.close) and frees the handle. A transient destination is gone for good; its pendings
+/// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
+/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a second. A transient destination is gone for good; its pendings
 /// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
 /// are freed. Nobody else may be using the handle. NULL is allowed.
 #[no_mangle]

@@ -22,7 +22,8 @@ use crate::ffi::i2psock_fd;
 ///   sendto, recvfrom       i2psock_stream_send(), i2psock_stream_recv(): a stream has one peer
 ///   getpeername            i2psock_stream_peer()
 ///   gethostbyname          i2psock_dest_lookup(), i2psock_controller_lookup()
-/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost.
+/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost. write(2) on it
+/// raises SIGPIPE like on every socket; i2psock_stream_send() does not.
 pub struct i2psock_stream(Handle<Lent>);
 
 /// A stream and the things its getters lend out.
@@ -108,8 +109,8 @@ fn moved(result: Result<Moved>, count: &mut Option<&mut MaybeUninit<usize>>) -> 
     })
 }
 
-/// Sends like send(2): on a blocking stream all of `len` bytes, on a non-blocking one what fits; `*sent`, which may be NULL, is how
-/// many. `flags`: 0, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
+/// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in time, if
+/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
 /// I2PSOCK_TIMEOUT: nothing fitted within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
 /// I2PSOCK_STATE: the descriptor was taken.
 #[no_mangle]
@@ -160,6 +161,7 @@ pub unsafe extern "C" fn i2psock_stream_recv(
 /// writable. (i2p.sam's send took everything at once without blocking, by keeping it in memory; a descriptor that tells
 /// poll the truth cannot.) With any other status too, `*sent` says how much was sent.
 ///
+///     const char *data = ...; size_t left = ...;
 ///     while (left > 0) {
 ///         size_t sent;
 ///         i2psock_status status = i2psock_stream_send_all(stream, data, left, &sent, &err);
@@ -203,7 +205,8 @@ pub extern "C" fn i2psock_stream_set_nonblocking(
 }
 
 /// Bounds each i2psock_stream_send() and i2psock_stream_recv() on a blocking stream to `timeout_ms` milliseconds, after which
-/// they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the descriptor.
+/// they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the descriptor: a
+/// non-blocking stream goes on to return I2PSOCK_BLOCK.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_set_timeout(
     stream: Option<&i2psock_stream>,
@@ -227,9 +230,18 @@ pub extern "C" fn i2psock_stream_shutdown(
     })
 }
 
+/// Bytes that were written and that the bridge has not taken yet; -1 when nobody can tell: NULL, an ended stream, a taken
+/// descriptor. To close without loss from a poll loop: write no more; receive and drop what still comes; look again every few
+/// milliseconds (the system has no event for it); when this is 0 and nothing is left to receive, i2psock_stream_free().
+#[no_mangle]
+pub extern "C" fn i2psock_stream_unsent(stream: Option<&i2psock_stream>) -> i64 {
+    guard::getter(-1, || stream?.core().unsent().ok()?.try_into().ok())
+}
+
 /// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until the
 /// bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK: taken;
-/// I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset. NULL is allowed.
+/// I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before, and the rest is
+/// lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_close(
     stream: *mut i2psock_stream,
@@ -253,7 +265,8 @@ pub unsafe extern "C" fn i2psock_stream_close(
     status
 }
 
-/// Closes a stream at once and frees the handle. NULL is allowed.
+/// Closes a stream at once and frees the handle. What was written may be lost, and is when there is unread input: see
+/// i2psock_stream_unsent() and i2psock_stream_close(). NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_free(stream: *mut i2psock_stream) {
     // SAFETY: the contract of the header.

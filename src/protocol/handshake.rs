@@ -4,6 +4,7 @@
 //! payload may follow: the rest belongs to the program.
 
 use crate::error::{Error, Operation, Result};
+use crate::name::Target;
 use crate::protocol::command::{self, Command, Credentials};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
@@ -282,7 +283,12 @@ impl Handshake {
 
     fn refused(&self, code: &ResultCode, fields: &Fields) -> Error {
         if self.phase != Phase::Hello {
-            return reply::refusal(self.request.operation(), code, fields);
+            let mut error = reply::refusal(self.request.operation(), code, fields);
+            if let (Request::Connect { target: Target::Host(name), .. }, ResultCode::InvalidKey) = (&self.request, code)
+            {
+                error.message.push_str(&format!(" (the router may not know the name {name})"));
+            }
+            return error;
         }
         let mut error = reply::refusal(Operation::Handshake, code, fields);
         error.message = match code {

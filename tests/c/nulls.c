@@ -15,6 +15,9 @@ static void statics(void) {
     CHECK_STR(i2psock_status_name(I2PSOCK_STATE), "STATE");
     CHECK_STR(i2psock_status_name(-7), "unknown");
     CHECK_STR(i2psock_status_name(1000), "unknown");
+    CHECK_STR(i2psock_state_name(I2PSOCK_STATE_READY), "READY");
+    CHECK_STR(i2psock_state_name(I2PSOCK_STATE_DEAD), "DEAD");
+    CHECK_STR(i2psock_state_name(-1), "unknown");
     CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 200);
 }
 
@@ -303,6 +306,7 @@ static void streams(void) {
     CHECK(i2psock_stream_peer(NULL) == NULL);
     CHECK(i2psock_stream_peer_text(NULL) == NULL);
     CHECK_INT(i2psock_stream_from_port(NULL), -1);
+    CHECK_INT(i2psock_stream_unsent(NULL), -1);
     CHECK_INT(i2psock_stream_to_port(NULL), -1);
     CHECK_INT(i2psock_stream_fd(NULL), -1);
     BAD(i2psock_stream_take_fd(NULL, &fd, &E));

@@ -678,6 +678,17 @@ static void close_says_how_it_went(void) {
     ST(I2PSOCK_TIMEOUT, i2psock_stream_close(l.s, 0, &E));
     l.s = NULL;
     lab_close(&l);
+    /* A stream that was shut has nothing to say about what was written. */
+    lab_open(&l);
+    CHECK(i2psock_stream_unsent(l.s) == 0);
+    OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
+    while (ST(ANY, i2psock_stream_send(l.s, big, 1 << 20, 0, &n, &E)) == I2PSOCK_OK) { }
+    CHECK(i2psock_stream_unsent(l.s) > 0);
+    OK(i2psock_stream_shutdown(l.s, &E));
+    CHECK(i2psock_stream_unsent(l.s) == -1);
+    ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, 1000, &E));
+    l.s = NULL;
+    lab_close(&l);
     /* Nonsense as a limit frees the handle as well. */
     lab_open(&l);
     ST(I2PSOCK_INVALID, i2psock_stream_close(l.s, -7, &E));
