@@ -237,7 +237,7 @@ typedef enum {
     I2PSOCK_STATE_CONNECTING = 1,
     /// Tunnels are being built.
     I2PSOCK_STATE_BUILDING = 2,
-    /// Streams can be opened.
+    /// Streams can be opened, datagrams sent and received.
     I2PSOCK_STATE_READY = 3,
     /// The session was lost and is being opened again.
     I2PSOCK_STATE_RECOVERING = 4,
@@ -612,7 +612,8 @@ const char *i2psock_state_name(int state);
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
 /// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
 /// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
-/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to
+/// close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
 /// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
 /// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
@@ -696,7 +697,8 @@ i2psock_status i2psock_dest_connect_start(const i2psock_dest *dest,
 /// accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or many. Start the
 /// next one when a stream has come, not when it has ended; peers that come in between are kept by the router for some seconds
 /// (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a failure other than
-/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT;
+/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was
+/// closed or lost; I2PSOCK_TIMEOUT;
 /// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
 /// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
 i2psock_status i2psock_dest_accept(const i2psock_dest *dest,
@@ -733,7 +735,8 @@ i2psock_status i2psock_dest_shutdown(const i2psock_dest *dest,
                                      i2psock_error **err);
 
 /// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
-/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a second. A transient destination is gone for good; its pendings
+/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
+/// second. A transient destination is gone for good; its pendings
 /// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
 /// are freed. Nobody else may be using the handle. NULL is allowed.
 void i2psock_dest_close(i2psock_dest *dest);
@@ -823,7 +826,8 @@ i2psock_status i2psock_stream_take_fd(i2psock_stream *stream,
                                       i2psock_error **err);
 
 /// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in time, if
-/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
+/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE,
+/// MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
 /// I2PSOCK_TIMEOUT: nothing fitted within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
 /// I2PSOCK_STATE: the descriptor was taken.
 i2psock_status i2psock_stream_send(const i2psock_stream *stream,
@@ -926,7 +930,8 @@ i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram,
                                          i2psock_error **err);
 
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto, leaflet's
-/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32 is resolved the
+/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32
+/// is resolved the
 /// first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK until it is there, so call
 /// again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be NULL: from_port,
 /// to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which only some routers know;
@@ -943,10 +948,12 @@ i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
                                      const i2psock_options *options,
                                      i2psock_error **err);
 
-/// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone, I2PSOCK_COLLECT_SIZE
+/// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone,
+/// I2PSOCK_COLLECT_SIZE
 /// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
 /// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
-/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge
+/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and
+/// is I2PSOCK_INVALID. Datagrams from others than the bridge
 /// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
 /// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
 /// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.

@@ -61,7 +61,7 @@ pub enum i2psock_state {
     I2PSOCK_STATE_CONNECTING = 1,
     /// Tunnels are being built.
     I2PSOCK_STATE_BUILDING = 2,
-    /// Streams can be opened.
+    /// Streams can be opened, datagrams sent and received.
     I2PSOCK_STATE_READY = 3,
     /// The session was lost and is being opened again.
     I2PSOCK_STATE_RECOVERING = 4,
@@ -99,7 +99,8 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
 /// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
 /// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
-/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to
+/// close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
 /// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
 /// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
 #[no_mangle]
@@ -307,7 +308,8 @@ fn blocking(pending: crate::core::pending::Pending) -> crate::error::Result<i2ps
 /// accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or many. Start the
 /// next one when a stream has come, not when it has ended; peers that come in between are kept by the router for some seconds
 /// (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a failure other than
-/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT;
+/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was
+/// closed or lost; I2PSOCK_TIMEOUT;
 /// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
 /// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
 #[no_mangle]
@@ -387,7 +389,8 @@ pub extern "C" fn i2psock_dest_shutdown(
 }
 
 /// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
-/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a second. A transient destination is gone for good; its pendings
+/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
+/// second. A transient destination is gone for good; its pendings
 /// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
 /// are freed. Nobody else may be using the handle. NULL is allowed.
 #[no_mangle]

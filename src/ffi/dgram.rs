@@ -172,7 +172,8 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 }
 
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto, leaflet's
-/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32 is resolved the
+/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32
+/// is resolved the
 /// first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK until it is there, so call
 /// again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be NULL: from_port,
 /// to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which only some routers know;
@@ -213,10 +214,12 @@ fn went(went: bool) -> i2psock_status {
     }
 }
 
-/// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone, I2PSOCK_COLLECT_SIZE
+/// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone,
+/// I2PSOCK_COLLECT_SIZE
 /// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
 /// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
-/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge
+/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and
+/// is I2PSOCK_INVALID. Datagrams from others than the bridge
 /// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
 /// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
 /// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.

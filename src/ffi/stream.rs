@@ -110,7 +110,8 @@ fn moved(result: Result<Moved>, count: &mut Option<&mut MaybeUninit<usize>>) -> 
 }
 
 /// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in time, if
-/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
+/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE,
+/// MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
 /// I2PSOCK_TIMEOUT: nothing fitted within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
 /// I2PSOCK_STATE: the descriptor was taken.
 #[no_mangle]
