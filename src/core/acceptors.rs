@@ -64,10 +64,12 @@ impl Acceptors {
 
     /// What a new accept should begin with: a stream that nobody fetched, or else the oldest accept that was given up and
     /// is still good.
-    pub fn adopt(&self) -> Option<Parked> {
-        if let Some(parked) = self.ready() {
-            return Some(parked);
-        }
+    pub fn adopt(&self, log: &mut Vec<String>) -> Option<Parked> {
+        self.ready(log).or_else(|| self.adopt_waiting())
+    }
+
+    /// The oldest accept that was given up.
+    pub fn adopt_waiting(&self) -> Option<Parked> {
         let mut list = self.list.lock();
         let exchange = list.waiting.pop_front()?;
         list.each_watch(|watch| watch.remove(exchange.fd()));
@@ -75,7 +77,7 @@ impl Acceptors {
     }
 
     /// A stream that nobody fetched, or an accept that was given up and has come to its end meanwhile.
-    pub fn ready(&self) -> Option<Parked> {
+    pub fn ready(&self, log: &mut Vec<String>) -> Option<Parked> {
         let mut left = {
             let mut list = self.list.lock();
             if let Some(stream) = list.streams.pop_front() {
@@ -86,11 +88,11 @@ impl Acceptors {
             }
             list.waiting.len()
         };
-        // One at a time, without the lock: a step may run the program's log hook.
+        // One at a time, and not under the lock.
         while left > 0 {
             left -= 1;
             let mut exchange = self.list.lock().waiting.pop_front()?;
-            match exchange.step() {
+            match exchange.step_with(log) {
                 Ok(Progress::Done) => {
                     self.list.lock().each_watch(|watch| watch.remove(exchange.fd()));
                     return Some(Parked::Waiting(exchange));
@@ -114,15 +116,21 @@ impl Acceptors {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the accept", &error);
         let watch = Arc::new(Watch::new().map_err(system)?);
         watch.add(own.fd(), sys::IN).map_err(system)?;
-        watch.add(self.arrived.as_raw_fd(), sys::IN).map_err(system)?;
+        self.tell(&watch);
+        Ok(watch)
+    }
+
+    /// From now on `watch` is also readable when an accept that was given up has something.
+    pub fn tell(&self, watch: &Arc<Watch>) {
+        // Only want of memory can refuse that, and then the accept that waits is still watched.
+        drop(watch.set(self.arrived.as_raw_fd(), sys::IN));
         let mut list = self.list.lock();
         for exchange in &list.waiting {
             // One without a socket yet has nothing to watch; the next step gives it one.
             drop(watch.set(exchange.fd(), exchange.events()));
         }
         list.watches.retain(|known| known.strong_count() > 0);
-        list.watches.push(Arc::downgrade(&watch));
-        Ok(watch)
+        list.watches.push(Arc::downgrade(watch));
     }
 
     /// The session has ended: nothing is kept any more.
@@ -130,6 +138,14 @@ impl Acceptors {
         let (waiting, streams) = {
             let mut list = self.list.lock();
             list.ended = true;
+            let watches = std::mem::take(&mut list.watches);
+            for watch in watches.iter().filter_map(Weak::upgrade) {
+                // Closing alone does not do it: a child of fork(2) may have them, too.
+                drop(watch.remove(self.arrived.as_raw_fd()));
+                for exchange in &list.waiting {
+                    drop(watch.remove(exchange.fd()));
+                }
+            }
             (std::mem::take(&mut list.waiting), std::mem::take(&mut list.streams))
         };
         drop((waiting, streams));

@@ -8,10 +8,13 @@ use crate::core::bridge::Bridge;
 use crate::core::dest::DestPlan;
 use crate::core::exchange::Exchange;
 use crate::core::keeper::Keeper;
+use crate::core::named::Named;
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Goal, Limit, Pending, Product};
+use crate::core::presence::{Presence, State};
 use crate::core::scope::Scope;
-use crate::core::session::{Session, State};
+use crate::core::session::Session;
+use crate::core::store::Store;
 use crate::error::{Error, Operation, Result, Status};
 use crate::name::Target;
 use crate::protocol::request::Request;
@@ -25,7 +28,8 @@ pub struct Controller {
     bridge: Arc<Bridge>,
     scope: Arc<Scope>,
     keeper: Option<Arc<Keeper>>,
-    sessions: Mutex<Vec<Weak<Session>>>,
+    named: Arc<Named>,
+    presences: Mutex<Vec<Weak<Presence>>>,
     version: Version,
 }
 
@@ -39,8 +43,10 @@ impl Controller {
             _ => Some(Arc::new(Keeper::new()?)),
         };
         let scope = Arc::new(Scope::default());
+        let store = options.text("key_store").map(Store::new).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
-        Ok(Arc::new(Controller { bridge, scope, keeper, sessions: Mutex::new(Vec::new()), version }))
+        let named = Named::new(Arc::clone(&bridge), store);
+        Ok(Arc::new(Controller { bridge, scope, keeper, named, presences: Mutex::default(), version }))
     }
 
     /// The bridge.
@@ -51,6 +57,11 @@ impl Controller {
     /// The thread that keeps sessions alive, if there is one.
     pub fn keeper(&self) -> Option<&Arc<Keeper>> {
         self.keeper.as_ref()
+    }
+
+    /// Destinations that have a name.
+    pub fn named(&self) -> &Arc<Named> {
+        &self.named
     }
 
     /// Version negotiated when the controller was opened.
@@ -74,8 +85,7 @@ impl Controller {
     }
 
     fn exchange(&self, request: Request, goal: Goal, limit: Limit) -> Result<Pending> {
-        let exchange = Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)?;
-        Ok(Pending::exchange(exchange, goal, limit))
+        Ok(Pending::exchange(self.ask(request)?, goal, limit))
     }
 
     /// Starts resolving `name`. An address given as text is its own answer; otherwise a live session is asked, where there
@@ -95,14 +105,13 @@ impl Controller {
 
     /// A connection that asks the bridge for `name` directly.
     pub fn lookup_exchange(&self, name: &str) -> Result<Exchange> {
-        let request = Request::Lookup { name: name.to_owned() };
-        Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
+        self.ask(Request::Lookup { name: name.to_owned() })
     }
 
     /// A session that can be asked for names.
     pub fn live_session(&self) -> Option<Arc<Session>> {
-        let sessions = self.sessions.lock();
-        sessions.iter().filter_map(Weak::upgrade).find(|session| session.state().0 == State::Ready)
+        let presences = self.presences.lock();
+        presences.iter().filter_map(Weak::upgrade).find(|p| p.state().0 == State::Ready).map(|p| p.session())
     }
 
     /// Starts making keys on the router.
@@ -115,18 +124,21 @@ impl Controller {
     /// Starts opening a destination.
     pub fn open_dest(self: &Arc<Self>, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending> {
         self.check_open(Operation::Create)?;
-        let plan = DestPlan::new(&self.bridge, name, style, options)?;
-        let request = plan.request(options);
-        self.exchange(request, Goal::Dest(Arc::clone(self), plan), limit)
+        Pending::open(self, DestPlan::new(name, style, options)?, limit)
     }
 
-    /// Takes charge of a new session.
-    pub fn add(&self, session: &Arc<Session>) -> Result<()> {
-        let mut sessions = self.sessions.lock();
-        // Under the lock that `close` takes after the scope has ended: no session slips through.
+    /// A connection that asks the bridge for something.
+    pub fn ask(&self, request: Request) -> Result<Exchange> {
+        Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
+    }
+
+    /// Takes charge of a new destination.
+    pub fn add(&self, presence: &Arc<Presence>) -> Result<()> {
+        let mut presences = self.presences.lock();
+        // Under the lock that `close` takes after the scope has ended: none slips through.
         self.check_open(Operation::Create)?;
-        sessions.retain(|known| known.strong_count() > 0);
-        sessions.push(Arc::downgrade(session));
+        presences.retain(|known| known.strong_count() > 0);
+        presences.push(Arc::downgrade(presence));
         Ok(())
     }
 
@@ -140,9 +152,9 @@ impl Controller {
         }
         // Control sockets of sessions are left out: those are ended by their sessions, which tell why first.
         self.scope.end(Error::closed(Operation::Session, "the controller was closed"), false);
-        let sessions = std::mem::take(&mut *self.sessions.lock());
-        for session in sessions.iter().filter_map(Weak::upgrade) {
-            session.end("the controller was closed");
+        let presences = std::mem::take(&mut *self.presences.lock());
+        for presence in presences.iter().filter_map(Weak::upgrade) {
+            presence.end("the controller was closed");
         }
         if let Some(keeper) = &self.keeper {
             keeper.stop();

@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::core::names::{self, Names};
 use crate::core::pending::Limit;
 use crate::core::port::{Path, Port};
+use crate::core::presence::Presence;
 use crate::core::session::{Session, Style};
 use crate::core::{after, passed, poll_timeout, Deadline};
 use crate::encoding::base32_encode;
@@ -73,7 +74,7 @@ pub struct Datagram {
 
 /// A handle to the datagrams of a destination.
 pub struct Dgram {
-    session: Arc<Session>,
+    presence: Arc<Presence>,
     port: Arc<Port>,
     timeout: AtomicI32,
     /// Length of the last header: where to put the next payload.
@@ -86,15 +87,15 @@ pub struct Dgram {
 }
 
 impl Dgram {
-    /// A handle to the port of `session`.
-    pub fn new(session: Arc<Session>, port: Arc<Port>) -> Self {
-        let predicted = match (session.style(), port.raw_header) {
+    /// A handle to the port of a destination.
+    pub fn new(presence: Arc<Presence>, port: Arc<Port>) -> Self {
+        let predicted = match (presence.style(), port.raw_header) {
             (Style::Raw, false) => 0,
             (Style::Raw, true) => 32,
             _ => 525,
         };
         Dgram {
-            session,
+            presence,
             port,
             timeout: AtomicI32::new(-1),
             predicted: AtomicUsize::new(predicted),
@@ -106,9 +107,9 @@ impl Dgram {
         }
     }
 
-    /// The session.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
+    /// The destination.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     /// The descriptor, for poll.
@@ -131,8 +132,8 @@ impl Dgram {
 
     /// The descriptor, unless the destination has ended or this is a child of fork(2).
     pub fn check(&self, operation: Operation) -> Result<RawFd> {
-        self.session.bridge().check_process()?;
-        self.session.check_alive(operation)?;
+        self.presence.bridge().check_process()?;
+        self.presence.check(operation)?;
         Ok(self.fd())
     }
 
@@ -160,9 +161,10 @@ impl Dgram {
     /// Sends one datagram, whole or not at all; whether it went (otherwise it would have blocked).
     pub fn send_to(&self, address: &str, payload: &[u8], flags: i32, options: &SendOptions) -> Result<bool> {
         let fd = self.check(Operation::Send)?;
+        let session = self.presence.live(Operation::Send)?;
         check_flags(flags, SEND_FLAGS)?;
         self.check_size(payload)?;
-        if options.protocol.is_some() && self.session.style() != Style::Raw {
+        if options.protocol.is_some() && self.presence.style() != Style::Raw {
             return Err(Error::invalid("option protocol is for raw datagrams"));
         }
         if options.any() && !self.port.header_options {
@@ -170,21 +172,21 @@ impl Dgram {
                            and others lose the datagram: open the destination with option header_options=1 to insist";
             return Err(Error::new(Status::Unsupported, Operation::Send, message));
         }
-        let target = match self.names.cached(address) {
+        let target = match self.names.cached(&session, address) {
             Some(known) => known,
             None => {
                 let wait = flags & sys::MSG_DONTWAIT == 0 && !self.is_nonblocking(fd)?;
-                match self.names.find(&self.session, address, wait)? {
+                match self.names.find(&session, address, wait)? {
                     Some(known) => known,
                     None => return Ok(false),
                 }
             }
         };
         let went = match &self.port.path {
-            Path::InBand(_) => self.put_in_band(fd, &target.address, payload, flags, options)?,
+            Path::InBand(_) => self.put_in_band(&session, fd, &target.address, payload, flags, options)?,
             Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, flags)?,
             Path::Udp { raw, .. } => {
-                let header = datagram::send_header(self.session.id(), &target.address, options);
+                let header = datagram::send_header(session.id(), &target.address, options);
                 self.put(fd, raw, &header, payload, flags)?
             }
         };
@@ -199,16 +201,17 @@ impl Dgram {
     /// Destination of a hash, resolved once.
     pub fn resolve(&self, hash: &[u8; 32], limit: Limit) -> Result<Address> {
         self.check(Operation::Lookup)?;
+        let session = self.presence.live(Operation::Lookup)?;
         let host = format!("{}.b32.i2p", base32_encode(hash));
-        if let Some(known) = self.names.cached(&host) {
+        if let Some(known) = self.names.cached(&session, &host) {
             return Ok(known.address.clone());
         }
-        let address = names::resolve(&self.session, &host, limit)?;
-        Ok(self.names.keep(&self.session, &host, address).address.clone())
+        let address = names::resolve(&session, &host, limit)?;
+        Ok(self.names.keep(&session, &host, address).address.clone())
     }
 
     fn check_size(&self, payload: &[u8]) -> Result<()> {
-        let limit = if self.session.style() == Style::Raw { MAX_RAW } else { MAX_DGRAM };
+        let limit = if self.presence.style() == Style::Raw { MAX_RAW } else { MAX_DGRAM };
         if payload.is_empty() || payload.len() > limit {
             let len = payload.len();
             return Err(Error::invalid(format!("a datagram of {len} bytes: 1 to {limit} can be sent")));
@@ -239,33 +242,43 @@ impl Dgram {
         if !self.goes_on(fd, flags, limit, operation)? {
             return Ok(false);
         }
-        let control = if self.drives_itself() { self.session.control() } else { None };
-        let (control, wanted) = control.unwrap_or((-1, 0));
+        let (control, wanted) = match self.drives_itself() {
+            true => (self.presence.home().work.as_raw_fd(), sys::IN),
+            false => (-1, 0),
+        };
         let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
         sys::poll(&mut fds, poll_timeout(deadline)).map_err(|error| self.failed(operation, &error))?;
         if self.drives_itself() {
-            self.session.drive();
+            self.presence.drive();
         }
         Ok(true)
     }
 
     /// Sends on the control socket, waiting there for room if the caller waits.
-    fn put_in_band(&self, fd: RawFd, to: &Address, payload: &[u8], flags: i32, options: &SendOptions) -> Result<bool> {
+    fn put_in_band(
+        &self,
+        session: &Session,
+        fd: RawFd,
+        to: &Address,
+        payload: &[u8],
+        flags: i32,
+        options: &SendOptions,
+    ) -> Result<bool> {
         let limit = Some(self.deadline().unwrap_or(None));
         loop {
-            if self.session.send_in_band(to, payload, options)? {
+            if session.send_in_band(to, payload, options)? {
                 return Ok(true);
             }
             if !self.goes_on(fd, flags, limit, Operation::Send)? {
                 return Ok(false);
             }
-            self.session.check_alive(Operation::Send)?;
-            if let Some((control, _)) = self.session.control() {
+            session.check_alive(Operation::Send)?;
+            if let Some((control, _)) = session.control() {
                 let mut fds = [PollFd { fd: control, events: sys::OUT, revents: 0 }];
                 sys::poll(&mut fds, poll_timeout(limit.flatten()))
                     .map_err(|error| self.failed(Operation::Send, &error))?;
             }
-            self.session.drive();
+            session.drive();
         }
     }
 
@@ -292,7 +305,7 @@ impl Dgram {
     }
 
     fn failed(&self, operation: Operation, error: &io::Error) -> Error {
-        match self.session.check_alive(operation) {
+        match self.presence.check(operation) {
             Err(ended) => ended,
             Ok(()) => Error::io(operation, operation.name(), error),
         }
@@ -345,7 +358,7 @@ impl Dgram {
 
     /// Whether nobody else reads the datagrams that come on the control socket.
     fn drives_itself(&self) -> bool {
-        matches!(self.port.path, Path::InBand(_)) && !self.session.has_keeper()
+        matches!(self.port.path, Path::InBand(_)) && self.presence.home().keeper.is_none()
     }
 
     /// One system call, after which header and payload are where they belong.
@@ -409,7 +422,7 @@ impl Dgram {
 
     /// Length of the header with its line feed, and what it says; `None` if it makes no sense.
     fn header(&self, first: &[u8]) -> Option<(usize, Option<Source>, Origin)> {
-        let raw = self.session.style() == Style::Raw;
+        let raw = self.presence.style() == Style::Raw;
         if raw && !self.port.raw_header {
             return Some((0, None, Origin::default()));
         }

@@ -121,11 +121,19 @@ impl Exchange {
         self.handshake.request()
     }
 
-    /// Does what can be done without waiting.
+    /// Does what can be done without waiting, and shows the conversation to the program.
     pub fn step(&mut self) -> Result<Progress> {
+        let mut log = Vec::new();
+        let result = self.step_with(&mut log);
+        self.bridge.log.lines(log);
+        result
+    }
+
+    /// The same where the program's hook cannot run.
+    pub fn step_with(&mut self, log: &mut Vec<String>) -> Result<Progress> {
         self.handshake.trace.want(self.bridge.log.is_wanted());
         let result = self.run();
-        self.bridge.log.lines(self.handshake.trace.take());
+        log.append(&mut self.handshake.trace.take());
         result
     }
 

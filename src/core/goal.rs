@@ -24,7 +24,7 @@ pub enum Goal {
     /// The destination of a name.
     Address,
     /// A destination of ours.
-    Dest(Arc<Controller>, DestPlan),
+    Dest(Arc<Controller>, Box<DestPlan>),
     /// A stream to a peer.
     Connect(Arc<Session>, Target),
     /// A stream from a peer.

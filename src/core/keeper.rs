@@ -1,5 +1,5 @@
-//! The background thread of a controller: it reads the control sockets of all sessions, so that PINGs are answered and
-//! lost sessions are noticed while the program does something else.
+//! The background thread of a controller: it drives all destinations, so that PINGs are answered, lost presences are
+//! noticed and opened again, and streams accepted, while the program does something else.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,18 +9,19 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use crate::core::bridge::Bridge;
-use crate::core::session::Session;
+use crate::core::presence::Presence;
+use crate::core::{earlier, passed, poll_timeout};
 use crate::error::{Error, Operation, Result};
 use crate::sys::{self, PollFd, Wake};
 
-/// Handle to the thread, which starts with the first session.
+/// Handle to the thread, which starts with the first destination.
 pub struct Keeper {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
-    sessions: Mutex<Vec<Arc<Session>>>,
+    presences: Mutex<Vec<Arc<Presence>>>,
     wake: Wake,
     stop: AtomicBool,
 }
@@ -29,12 +30,12 @@ impl Keeper {
     /// A keeper without a thread yet.
     pub fn new() -> Result<Self> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::None, "a descriptor for the keeper", &error))?;
-        let shared = Shared { sessions: Mutex::new(Vec::new()), wake, stop: AtomicBool::new(false) };
+        let shared = Shared { presences: Mutex::new(Vec::new()), wake, stop: AtomicBool::new(false) };
         Ok(Keeper { shared: Arc::new(shared), thread: Mutex::new(None) })
     }
 
-    /// Takes charge of a session.
-    pub fn add(&self, session: &Arc<Session>) -> Result<()> {
+    /// Takes charge of a destination.
+    pub fn add(&self, presence: &Arc<Presence>) -> Result<()> {
         let mut thread = self.thread.lock();
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -43,38 +44,38 @@ impl Keeper {
             let started = sys::with_signals_blocked(|| builder.spawn(move || shared.run()));
             *thread = Some(started.map_err(|error| Error::io(Operation::None, "a thread for the keeper", &error))?);
         }
-        self.shared.sessions.lock().push(Arc::clone(session));
+        self.shared.presences.lock().push(Arc::clone(presence));
         self.poke();
         Ok(())
     }
 
-    /// Gives a session up. When this returns the thread does not use it any more.
-    pub fn remove(&self, session: &Arc<Session>) {
+    /// Gives a destination up. When this returns the thread does not use it any more.
+    pub fn remove(&self, presence: &Arc<Presence>) {
         let removed = {
-            let mut sessions = self.shared.sessions.lock();
-            let found = sessions.iter().position(|known| Arc::ptr_eq(known, session));
-            found.map(|at| sessions.swap_remove(at))
+            let mut presences = self.shared.presences.lock();
+            let found = presences.iter().position(|known| Arc::ptr_eq(known, presence));
+            found.map(|at| presences.swap_remove(at))
         };
         drop(removed);
         self.poke();
     }
 
-    /// In a child of fork(2), where there is no thread: drops the session.
-    pub fn abandon(&self, session: &Arc<Session>) {
-        if let Some(mut sessions) = self.shared.sessions.try_lock() {
-            sessions.retain(|known| !Arc::ptr_eq(known, session));
+    /// In a child of fork(2), where there is no thread: drops the destination.
+    pub fn abandon(&self, presence: &Arc<Presence>) {
+        if let Some(mut presences) = self.shared.presences.try_lock() {
+            presences.retain(|known| !Arc::ptr_eq(known, presence));
         }
     }
 
     /// In a child of fork(2): closes what only the missing thread would have closed.
     pub fn abandon_all(&self) {
         self.shared.wake.abandon();
-        if let Some(mut sessions) = self.shared.sessions.try_lock() {
-            sessions.clear();
+        if let Some(mut presences) = self.shared.presences.try_lock() {
+            presences.clear();
         }
     }
 
-    /// Makes the thread look again at what the sessions wait for.
+    /// Makes the thread look again at what the destinations wait for.
     pub fn poke(&self) {
         self.shared.wake.set();
     }
@@ -89,41 +90,43 @@ impl Keeper {
             // The thread has no panics of its own; one in a log hook is the hook's.
             drop(thread.join());
         }
-        self.shared.sessions.lock().clear();
+        self.shared.presences.lock().clear();
     }
 }
 
 impl Shared {
     fn run(&self) {
         while !self.stop.load(Ordering::Acquire) {
-            // Numbers only: a session that is closed meanwhile leaves at once, and a number that comes to mean
-            // something else costs one needless look.
             let mut fds = vec![PollFd { fd: self.wake.as_raw_fd(), events: sys::IN, revents: 0 }];
-            for session in self.sessions.lock().iter() {
-                if let Some((fd, events)) = session.control() {
-                    fds.push(PollFd { fd, events, revents: 0 });
-                }
+            let mut deadline = None;
+            for presence in self.presences.lock().iter() {
+                // Open as long as the destination lives, which cannot end while we have it in the list, or else costs
+                // one needless look.
+                fds.push(PollFd { fd: presence.home().work.as_raw_fd(), events: sys::IN, revents: 0 });
+                deadline = earlier(deadline, presence.deadline());
             }
-            if sys::poll(&mut fds, -1).is_err() {
+            if sys::poll(&mut fds, poll_timeout(deadline)).is_err() {
                 // Only want of memory can do that; wait a little instead of spinning.
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
+            let woken = fds.first().is_some_and(|wake| wake.revents != 0);
             self.wake.clear();
-            self.drive(&fds);
+            self.drive(&fds, woken);
         }
     }
 
-    fn drive(&self, fds: &[PollFd]) {
+    fn drive(&self, fds: &[PollFd], woken: bool) {
         let mut logs: Vec<(Arc<Bridge>, Vec<String>)> = Vec::new();
         // Under the lock, so that `remove` waits for us; hooks run when it is free again.
-        self.sessions.lock().retain(|session| {
-            let control = session.control();
-            if !control.is_some_and(|(fd, _)| fds.iter().any(|p| p.fd == fd && p.revents != 0)) {
-                return control.is_some();
+        self.presences.lock().retain(|presence| {
+            let work = presence.home().work.as_raw_fd();
+            let event = fds.iter().any(|p| p.fd == work && p.revents != 0);
+            if !woken && !event && !passed(presence.deadline()) {
+                return true;
             }
             let mut log = Vec::new();
-            let alive = session.run(&mut log);
-            logs.push((Arc::clone(session.bridge()), log));
+            let alive = presence.run(&mut log);
+            logs.push((Arc::clone(presence.bridge()), log));
             alive
         });
         for (bridge, log) in logs {

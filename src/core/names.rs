@@ -1,7 +1,7 @@
 //! Addresses a datagram socket sends to: each is parsed or resolved once, and kept with the header it gives.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,8 +23,9 @@ const KEPT: usize = 1024;
 pub struct Known {
     /// Its destination.
     pub address: Address,
-    /// The header without options.
+    /// The header without options, for the session it was made for.
     pub header: Vec<u8>,
+    session: Weak<Session>,
 }
 
 enum Entry {
@@ -48,17 +49,17 @@ impl Names {
             target => {
                 self.ask(session, text, target.wire())?;
                 // The answer may be there already, and without a keeper nobody else looks.
-                return Ok(self.cached(text));
+                return Ok(self.cached(session, text));
             }
         };
         Ok(Some(self.keep(session, text, address)))
     }
 
     /// Remembers an address, for some time if it came by a name.
-    pub fn keep(&self, session: &Session, text: &str, address: Address) -> Arc<Known> {
+    pub fn keep(&self, session: &Arc<Session>, text: &str, address: Address) -> Arc<Known> {
         let expires = if text.contains('.') { Instant::now().checked_add(AGE) } else { None };
         let header = send_header(session.id(), &address, &SendOptions::default());
-        let known = Arc::new(Known { address, header });
+        let known = Arc::new(Known { address, header, session: Arc::downgrade(session) });
         let mut entries = self.0.lock();
         if entries.len() >= KEPT {
             entries.clear();
@@ -68,13 +69,19 @@ impl Names {
     }
 
     /// The address `text` stands for, if it is known.
-    pub fn cached(&self, text: &str) -> Option<Arc<Known>> {
-        match self.0.lock().get(text) {
-            Some(Entry::Known(known, expires)) if expires.is_none_or(|at| Instant::now() < at) => {
-                Some(Arc::clone(known))
-            }
-            _ => None,
+    pub fn cached(&self, session: &Arc<Session>, text: &str) -> Option<Arc<Known>> {
+        let mut entries = self.0.lock();
+        let Some(Entry::Known(known, expires)) = entries.get_mut(text) else { return None };
+        if expires.is_some_and(|at| Instant::now() >= at) {
+            return None;
         }
+        // The header has the session's id in it.
+        if known.session.as_ptr() != Arc::as_ptr(session) {
+            let (address, session) = (known.address.clone(), Arc::downgrade(session));
+            let header = send_header(session.upgrade()?.id(), &address, &SendOptions::default());
+            *known = Arc::new(Known { address, header, session });
+        }
+        Some(Arc::clone(known))
     }
 
     /// Starts a lookup in the background, or takes the answer of the one that was started.

@@ -45,7 +45,7 @@ enum Kind {
 }
 
 /// Every option of the library itself: name, whose it is, what it holds.
-const KNOWN: [(&str, &[Owner], Kind); 32] = [
+const KNOWN: [(&str, &[Owner], Kind); 34] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -61,10 +61,12 @@ const KNOWN: [(&str, &[Owner], Kind); 32] = [
     ("connect_timeout", &[Owner::Controller], Kind::Millis),
     ("accept_timeout", &[Owner::Controller], Kind::Millis),
     ("keeper", &[Owner::Controller], Kind::Flag),
+    ("key_store", &[Owner::Controller], Kind::Text),
     ("nickname", &[Owner::Dest], Kind::Label),
     ("in_depth", &[Owner::Dest], Kind::Number(7)),
     ("out_depth", &[Owner::Dest], Kind::Number(7)),
     ("signature_type", &[Owner::Dest], Kind::Number(65535)),
+    ("recover", &[Owner::Dest], Kind::Flag),
     ("from_port", &[Owner::Dest, Owner::Connect, Owner::Send], Kind::Number(65535)),
     ("to_port", &[Owner::Dest, Owner::Connect, Owner::Send], Kind::Number(65535)),
     ("forward", &[Owner::Dest], Kind::Text),
@@ -105,6 +107,16 @@ impl Options {
             None => self.entries.push((key.to_owned(), value.to_owned())),
         }
         Ok(())
+    }
+
+    /// Everything that was set, in order.
+    pub fn entries(&self) -> &[(String, String)] {
+        &self.entries
+    }
+
+    /// A second one like this.
+    pub fn duplicate(&self) -> Self {
+        Options { entries: self.entries.clone(), keys: self.keys.as_ref().map(Keys::duplicate) }
     }
 
     /// Sets the private keys of a destination; `None` takes them away.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::core::acceptors::Parked;
 use crate::core::bridge::Bridge;
 use crate::core::controller::Controller;
+use crate::core::dest::{DestPlan, Next};
 use crate::core::exchange::Exchange;
 pub use crate::core::goal::{Goal, Product};
 use crate::core::lookup::Ticket;
@@ -16,7 +17,11 @@ use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::Phase;
 use crate::protocol::line::Fields;
-use crate::sys::{self, PollFd, Watch};
+use crate::sys::{self, PollFd, Wake, Watch};
+
+/// So long a named destination that is "in use" is asked for again, after such pauses.
+const DUPLICATE_PATIENCE: Duration = Duration::from_secs(6);
+const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long an operation may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +81,13 @@ enum Work {
         /// For a lookup that may go through any session: whom to ask when this one ends, and the name.
         elsewhere: Option<(Arc<Controller>, String)>,
     },
+    /// A destination whose name somebody else is busy with, or that the router has not let go of yet.
+    Later {
+        controller: Arc<Controller>,
+        plan: Box<DestPlan>,
+        wake: Option<Arc<Wake>>,
+        due: Deadline,
+    },
     Nothing,
 }
 
@@ -96,6 +108,8 @@ pub struct Pending {
     session: Option<Arc<Session>>,
     limit: Option<Duration>,
     deadline: Deadline,
+    /// Until then DUPLICATED_DEST need not mean that somebody else has the keys.
+    patience: Deadline,
     /// Descriptions used up by work that was begun anew.
     past_generations: u64,
     /// Of an accept that waits for a peer: readable for every accept of the session.
@@ -113,6 +127,7 @@ impl Pending {
             session: None,
             limit,
             deadline: after(limit),
+            patience: after(Some(DUPLICATE_PATIENCE)),
             past_generations: 0,
             watch: None,
         }
@@ -138,6 +153,51 @@ impl Pending {
         let mut pending = Pending::new(&bridge, operation, work, State::Running, limit);
         pending.session = session;
         pending.begin()
+    }
+
+    /// Opening a destination, begun.
+    pub fn open(controller: &Arc<Controller>, plan: DestPlan, limit: Limit) -> Result<Self> {
+        let limit = limit.or(controller.bridge().deadlines.open);
+        let mut pending = Pending::new(controller.bridge(), Operation::Create, Work::Nothing, State::Running, limit);
+        if let Some(product) = pending.open_next(Arc::clone(controller), Box::new(plan))? {
+            pending.state = State::Ready(Box::new(product));
+        }
+        Ok(pending.begin())
+    }
+
+    /// The next step of opening a destination that is not an exchange yet.
+    fn open_next(&mut self, controller: Arc<Controller>, mut plan: Box<DestPlan>) -> Result<Option<Product>> {
+        controller.check_open(Operation::Create)?;
+        let next = plan.next(&controller)?;
+        self.past_generations = self.generation();
+        self.work = match next {
+            Next::Done(dest) => {
+                self.work = Work::Nothing;
+                return Ok(Some(Product::Dest(dest)));
+            }
+            Next::Wait(wake) => Work::Later { controller, plan, wake: Some(wake), due: None },
+            Next::Ask(exchange) => Work::Exchange(Box::new(exchange), Goal::Dest(controller, plan)),
+        };
+        Ok(None)
+    }
+
+    /// Whether to try again later: a router may not have noticed yet that the last session of these keys has ended.
+    fn try_later(&mut self, error: &Error) -> bool {
+        if error.tag != "DUPLICATED_DEST" || passed(self.patience) {
+            return false;
+        }
+        match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Exchange(exchange, Goal::Dest(controller, plan)) if plan.is_named() => {
+                self.past_generations += exchange.generation();
+                let due = after(Some(DUPLICATE_PAUSE));
+                self.work = Work::Later { controller, plan, wake: None, due };
+                true
+            }
+            other => {
+                self.work = other;
+                false
+            }
+        }
     }
 
     /// A lookup through a session's connection, begun.
@@ -230,8 +290,22 @@ impl Pending {
             Work::Exchange(exchange, goal) => match exchange.step() {
                 Ok(Progress::Done) => goal.reach(exchange).map(Some),
                 Ok(Progress::Block) => self.accept_elsewhere(),
+                Err(error) if self.try_later(&error) => Ok(None),
                 Err(error) => Err(self.blame_session(error)),
             },
+            Work::Later { wake, due, .. } => {
+                let called = wake.as_ref().is_some_and(|wake| wake.is_set());
+                if !called && !passed(*due) {
+                    return Ok(None);
+                }
+                match std::mem::replace(&mut self.work, Work::Nothing) {
+                    Work::Later { controller, plan, .. } => match self.open_next(controller, plan)? {
+                        None if matches!(self.work, Work::Exchange(..)) => self.advance(),
+                        other => Ok(other),
+                    },
+                    _ => Ok(None),
+                }
+            }
             Work::Lookup { session, ticket, fields, elsewhere } => {
                 let Some(answer) = ticket.slot.take() else {
                     // What the control socket waits for changes: once the question is out it is not writability. If it
@@ -271,7 +345,10 @@ impl Pending {
         if self.watch.is_none() && exchange.phase() == Phase::Peer {
             self.watch = Some(session.acceptors().watch(exchange)?);
         }
-        match session.acceptors().ready() {
+        let mut log = Vec::new();
+        let parked = session.acceptors().ready(&mut log);
+        self.bridge.log.lines(log);
+        match parked {
             None => Ok(None),
             Some(Parked::Arrived(stream)) => {
                 self.give_up();
@@ -350,6 +427,7 @@ impl Pending {
             (State::Running, Work::Lookup { ticket, .. }) => {
                 ticket.watch.as_ref().map_or(ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd)
             }
+            (State::Running, Work::Later { wake: Some(wake), .. }) => wake.as_raw_fd(),
             _ => -1,
         }
     }
@@ -358,8 +436,8 @@ impl Pending {
     pub fn generation(&self) -> u64 {
         let present = match &self.work {
             Work::Exchange(exchange, _) => exchange.generation(),
-            Work::Lookup { .. } => 1,
-            Work::Nothing => 0,
+            Work::Lookup { .. } | Work::Later { wake: Some(_), .. } => 1,
+            Work::Later { wake: None, .. } | Work::Nothing => 0,
         };
         self.past_generations + present + u64::from(self.watch.is_some())
     }
@@ -369,7 +447,7 @@ impl Pending {
         match (&self.state, &self.work) {
             (State::Running, Work::Exchange(exchange, _)) if self.watch.is_none() => exchange.events(),
             (State::Running, Work::Exchange(..)) => sys::IN,
-            (State::Running, Work::Lookup { .. }) => sys::IN,
+            (State::Running, Work::Lookup { .. } | Work::Later { wake: Some(_), .. }) => sys::IN,
             _ => 0,
         }
     }
@@ -377,6 +455,7 @@ impl Pending {
     fn deadline(&self) -> Deadline {
         match (&self.state, &self.work) {
             (State::Running, Work::Exchange(exchange, _)) => earlier(self.deadline, exchange.deadline()),
+            (State::Running, Work::Later { due, .. }) => earlier(self.deadline, *due),
             (State::Running, _) => self.deadline,
             _ => None,
         }
@@ -395,7 +474,7 @@ impl Pending {
         match (&self.state, &self.work) {
             (State::Failed(_), _) => Stage::Failed,
             (State::Ready(_) | State::Taken, _) | (_, Work::Nothing) => Stage::Done,
-            (_, Work::Lookup { .. }) => Stage::Working,
+            (_, Work::Lookup { .. } | Work::Later { .. }) => Stage::Working,
             (_, Work::Exchange(exchange, _)) => match exchange.phase() {
                 _ if !exchange.is_established() => Stage::Connecting,
                 Phase::Hello => Stage::Greeting,
@@ -427,7 +506,7 @@ impl Pending {
         let fields = match &self.work {
             Work::Exchange(exchange, _) => exchange.reply(),
             Work::Lookup { fields, .. } => fields.as_ref(),
-            Work::Nothing => None,
+            Work::Later { .. } | Work::Nothing => None,
         };
         fields?.get(key)
     }

@@ -45,20 +45,31 @@ pub struct Port {
 }
 
 impl Port {
-    /// Binds the descriptor a destination of `style` needs; `None` for streams.
-    pub fn bind(bridge: &Bridge, style: Style, options: &Options) -> Result<Option<Arc<Self>>> {
+    /// Refuses options that a destination of `style` does not have.
+    pub fn check_options(style: Style, options: &Options) -> Result<()> {
         let names =
             ["forward", "in_band", "protocol", "raw_header", "header_options", "any_source_port", "report_source"];
         if style == Style::Stream {
             return match names.iter().find(|name| options.text(name).is_some()) {
                 Some(name) => Err(Error::invalid(format!("option {name} is not for streams"))),
-                None => Ok(None),
+                None => Ok(()),
             };
         }
-        let raw = style == Style::Raw;
-        if let Some(name) = ["protocol", "raw_header"].iter().find(|name| !raw && options.text(name).is_some()) {
+        if let Some(name) =
+            ["protocol", "raw_header"].iter().find(|name| style != Style::Raw && options.text(name).is_some())
+        {
             return Err(Error::invalid(format!("option {name} is for raw datagrams")));
         }
+        Ok(())
+    }
+
+    /// Binds the descriptor a destination of `style` needs; `None` for streams.
+    pub fn bind(bridge: &Bridge, style: Style, options: &Options) -> Result<Option<Arc<Self>>> {
+        Port::check_options(style, options)?;
+        if style == Style::Stream {
+            return Ok(None);
+        }
+        let raw = style == Style::Raw;
         let flag = |name: &str| options.text(name) == Some("1");
         let mut delivery = Delivery { forward: None, protocol: protocol(options)?, header: flag("raw_header") };
         let system = |error| Error::io(Operation::Create, "a datagram socket", &error);

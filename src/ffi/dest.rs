@@ -7,7 +7,7 @@ use std::ops::Deref;
 use crate::core::dest::Dest;
 use crate::core::options::Options;
 use crate::core::pending::Limit;
-use crate::core::session::State;
+use crate::core::presence::State;
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
@@ -44,9 +44,10 @@ impl i2psock_dest {
     }
 
     pub(super) fn new(dest: Dest) -> Self {
-        let session = dest.session();
-        let addr = i2psock_addr::new(session.keys().address().clone());
-        let (name, nickname) = (guard::c_string(session.name()), guard::c_string(session.nickname()));
+        let presence = dest.presence();
+        let addr = i2psock_addr::new(presence.keys().address().clone());
+        let recipe = presence.recipe();
+        let (name, nickname) = (guard::c_string(&recipe.name), guard::c_string(&recipe.nickname));
         i2psock_dest(Handle::new(Lent { dest, addr, name, nickname }))
     }
 }
@@ -165,7 +166,7 @@ pub extern "C" fn i2psock_dest_addr(dest: Option<&i2psock_dest>) -> *const i2pso
 #[no_mangle]
 pub extern "C" fn i2psock_dest_keys(dest: Option<&i2psock_dest>) -> *mut i2psock_keys {
     dest.map_or(std::ptr::null_mut(), |dest| {
-        guard::into_raw(i2psock_keys::new(dest.0.get().session().keys().duplicate()))
+        guard::into_raw(i2psock_keys::new(dest.0.get().presence().keys().duplicate()))
     })
 }
 
@@ -184,7 +185,7 @@ pub extern "C" fn i2psock_dest_nickname(dest: Option<&i2psock_dest>) -> *const c
 /// Style (i2p.sam's property type): I2PSOCK_STREAM and so on; 0 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_style(dest: Option<&i2psock_dest>) -> c_int {
-    dest.map_or(0, |dest| dest.0.get().session().style() as c_int)
+    dest.map_or(0, |dest| dest.0.get().presence().style() as c_int)
 }
 
 /// Present state. `*err`, if it is not NULL, gets why the destination is dead, yours to free, or NULL.
@@ -193,19 +194,19 @@ pub extern "C" fn i2psock_dest_state(
     dest: Option<&i2psock_dest>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    let state = dest.map(|dest| dest.0.get().session().state());
+    let state = dest.map(|dest| dest.0.get().presence().state());
     if let Some(err) = err {
-        let cause = state.as_ref().and_then(|(_, cause)| cause.clone());
+        let cause = state.as_ref().and_then(|(_, _, cause)| cause.clone());
         err.write(cause.map_or(std::ptr::null_mut(), |cause| guard::into_raw(i2psock_error::new(cause))));
     }
-    state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, _)| state.into())
+    state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, ..)| state.into())
 }
 
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
 /// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_fd(dest: Option<&i2psock_dest>) -> i2psock_fd {
-    dest.map_or(-1, |dest| dest.0.get().session().fd())
+    dest.map_or(-1, |dest| dest.0.get().presence().fd())
 }
 
 /// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always with
@@ -230,8 +231,8 @@ pub extern "C" fn i2psock_dest_service(
     let mut state = state;
     guard::put(&mut state, i2psock_state::I2PSOCK_STATE_NONE);
     guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
-        dest.session().bridge().check_process()?;
-        Ok(match dest.session().service() {
+        dest.presence().bridge().check_process()?;
+        Ok(match dest.presence().service() {
             Some(change) => {
                 guard::put(&mut state, change.into());
                 i2psock_status::I2PSOCK_OK

@@ -67,6 +67,11 @@ impl Wake {
         unsafe { libc::read(self.as_raw_fd(), ptr::addr_of_mut!(value).cast(), 8) };
     }
 
+    /// Whether it is readable.
+    pub fn is_set(&self) -> bool {
+        poll_one(self.as_raw_fd(), IN, 0).is_ok_and(|events| events != 0)
+    }
+
     /// In a child of fork(2): closes it, whoever seems to use it.
     pub fn abandon(&self) {
         self.0.close_now();

@@ -1,0 +1,253 @@
+//! Accepts that are kept armed, so that streams come without anybody asking for each of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::core::acceptors::Parked;
+use crate::core::exchange::Exchange;
+use crate::core::goal::{Goal, Product};
+use crate::core::session::Session;
+use crate::core::stream::Stream;
+use crate::core::{after, earlier, passed, Deadline, Progress};
+use crate::error::{Error, Operation, Result};
+use crate::protocol::request::Request;
+use crate::sys::{Wake, Watch};
+
+/// The second failure in a row and those after it cost a pause: so long, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The accepts of one listener and the streams that nobody has fetched yet.
+pub struct Listening {
+    backlog: usize,
+    /// Tells of the accepts.
+    watch: Arc<Watch>,
+    /// Readable while a stream is there, or for ever once it is over.
+    arrived: Wake,
+    /// Whoever drives it has the lock; others do not wait for it.
+    armed: Mutex<Armed>,
+    queue: Mutex<Queue>,
+    failures: AtomicU32,
+}
+
+struct Armed {
+    session: Option<Arc<Session>>,
+    accepts: Vec<Box<Exchange>>,
+    /// So many at a time.
+    width: usize,
+    /// No new ones before.
+    pause: Deadline,
+}
+
+#[derive(Default)]
+struct Queue {
+    streams: VecDeque<Stream>,
+    over: bool,
+    /// Why the last accept failed.
+    error: Option<Error>,
+}
+
+impl Listening {
+    /// Nothing is armed before it is driven: up to `width` accepts at a time, `backlog` streams in all.
+    pub fn new(backlog: usize, width: usize) -> Result<Arc<Self>> {
+        let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
+        Ok(Arc::new(Listening {
+            backlog,
+            watch: Arc::new(Watch::new().map_err(system)?),
+            arrived: Wake::new().map_err(system)?,
+            armed: Mutex::new(Armed { session: None, accepts: Vec::new(), width, pause: None }),
+            queue: Mutex::default(),
+            failures: AtomicU32::new(0),
+        }))
+    }
+
+    /// Readable while it has to be driven.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Readable while there is a stream to fetch, or it is over.
+    pub fn arrived(&self) -> &Wake {
+        &self.arrived
+    }
+
+    /// Fetches a stream; whether there was room for another accept only now.
+    pub fn fetch(&self) -> (Option<Stream>, bool) {
+        let mut queue = self.queue.lock();
+        let full = queue.streams.len() >= self.backlog;
+        let stream = queue.streams.pop_front();
+        if queue.streams.is_empty() && !queue.over {
+            self.arrived.clear();
+        }
+        (stream, full)
+    }
+
+    /// How many accepts have failed one after the other, and why the last one has.
+    pub fn failures(&self) -> (u32, Option<Error>) {
+        (self.failures.load(Ordering::Relaxed), self.queue.lock().error.clone())
+    }
+
+    /// When it has to be driven even without an event.
+    pub fn deadline(&self) -> Deadline {
+        // Somebody who has the lock is at work.
+        let armed = self.armed.try_lock()?;
+        let steps = armed.accepts.iter().fold(None, |sum, accept| earlier(sum, accept.deadline()));
+        earlier(armed.pause, steps)
+    }
+
+    /// Does what can be done without waiting.
+    pub fn run(&self, session: &Arc<Session>, log: &mut Vec<String>) {
+        let Some(mut armed) = self.armed.try_lock() else { return };
+        if session.scope().cause().is_some() || self.queue.lock().over {
+            armed.drop_all(&self.watch);
+            return;
+        }
+        if armed.session.as_ref().is_none_or(|known| !Arc::ptr_eq(known, session)) {
+            armed.drop_all(&self.watch);
+            session.acceptors().tell(&self.watch);
+            armed.session = Some(Arc::clone(session));
+            armed.pause = None;
+        }
+        let accepts = std::mem::take(&mut armed.accepts);
+        for accept in accepts {
+            self.step(&mut armed, session, accept, true, log);
+        }
+        while self.has_room(&armed) {
+            match session.acceptors().ready(log) {
+                Some(Parked::Arrived(stream)) => self.put(*stream),
+                Some(Parked::Waiting(mut accept)) => self.reach(&mut armed, session, &mut accept, log),
+                None => break,
+            }
+        }
+        if armed.pause.is_some() && passed(armed.pause) {
+            armed.pause = None;
+        }
+        while armed.pause.is_none() && armed.accepts.len() < armed.width && self.has_room(&armed) {
+            match self.next(session) {
+                Ok(accept) => self.step(&mut armed, session, accept, false, log),
+                Err(error) => self.fail(&mut armed, error, log),
+            }
+        }
+    }
+
+    fn has_room(&self, armed: &Armed) -> bool {
+        self.queue.lock().streams.len() + armed.accepts.len() < self.backlog
+    }
+
+    fn next(&self, session: &Arc<Session>) -> Result<Box<Exchange>> {
+        if let Some(Parked::Waiting(accept)) = session.acceptors().adopt_waiting() {
+            return Ok(accept);
+        }
+        let request = Request::Accept { id: session.id().to_owned() };
+        Exchange::new(Arc::clone(session.bridge()), Arc::clone(session.scope()), request).map(Box::new)
+    }
+
+    fn step(
+        &self,
+        armed: &mut Armed,
+        session: &Arc<Session>,
+        mut accept: Box<Exchange>,
+        watched: bool,
+        log: &mut Vec<String>,
+    ) {
+        // A step may close its socket, and what is closed must not be watched: a child of fork(2) may still have it.
+        if watched {
+            drop(self.watch.remove(accept.fd()));
+        }
+        match accept.step_with(log) {
+            Ok(Progress::Block) => {
+                drop(self.watch.set(accept.fd(), accept.events()));
+                armed.accepts.push(accept);
+            }
+            Ok(Progress::Done) => self.reach(armed, session, &mut accept, log),
+            Err(error) => self.fail(armed, error, log),
+        }
+    }
+
+    fn reach(&self, armed: &mut Armed, session: &Arc<Session>, accept: &mut Exchange, log: &mut Vec<String>) {
+        match Goal::Accept(Arc::clone(session)).reach(accept) {
+            Ok(Product::Stream(stream)) => {
+                self.failures.store(0, Ordering::Relaxed);
+                armed.pause = None;
+                self.put(stream);
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(armed, error, log),
+        }
+    }
+
+    fn put(&self, stream: Stream) {
+        let mut queue = self.queue.lock();
+        if !queue.over {
+            queue.streams.push_back(stream);
+            self.arrived.set();
+        }
+    }
+
+    fn fail(&self, armed: &mut Armed, error: Error, log: &mut Vec<String>) {
+        // The router takes one accept at a time: the others wait for their turn here.
+        if error.tag == "ALREADY_ACCEPTING" && armed.width > 1 && !armed.accepts.is_empty() {
+            armed.width = 1;
+            return;
+        }
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let pause = match failures {
+            0 => Duration::ZERO,
+            more => FIRST_PAUSE.saturating_mul(1 << (more - 1).min(16)).min(LONGEST_PAUSE),
+        };
+        log.push(format!("accept failed: {} (next one in {} ms)", error.message, pause.as_millis()));
+        armed.pause = after(Some(pause));
+        self.queue.lock().error = Some(error);
+    }
+
+    /// It is over: nothing comes any more.
+    pub fn end(&self) {
+        let mut queue = self.queue.lock();
+        queue.over = true;
+        queue.streams.clear();
+        self.arrived.set();
+    }
+
+    /// It is given up: what the router has been asked for goes back to the session.
+    pub fn give_up(&self) {
+        let mut armed = self.armed.lock();
+        let streams = {
+            let mut queue = self.queue.lock();
+            queue.over = true;
+            self.arrived.set();
+            std::mem::take(&mut queue.streams)
+        };
+        let accepts = std::mem::take(&mut armed.accepts);
+        let Some(session) = armed.session.take() else { return };
+        for stream in streams {
+            session.acceptors().park(Parked::Arrived(Box::new(stream)));
+        }
+        for accept in accepts {
+            drop(self.watch.remove(accept.fd()));
+            session.acceptors().park(Parked::Waiting(accept));
+        }
+    }
+
+    /// In a child of fork(2): closes our copies, unless somebody held a lock.
+    pub fn abandon(&self) {
+        if let Some(mut armed) = self.armed.try_lock() {
+            armed.accepts.clear();
+        }
+        if let Some(mut queue) = self.queue.try_lock() {
+            queue.streams.clear();
+        }
+        self.arrived.abandon();
+    }
+}
+
+impl Armed {
+    fn drop_all(&mut self, watch: &Watch) {
+        for accept in self.accepts.drain(..) {
+            drop(watch.remove(accept.fd()));
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Named destinations of a controller: who has a name, who waits for it, and the folder its keys are kept in.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::core::bridge::Bridge;
+use crate::core::presence::Presence;
+use crate::core::store::{Claim, Store};
+use crate::error::{Error, Operation, Result};
+use crate::keys::Keys;
+use crate::sys::Wake;
+
+/// The names of a controller.
+pub struct Named {
+    bridge: Arc<Bridge>,
+    store: Option<Store>,
+    names: Mutex<HashMap<String, Entry>>,
+}
+
+/// A name that is taken.
+#[derive(Default)]
+struct Entry {
+    /// Whose it is; nobody's yet while the destination is being opened.
+    presence: Weak<Presence>,
+    waiting: Vec<Weak<Wake>>,
+}
+
+/// What became of asking for a name.
+pub enum Turn {
+    /// It is open already: one more handle to it.
+    Shared(Arc<Presence>),
+    /// It is the caller's to open.
+    Mine(Hold),
+    /// Somebody is just opening or closing it: ask again when this is readable.
+    Wait(Arc<Wake>),
+}
+
+impl Named {
+    /// Without a folder no name can be taken.
+    pub fn new(bridge: Arc<Bridge>, store: Option<Store>) -> Arc<Self> {
+        Arc::new(Named { bridge, store, names: Mutex::default() })
+    }
+
+    /// Asks for `name`; whoever has it may have it shared.
+    pub fn turn(self: &Arc<Self>, name: &str) -> Result<Turn> {
+        let Some(store) = &self.store else {
+            return Err(Error::invalid(
+                "a named destination needs a folder for its keys: set the controller's option key_store",
+            ));
+        };
+        crate::core::store::check_name(name)?;
+        let mut names = self.names.lock();
+        if let Some(entry) = names.get_mut(name) {
+            if let Some(presence) = entry.presence.upgrade().filter(Presence::join) {
+                return Ok(Turn::Shared(presence));
+            }
+            let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
+            let wake = Arc::new(wake);
+            entry.waiting.retain(|known| known.strong_count() > 0);
+            entry.waiting.push(Arc::downgrade(&wake));
+            return Ok(Turn::Wait(wake));
+        }
+        // Under the lock: two threads must not meet each other's file lock.
+        let claim = store.lock(name)?;
+        names.insert(name.to_owned(), Entry::default());
+        Ok(Turn::Mine(Hold { named: Arc::clone(self), name: name.to_owned(), claim: Some(claim) }))
+    }
+}
+
+/// A name that is ours until this is dropped.
+pub struct Hold {
+    named: Arc<Named>,
+    name: String,
+    claim: Option<Claim>,
+}
+
+impl Hold {
+    /// The keys that belong to the name, if there are any yet.
+    pub fn load(&self) -> Result<Option<Keys>> {
+        self.claim.as_ref().map_or(Ok(None), Claim::load)
+    }
+
+    /// Keeps new keys.
+    pub fn save(&self, keys: &Keys) -> Result<()> {
+        self.claim.as_ref().map_or(Ok(()), |claim| claim.save(keys))
+    }
+
+    /// From now on the name can be shared.
+    pub fn settle(&self, presence: &Arc<Presence>) {
+        let waiting = {
+            let mut names = self.named.names.lock();
+            let Some(entry) = names.get_mut(&self.name) else { return };
+            entry.presence = Arc::downgrade(presence);
+            std::mem::take(&mut entry.waiting)
+        };
+        wake(&waiting);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // In a child of fork(2) the name is the parent's, and its lock may be held by a thread that is not here.
+        if self.named.bridge.fork.in_child() {
+            if let Some(claim) = &self.claim {
+                claim.abandon();
+            }
+            return;
+        }
+        let waiting = {
+            let mut names = self.named.names.lock();
+            // The file first: whoever gets the name next gets its lock, too.
+            self.claim = None;
+            names.remove(&self.name).map(|entry| entry.waiting).unwrap_or_default()
+        };
+        wake(&waiting);
+    }
+}
+
+fn wake(waiting: &[Weak<Wake>]) {
+    for wake in waiting.iter().filter_map(Weak::upgrade) {
+        wake.set();
+    }
+}

@@ -1,0 +1,493 @@
+//! A destination's presence on the router: its session and, when that is lost, the next one. Handles share it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::core::bridge::Bridge;
+use crate::core::exchange::{Exchange, Finished};
+use crate::core::keeper::Keeper;
+use crate::core::listening::Listening;
+use crate::core::named::Hold;
+use crate::core::recipe::Recipe;
+use crate::core::scope::Scope;
+use crate::core::session::{Birth, Home, Session, Style};
+use crate::core::{after, earlier, passed, Deadline, Progress};
+use crate::error::{Error, Operation, Result, Status};
+use crate::keys::Keys;
+use crate::protocol::handshake::Phase;
+use crate::sys::{self, Wake, Watch};
+
+/// Pauses before attempts to open a lost session again: the first one, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A session that lived so long was a good one: when it is lost the pauses begin anew.
+const GOOD_LIFE: Duration = Duration::from_secs(60);
+/// Changes kept for a program that does not ask for them; the oldest go.
+const CHANGES: usize = 64;
+
+/// Life of a destination as a program sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum State {
+    /// The bridge is being reached, to open the lost session again.
+    Connecting = 1,
+    /// The bridge was asked for a session: tunnels are being built.
+    Building = 2,
+    /// There is a session.
+    Ready = 3,
+    /// The session was lost; after a pause it is opened again.
+    Recovering = 4,
+    /// The destination has ended.
+    Dead = 5,
+}
+
+/// Everything a presence is made of when it begins.
+pub struct Beginning {
+    /// What its sessions are made from.
+    pub recipe: Recipe,
+    /// The name and its key file, if it has one.
+    pub hold: Option<Hold>,
+    /// Private keys.
+    pub keys: Keys,
+    /// SAM id of the first session.
+    pub id: String,
+    /// The exchange that created the first session.
+    pub created: Finished,
+}
+
+/// A destination's presence on the router.
+pub struct Presence {
+    bridge: Arc<Bridge>,
+    recipe: Recipe,
+    keys: Keys,
+    home: Home,
+    /// Without a keeper: what the program polls, everything that `home.work` and `home.changed` tell.
+    face: Option<Watch>,
+    /// What lives across sessions: the datagram socket, and the connection that opens the next session.
+    scope: Arc<Scope>,
+    handles: AtomicUsize,
+    present: Mutex<Present>,
+    /// Whoever drives it has the lock; others do not wait for it.
+    attempt: Mutex<Option<Attempt>>,
+    hold: Mutex<Option<Hold>>,
+    listeners: Mutex<Vec<Weak<Listening>>>,
+}
+
+struct Present {
+    session: Arc<Session>,
+    state: State,
+    unseen: VecDeque<State>,
+    /// Number of the attempt to open the session again; 0 before the first.
+    attempt: u32,
+    /// Why there is no session.
+    error: Option<Error>,
+    /// When the next attempt is due.
+    due: Deadline,
+    ready_since: Instant,
+}
+
+impl Present {
+    fn change(&mut self, state: State, home: &Home) {
+        if self.state != state {
+            self.state = state;
+            if self.unseen.len() == CHANGES {
+                self.unseen.pop_front();
+            }
+            self.unseen.push_back(state);
+            home.changed.set();
+        }
+    }
+}
+
+/// An attempt to open a lost session again.
+struct Attempt {
+    exchange: Exchange,
+    id: String,
+    deadline: Deadline,
+}
+
+impl Presence {
+    /// Begins with the connection that created the first session. It has one handle.
+    pub fn begin(bridge: Arc<Bridge>, keeper: Option<Arc<Keeper>>, beginning: Beginning) -> Result<Arc<Self>> {
+        let Beginning { recipe, hold, keys, id, created } = beginning;
+        let system = |error| Error::io(Operation::Create, "a descriptor for the destination", &error);
+        let home = Home {
+            work: Arc::new(Watch::new().map_err(system)?),
+            changed: Arc::new(Wake::new().map_err(system)?),
+            keeper,
+        };
+        let face = match home.keeper {
+            Some(_) => None,
+            None => {
+                let face = Watch::new().map_err(system)?;
+                face.add(home.work.as_raw_fd(), sys::IN).map_err(system)?;
+                face.add(home.changed.as_raw_fd(), sys::IN).map_err(system)?;
+                Some(face)
+            }
+        };
+        let scope = Arc::new(Scope::default());
+        if let Some(port) = &recipe.port {
+            // The descriptor ends with the destination, which wakes whoever waits on it.
+            scope.add(&port.socket)?;
+        }
+        let birth = Birth { id, style: recipe.style, created, port: recipe.port.clone() };
+        let session = Session::begin(Arc::clone(&bridge), home.clone(), birth)?;
+        home.changed.set();
+        let presence = Arc::new(Presence {
+            bridge,
+            recipe,
+            keys,
+            home,
+            face,
+            scope,
+            handles: AtomicUsize::new(1),
+            present: Mutex::new(Present {
+                session,
+                state: State::Ready,
+                unseen: VecDeque::from([State::Ready]),
+                attempt: 0,
+                error: None,
+                due: None,
+                ready_since: Instant::now(),
+            }),
+            attempt: Mutex::new(None),
+            hold: Mutex::new(hold),
+            listeners: Mutex::default(),
+        });
+        presence.drive();
+        if let Some(keeper) = &presence.home.keeper {
+            keeper.add(&presence)?;
+        }
+        if let Some(hold) = &*presence.hold.lock() {
+            hold.settle(&presence);
+        }
+        Ok(presence)
+    }
+
+    /// The bridge.
+    pub fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    /// What its sessions are made from.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// What it carries.
+    pub fn style(&self) -> Style {
+        self.recipe.style
+    }
+
+    /// Private keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Descriptors it is known by to its sessions.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The session there is, or the last one there was.
+    pub fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.present.lock().session)
+    }
+
+    /// The session there is; CLOSED while there is none.
+    pub fn live(&self, operation: Operation) -> Result<Arc<Session>> {
+        self.check(operation)?;
+        let session = self.session();
+        let Some(cause) = session.scope().cause() else { return Ok(session) };
+        self.check(operation)?;
+        let message =
+            if self.recipe.recover { format!("{} (it is being opened again)", cause.message) } else { cause.message };
+        Err(Error { message, ..cause }.during(operation))
+    }
+
+    /// The error for whatever is tried on a destination that has ended.
+    pub fn check(&self, operation: Operation) -> Result<()> {
+        match self.scope.cause() {
+            Some(cause) => Err(cause.during(operation)),
+            None => Ok(()),
+        }
+    }
+
+    /// One handle more; `false` when the last one is gone already.
+    pub fn join(self: &Arc<Self>) -> bool {
+        let more = |handles: usize| if handles == 0 { None } else { handles.checked_add(1) };
+        self.scope.cause().is_none() && self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// One handle less; the last one ends it.
+    pub fn leave(self: &Arc<Self>) {
+        let less = |handles: usize| handles.checked_sub(1);
+        // None are left when it was shut down.
+        if self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) == Ok(1) {
+            self.end("the destination was closed");
+        }
+    }
+
+    /// Ends it, its session and everything on it.
+    pub fn end(self: &Arc<Self>, message: &str) {
+        self.handles.store(0, Ordering::Release);
+        let cause = Error::closed(Operation::Session, message);
+        self.die(cause.clone());
+        // Streams outlive a session that was lost, but not this.
+        self.session().finish(cause, true);
+        if let Some(keeper) = &self.home.keeper {
+            keeper.remove(self);
+        }
+        // Nobody drives it any more, and nobody begins to: the router is left before the name is.
+        drop(self.attempt.lock().take());
+        drop(self.hold.lock().take());
+    }
+
+    fn die(&self, cause: Error) {
+        let session = {
+            let mut present = self.present.lock();
+            if present.state == State::Dead {
+                return;
+            }
+            present.error = Some(cause.clone());
+            present.due = None;
+            present.change(State::Dead, &self.home);
+            Arc::clone(&present.session)
+        };
+        session.finish(cause.clone(), false);
+        self.scope.end(cause, true);
+        for listening in self.listening() {
+            listening.end();
+        }
+    }
+
+    /// In a child of fork(2) all of it is the parent's: our copies of its descriptors are closed and nothing else.
+    pub fn abandon(self: &Arc<Self>) {
+        if let Some(present) = self.present.try_lock() {
+            present.session.abandon();
+        }
+        self.home.changed.abandon();
+        if let Some(mut attempt) = self.attempt.try_lock() {
+            *attempt = None;
+        }
+        if let Some(mut hold) = self.hold.try_lock() {
+            *hold = None;
+        }
+        if let Some(listeners) = self.listeners.try_lock() {
+            for listening in listeners.iter().filter_map(Weak::upgrade) {
+                listening.abandon();
+            }
+        }
+        if let Some(keeper) = &self.home.keeper {
+            keeper.abandon(self);
+        }
+    }
+
+    /// Descriptor that is readable while `service` has something to do or to report.
+    pub fn fd(&self) -> RawFd {
+        self.face.as_ref().map_or(self.home.changed.as_raw_fd(), AsRawFd::as_raw_fd)
+    }
+
+    /// When it has to be driven even without an event.
+    pub fn deadline(&self) -> Deadline {
+        let due = match &*self.present.lock() {
+            Present { state: State::Recovering, due, .. } => *due,
+            _ => None,
+        };
+        // Somebody who has the lock is at work, and looks at it himself afterwards.
+        let attempt = self.attempt.try_lock().and_then(|attempt| {
+            attempt.as_ref().and_then(|attempt| earlier(attempt.deadline, attempt.exchange.deadline()))
+        });
+        self.listening().iter().fold(earlier(due, attempt), |sum, listening| earlier(sum, listening.deadline()))
+    }
+
+    /// Present state, number of the attempt to open the session again, and why there is none.
+    pub fn state(&self) -> (State, u32, Option<Error>) {
+        let present = self.present.lock();
+        match (present.state, present.session.scope().cause()) {
+            // Nobody has looked at it yet.
+            (State::Ready, Some(cause)) if self.recipe.recover => (State::Recovering, present.attempt + 1, Some(cause)),
+            (State::Ready, Some(cause)) => (State::Dead, 0, Some(cause)),
+            (state, _) => (state, present.attempt, present.error.clone()),
+        }
+    }
+
+    /// Does pending work (without a keeper) and returns the next unreported change.
+    pub fn service(&self) -> Option<State> {
+        match self.home.keeper {
+            None => self.drive(),
+            // It may not have got there yet.
+            Some(_) => self.notice(&mut Vec::new()),
+        }
+        let mut present = self.present.lock();
+        let change = present.unseen.pop_front();
+        if present.unseen.is_empty() {
+            self.home.changed.clear();
+        }
+        change
+    }
+
+    /// Does what can be done without waiting and shows the conversation to the program.
+    pub fn drive(&self) {
+        let mut log = Vec::new();
+        self.run(&mut log);
+        self.bridge.log.lines(log);
+    }
+
+    /// Does what can be done without waiting. Returns whether there will ever be something to do.
+    pub fn run(&self, log: &mut Vec<String>) -> bool {
+        self.session().run(log);
+        self.notice(log);
+        self.reopen(log);
+        for listening in self.listening() {
+            listening.run(&self.session(), log);
+        }
+        self.scope.cause().is_none()
+    }
+
+    /// Keeps what listens on it; it is driven from now on.
+    pub fn listen(&self, listening: &Arc<Listening>) {
+        {
+            let mut listeners = self.listeners.lock();
+            listeners.retain(|known| known.strong_count() > 0);
+            listeners.push(Arc::downgrade(listening));
+        }
+        // It may have ended meanwhile, without knowing of this one.
+        if self.scope.cause().is_some() {
+            listening.end();
+        }
+    }
+
+    fn listening(&self) -> Vec<Arc<Listening>> {
+        self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Sees whether the session was lost.
+    fn notice(&self, log: &mut Vec<String>) {
+        let cause = {
+            let mut present = self.present.lock();
+            let Some(cause) = present.session.scope().cause().filter(|_| present.state == State::Ready) else { return };
+            if self.recipe.recover {
+                if present.ready_since.elapsed() >= GOOD_LIFE {
+                    present.attempt = 0;
+                }
+                self.pause(&mut present, cause, log);
+                return;
+            }
+            cause
+        };
+        self.die(cause);
+        drop(self.hold.lock().take());
+    }
+
+    fn pause(&self, present: &mut Present, cause: Error, log: &mut Vec<String>) {
+        let pause = 1u32
+            .checked_shl(present.attempt)
+            .map_or(LONGEST_PAUSE, |times| FIRST_PAUSE.checked_mul(times).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE));
+        present.attempt = present.attempt.saturating_add(1);
+        present.due = after(Some(pause));
+        log.push(format!("attempt {} to open the session again in {} s", present.attempt, pause.as_secs()));
+        present.error = Some(cause);
+        present.change(State::Recovering, &self.home);
+    }
+
+    /// Opens the next session, as far as that is possible now.
+    fn reopen(&self, log: &mut Vec<String>) {
+        let Some(mut slot) = self.attempt.try_lock() else { return };
+        let due = {
+            let present = self.present.lock();
+            present.state == State::Recovering && passed(present.due)
+        };
+        if due && slot.is_none() {
+            match self.attempt() {
+                Ok(attempt) => *slot = Some(attempt),
+                Err(error) => return self.failed(error, log),
+            }
+        }
+        let Some(attempt) = slot.as_mut() else { return };
+        // Sockets that an exchange closes must not be watched any more: see `Session::finish`.
+        drop(self.home.work.remove(attempt.exchange.fd()));
+        let result = match attempt.exchange.step_with(log) {
+            Ok(Progress::Block) if passed(attempt.deadline) => {
+                Err(Error::new(Status::Timeout, Operation::Create, "the session could not be opened again in time"))
+            }
+            other => other,
+        };
+        match result {
+            Ok(Progress::Block) => {
+                drop(self.home.work.set(attempt.exchange.fd(), attempt.exchange.events()));
+                let stage = if attempt.exchange.phase() == Phase::Reply { State::Building } else { State::Connecting };
+                let mut present = self.present.lock();
+                if present.state != State::Dead {
+                    present.change(stage, &self.home);
+                }
+            }
+            Ok(Progress::Done) => {
+                if let Some(attempt) = slot.take() {
+                    if let Err(error) = self.renew(attempt) {
+                        self.failed(error, log);
+                    }
+                }
+            }
+            Err(error) => {
+                *slot = None;
+                self.failed(error, log);
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<Attempt> {
+        let id = Recipe::new_id()?;
+        let request = self.recipe.request(id.clone(), self.keys.duplicate().into());
+        let exchange = Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)?;
+        let deadline = after(exchange.default_timeout());
+        Ok(Attempt { exchange, id, deadline })
+    }
+
+    /// There is a session again.
+    fn renew(&self, mut attempt: Attempt) -> Result<()> {
+        let created = attempt.exchange.finish()?;
+        Recipe::check_same(&Recipe::keys_of(&created)?, self.keys.address())?;
+        let birth = Birth { id: attempt.id, style: self.recipe.style, created, port: self.recipe.port.clone() };
+        let session = Session::begin(Arc::clone(&self.bridge), self.home.clone(), birth)?;
+        let dead = {
+            let mut present = self.present.lock();
+            let dead = if present.state == State::Dead { present.error.clone() } else { None };
+            if dead.is_none() {
+                present.session = Arc::clone(&session);
+                present.error = None;
+                present.due = None;
+                present.ready_since = Instant::now();
+                present.change(State::Ready, &self.home);
+            }
+            dead
+        };
+        if let Some(cause) = dead {
+            session.finish(cause, true);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: Error, log: &mut Vec<String>) {
+        log.push(format!("the session could not be opened again: {}", error.message));
+        // What the router will never accept.
+        let hopeless =
+            matches!(error.status, Status::Unsupported | Status::Invalid | Status::State) || error.tag == "INVALID_KEY";
+        {
+            let mut present = self.present.lock();
+            if present.state == State::Dead {
+                return;
+            }
+            if !hopeless {
+                return self.pause(&mut present, error, log);
+            }
+        }
+        self.die(Error { status: Status::Closed, ..error });
+        drop(self.hold.lock().take());
+    }
+}

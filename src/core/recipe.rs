@@ -1,0 +1,154 @@
+//! What the sessions of a destination are made from, the first one and those that follow it.
+
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::core::bridge::Bridge;
+use crate::core::controller::check_signature_type;
+use crate::core::exchange::Finished;
+use crate::core::options::{Options, Owner};
+use crate::core::port::Port;
+use crate::core::session::Style;
+use crate::error::{Error, Operation, Result, Status};
+use crate::keys::Keys;
+use crate::protocol::command::Ports;
+use crate::protocol::request::{NewIdentity, Outcome, Request};
+use crate::sys;
+
+/// What the sessions of a destination are made from.
+pub struct Recipe {
+    /// i2p.sam's session name; empty for a transient destination.
+    pub name: String,
+    /// Label on the router.
+    pub nickname: String,
+    /// What it carries.
+    pub style: Style,
+    /// Whether a lost session is opened again.
+    pub recover: bool,
+    /// Descriptor of datagrams, once it is bound.
+    pub port: Option<Arc<Port>>,
+    ports: Ports,
+    /// What the caller asked for.
+    wanted: Vec<(String, String)>,
+    /// I2CP options.
+    router_options: Vec<(String, String)>,
+}
+
+impl Recipe {
+    /// Checks the arguments of an open.
+    pub fn new(name: &str, style: i32, options: &Options) -> Result<Self> {
+        let style = Style::from_number(style)?;
+        options.check_owner(Owner::Dest)?;
+        if let Some(signature_type) = options.number("signature_type") {
+            check_signature_type(signature_type)?;
+            if options.keys().is_some() {
+                return Err(Error::invalid("option signature_type is for new keys, and keys are given"));
+            }
+        }
+        Port::check_options(style, options)?;
+        let nickname = match options.text("nickname") {
+            Some(nickname) => nickname.to_owned(),
+            None => format!("i2psock-{}", random_text(5)?),
+        };
+        Ok(Recipe {
+            name: name.to_owned(),
+            style,
+            recover: options.text("recover").map_or(!name.is_empty(), |text| text == "1"),
+            port: None,
+            ports: options.ports(),
+            wanted: options.entries().to_vec(),
+            router_options: router_options(options, &nickname),
+            nickname,
+        })
+    }
+
+    /// A random SAM id.
+    pub fn new_id() -> Result<String> {
+        random_text(15)
+    }
+
+    /// Binds the descriptor of datagrams, if the style needs one.
+    pub fn bind(&mut self, bridge: &Bridge, options: &Options) -> Result<()> {
+        self.port = Port::bind(bridge, self.style, options)?;
+        Ok(())
+    }
+
+    /// The request that creates a session.
+    pub fn request(&self, id: String, identity: NewIdentity) -> Request {
+        Request::Create {
+            style: self.style.word(),
+            id,
+            identity,
+            ports: self.ports,
+            delivery: self.port.as_ref().map(|port| port.delivery()).unwrap_or_default(),
+            options: self.router_options.clone(),
+        }
+    }
+
+    /// Whether a destination of this recipe is what `wanted` asks for: of that style, and with every option `wanted` has.
+    pub fn check_shareable(&self, wanted: &Recipe) -> Result<()> {
+        let state = |message| Err(Error::new(Status::State, Operation::Create, message));
+        let name = &self.name;
+        if self.style != wanted.style {
+            return state(format!(
+                "destination \"{name}\" is open with style {}, and a destination has one style at a time",
+                self.style.word()
+            ));
+        }
+        match wanted.wanted.iter().find(|entry| !self.wanted.contains(entry)) {
+            Some((key, _)) => state(format!("destination \"{name}\" is open with another value of option {key}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The keys a new session came with.
+    pub fn keys_of(created: &Finished) -> Result<Keys> {
+        let Outcome::Created(text) = &created.outcome else {
+            return Err(Error::new(Status::Internal, Operation::Create, "no session in the reply"));
+        };
+        let unusable = || Error::protocol(Operation::Create, "SESSION STATUS has keys that cannot be read");
+        let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable())?;
+        Keys::from_bridge_text(text).map_err(|_| unusable())
+    }
+
+    /// The bridge must not open another destination than that of the keys it was given.
+    pub fn check_same(created: &Keys, given: &Address) -> Result<()> {
+        if created.address() != given {
+            let message = "the bridge opened another destination than that of the keys";
+            return Err(Error::protocol(Operation::Create, message));
+        }
+        Ok(())
+    }
+}
+
+impl From<Keys> for NewIdentity {
+    fn from(keys: Keys) -> Self {
+        NewIdentity::Keys(keys)
+    }
+}
+
+/// I2CP options: what the caller gave wins over what this library thinks best.
+fn router_options(options: &Options, nickname: &str) -> Vec<(String, String)> {
+    let mut list = options.router_options();
+    let mut default = |key: &str, value: Option<&str>| {
+        if let Some(value) = value.filter(|_| list.iter().all(|(known, _)| known != key)) {
+            list.push((key.to_owned(), value.to_owned()));
+        }
+    };
+    default("inbound.nickname", Some(nickname));
+    default("outbound.nickname", Some(nickname));
+    default("inbound.length", options.text("in_depth"));
+    default("outbound.length", options.text("out_depth"));
+    // Routers differ in their defaults (i2pd: five tunnels each way, Java: old encryption).
+    default("inbound.quantity", Some("3"));
+    default("outbound.quantity", Some("3"));
+    default("i2cp.leaseSetEncType", Some("4,0"));
+    list
+}
+
+/// Random text of lower-case letters and digits.
+fn random_text(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    sys::random(&mut random).map_err(|error| Error::io(Operation::Create, "getrandom", &error))?;
+    Ok(crate::encoding::base32_encode(&random))
+}
