@@ -67,8 +67,9 @@
  * Descriptors Three kinds, all close-on-exec. Owned (i2psock_stream_take_fd): you close it. Borrowed (i2psock_stream_fd): poll,
  *             read and write it, never close it. Stepping (i2psock_pending_fd): poll only, ask again after every step, and when
  *             i2psock_pending_generation() has risen it is a new one even under the same number. A stream's descriptor is readable
- *             when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd() readable
- *             means: call i2psock_dest_service(), and I2PSOCK_BLOCK is a legal answer; with edge-triggered polling call until then.
+ *             when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd() and
+ *             i2psock_listener_fd() readable means: call i2psock_dest_service() or i2psock_listener_accept(), and I2PSOCK_BLOCK is a
+ *             legal answer; with edge-triggered polling call until then.
  * Blocking    Functions whose name ends in _start or _step, getters and everything that does not say "blocks" never block.
  *             Blocking calls give blocking streams, pendings non-blocking ones. EINTR is retried within the time limit.
  * Threads     Calls that take a const handle may run at the same time on the same handle: one thread sends while another
@@ -233,15 +234,15 @@ typedef enum {
 typedef enum {
     /// The handle is NULL.
     I2PSOCK_STATE_NONE = 0,
-    /// The bridge is being reached.
+    /// The session was lost, and the bridge is being reached to open it again.
     I2PSOCK_STATE_CONNECTING = 1,
-    /// Tunnels are being built.
+    /// The session was lost, and its tunnels are being built again.
     I2PSOCK_STATE_BUILDING = 2,
     /// Streams can be opened, datagrams sent and received.
     I2PSOCK_STATE_READY = 3,
-    /// The session was lost and is being opened again.
+    /// The session was lost, and after a pause it is opened again.
     I2PSOCK_STATE_RECOVERING = 4,
-    /// The session has ended.
+    /// The destination has ended.
     I2PSOCK_STATE_DEAD = 5,
 } i2psock_state;
 
@@ -270,8 +271,14 @@ typedef struct i2psock_addr i2psock_addr;
 /// One SAM bridge and everything that is open through it (leaflet's Controller). May be used by many threads at once.
 typedef struct i2psock_controller i2psock_controller;
 
-/// A destination of ours: one live session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May be
-/// used by many threads at once.
+/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May
+/// be used by many threads at once.
+///
+/// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
+/// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
+/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason, what was pending fails the same way, and
+/// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
+/// afterwards.
 typedef struct i2psock_dest i2psock_dest;
 
 /// The datagrams of a destination of style I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3 (leaflet's
@@ -299,7 +306,13 @@ typedef struct i2psock_from i2psock_from;
 /// changes; may be used by many threads at once.
 typedef struct i2psock_keys i2psock_keys;
 
-/// Settings by name, for i2psock_controller_open(), i2psock_dest_open() and i2psock_dest_connect(). A call copies what it
+/// Accepts streams for a poll loop: ONE descriptor that is readable when a stream is there (i2p.sam's listen and accept,
+/// leaflet's register_accept again and again). It keeps accepts armed on the router, arms the next one as soon as a peer has
+/// come, pauses after failures, and goes on by itself when the destination's session was lost and is there again. May be used
+/// by many threads at once.
+typedef struct i2psock_listener i2psock_listener;
+
+/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and i2psock_dest_connect(). A call copies what it
 /// needs: options may be changed or freed right after it. Use one options object in one thread at a time, and one
 /// for each kind of object: an option that is not for the object it is given to is I2PSOCK_INVALID there. Names of router
 /// options cannot be checked: routers ignore those they do not know.
@@ -316,11 +329,13 @@ typedef struct i2psock_keys i2psock_keys;
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
+///   key_store      folder of the key files of named destinations; none, and then destinations cannot have names
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
 ///   signature_type of new keys; 7 (Ed25519)
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
+///   recover        1: a lost session is opened again (default with a name); 0: it is the end (default without)
 /// For a destination of datagrams:
 ///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
 ///                  another machine, unless in_band
@@ -332,6 +347,8 @@ typedef struct i2psock_keys i2psock_keys;
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()
+/// For a listener:
+///   accepts        accepts that are armed at a time, 1 to 64; 1
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
@@ -610,12 +627,21 @@ void i2psock_controller_close(i2psock_controller *controller);
 const char *i2psock_state_name(int state);
 
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
-/// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
-/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
-/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to
-/// close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
-/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
-/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
+/// and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or
+/// I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
+///
+/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of i2psock_options_set_keys().
+/// Any other name has an address of its own that stays: its keys are made when it is first opened, or are those that
+/// are given, and are kept in the folder of the controller's option "key_store". Names are for every style. A name is open in one
+/// process at a time; within a controller, opening it again gives another handle to the same session, which ends with the
+/// last handle. A destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+///
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or
+/// written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with
+/// another style or another value of one of the options, or has other keys than those given;
+/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller
+/// was closed meanwhile.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  const char *name,
                                  int style,
@@ -624,7 +650,7 @@ i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  i2psock_dest **out,
                                  i2psock_error **err);
 
-/// Starts i2psock_dest_open() without blocking; finish with i2psock_pending_finish_dest(). `*out` is yours to free.
+/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with i2psock_pending_finish_dest(). `*out` is yours to free.
 i2psock_status i2psock_dest_open_start(const i2psock_controller *controller,
                                        const char *name,
                                        int style,
@@ -648,8 +674,13 @@ const char *i2psock_dest_nickname(const i2psock_dest *dest);
 /// Style (i2p.sam's property type): I2PSOCK_STREAM and so on; 0 for NULL.
 int i2psock_dest_style(const i2psock_dest *dest);
 
-/// Present state. `*err`, if it is not NULL, gets why the destination is dead, yours to free, or NULL.
-i2psock_state i2psock_dest_state(const i2psock_dest *dest, i2psock_error **err);
+/// Present state. `*err`, if it is not NULL, gets why there is no session, yours to free, or NULL when there is one.
+i2psock_state i2psock_dest_state(const i2psock_dest *dest,
+                                 i2psock_error **err);
+
+/// Number of the attempt to open a lost session again that is going on or comes next, counted from 1; 0 when no session was
+/// lost, and for NULL. It begins anew after a session that lived for a minute.
+int i2psock_dest_attempt(const i2psock_dest *dest);
 
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
 /// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
@@ -660,10 +691,12 @@ i2psock_fd i2psock_dest_fd(const i2psock_dest *dest);
 int i2psock_dest_timeout_ms(const i2psock_dest *dest);
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
-/// descriptor readable at once; i2psock_dest_state() gives the reason of an end. With the keeper, watching it is optional:
+/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
+/// kept. With the keeper, watching it is optional:
 /// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
-/// does what the control socket needs, such as answering the router's PING. Never blocks. I2PSOCK_OK: `*state`, which may be NULL,
-/// is set; I2PSOCK_BLOCK: nothing new, wait on i2psock_dest_fd().
+/// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
+/// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
+/// i2psock_dest_fd().
 i2psock_status i2psock_dest_service(const i2psock_dest *dest,
                                     i2psock_state *state,
                                     i2psock_error **err);
@@ -729,15 +762,15 @@ i2psock_status i2psock_dest_lookup_start(const i2psock_dest *dest,
                                          i2psock_pending **out,
                                          i2psock_error **err);
 
-/// Ends the session and everything on it: calls that are blocked in other threads, and all later ones on the destination, its
+/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and all later ones on the destination, its
 /// pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not block.
 i2psock_status i2psock_dest_shutdown(const i2psock_dest *dest,
                                      i2psock_error **err);
 
 /// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
 /// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
-/// second. A transient destination is gone for good; its pendings
-/// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
+/// second. With the last handle of a name, and always without a name, the session ends, and a transient destination is gone for
+/// good; its pendings and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
 /// are freed. Nobody else may be using the handle. NULL is allowed.
 void i2psock_dest_close(i2psock_dest *dest);
 
@@ -902,6 +935,47 @@ i2psock_status i2psock_stream_close(i2psock_stream *stream,
 /// Closes a stream at once and frees the handle. What was written may be lost, and is when there is unread input: see
 /// i2psock_stream_unsent() and i2psock_stream_close(). NULL is allowed.
 void i2psock_stream_free(i2psock_stream *stream);
+
+/// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0 meaning 16;
+/// when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts" says
+/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment.
+/// `options` may be NULL. Does not block: nothing has been asked of the router yet when this returns, and a router's refusal
+/// shows in i2psock_listener_failures(). `*out` is yours to close; the destination must not be closed before it unless nothing more
+/// is to come. Several listeners on a destination share its streams. I2PSOCK_STATE: another style; I2PSOCK_INVALID: `backlog` is
+/// negative, or an option is not for listeners; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO: no descriptors left.
+i2psock_status i2psock_listener_open(const i2psock_dest *dest,
+                                     int backlog,
+                                     const i2psock_options *options,
+                                     i2psock_listener **out,
+                                     i2psock_error **err);
+
+/// A descriptor that is readable when i2psock_listener_accept() has a stream to give, or the destination has ended; for poll
+/// only, never read, write or close it. The same number and description as long as `listener` lives. Without the keeper
+/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. -1 for NULL.
+i2psock_fd i2psock_listener_fd(const i2psock_listener *listener);
+
+/// Milliseconds after which i2psock_listener_accept() is due even without an event, fit for poll; -1 for never, as always with
+/// the keeper.
+int i2psock_listener_timeout_ms(const i2psock_listener *listener);
+
+/// Gives the next stream that has come, with its peer (i2psock_stream_peer()); never blocks. The stream is non-blocking, see
+/// i2psock_stream_set_nonblocking(). `*out` is yours to free. Without the keeper this also does what the destination's
+/// connections need, as i2psock_dest_service() does. I2PSOCK_BLOCK: none is there, wait on i2psock_listener_fd(); `*out` is
+/// NULL then. I2PSOCK_CLOSED: the destination has ended; while it is only being opened again there are just no streams.
+i2psock_status i2psock_listener_accept(const i2psock_listener *listener,
+                                       i2psock_stream **out,
+                                       i2psock_error **err);
+
+/// How many accepts the router has failed one after the other; 0 while all is well, and for NULL. After the second one each next
+/// accept comes after a pause, which grows from 20 ms to 5 s. `*err`, if it is not NULL, gets why the last one failed, however
+/// long ago, yours to free, or NULL.
+int i2psock_listener_failures(const i2psock_listener *listener,
+                              i2psock_error **err);
+
+/// Closes a listener and frees the handle. Streams nobody has fetched, and peers the router brings on an accept it was asked
+/// for already, go to the next i2psock_dest_accept() or listener of the destination. Nobody else may be using the handle. NULL
+/// is allowed.
+void i2psock_listener_close(i2psock_listener *listener);
 
 /// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened, option
 /// "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them. I2PSOCK_STATE: the

@@ -272,7 +272,7 @@ fn parked_accepts_that_died_are_passed_over() {
         drop(stream_of(&mut connect(&a, &b)));
         bridge.faults().clear_rules();
     }
-    wait_until("the dead ones are seen", || bridge.session(b.session().id()).unwrap().streams == 0);
+    wait_until("the dead ones are seen", || bridge.session(b.presence().session().id()).unwrap().streams == 0);
     let (x, y) = pair(&a, &b);
     echo(&x, &y, 1, 100);
 }

@@ -11,7 +11,7 @@ use common::*;
 use i2psock::core::dest::Dest;
 use i2psock::core::dgram::{Datagram, Dgram};
 use i2psock::core::options::Options;
-use i2psock::core::session::State;
+use i2psock::core::presence::State;
 use i2psock::error::{Error, Operation, Result, Status};
 use i2psock::protocol::control::{Control as Wire, Event};
 use i2psock::protocol::datagram::{SendOptions, Source};
@@ -66,8 +66,8 @@ impl Peer {
         base64(&self.dest)
     }
 
-    fn id(&self) -> &str {
-        self.dest.session().id()
+    fn id(&self) -> String {
+        self.dest.presence().session().id().to_owned()
     }
 
     fn send(&self, to: &str, payload: &[u8]) {
@@ -118,7 +118,7 @@ fn echo_all(controller: &Control, style: i32, entries: &[(&str, &str)], count: u
         assert_eq!((datagram.len, datagram.full_len), (len, len));
         match style {
             RAW => assert!(datagram.source.is_none()),
-            DGRAM3 => assert_eq!(datagram.source, Some(Source::Hash(*a.dest.session().keys().address().hash()))),
+            DGRAM3 => assert_eq!(datagram.source, Some(Source::Hash(*a.dest.presence().keys().address().hash()))),
             _ => assert_eq!(source_of(&datagram), a.address()),
         }
         b.send(a.address(), &got);
@@ -177,7 +177,7 @@ fn the_newer_styles_in_band() {
             let got = peer.try_recv(100, 0);
             assert!(matches!(&got, Ok(Some((got, _))) if got == b"hello"), "style {style}: {got:?}");
         }
-        assert_eq!(peer.dest.session().state().0, State::Ready, "style {style}: sending in band killed the session");
+        assert_eq!(peer.dest.presence().state().0, State::Ready, "style {style}: sending in band killed the session");
     }
 }
 
@@ -223,7 +223,7 @@ fn without_a_keeper() {
     peer.send(peer.address(), b"hello");
     let mut got = None;
     wait_until("it comes", || {
-        while peer.dest.session().service().is_some() {}
+        while peer.dest.presence().service().is_some() {}
         got = peer.try_recv(100, NOW).unwrap();
         got.is_some()
     });
@@ -268,9 +268,9 @@ fn the_exact_words() {
     ];
     for (style, word, entries, words) in cases {
         let peer = Peer::open(&controller, style, &[&[("nickname", "n")], entries].concat());
-        let port = bridge.session(peer.id()).unwrap().udp.map_or(0, |place| place.port());
+        let port = bridge.session(&peer.id()).unwrap().udp.map_or(0, |place| place.port());
         let words = words.replace('%', &port.to_string());
-        let id = peer.id();
+        let id = &peer.id();
         let wanted =
             format!("SESSION CREATE STYLE={word} ID={id} DESTINATION=TRANSIENT SIGNATURE_TYPE=7{words} {tail}");
         assert_eq!(created(&bridge, id), wanted);
@@ -372,7 +372,7 @@ fn a_router_that_ignores_the_question_for_a_header() {
         assert_eq!((got, datagram.full_len, datagram.origin.ports.from), (payload.to_vec(), payload.len(), None));
     }
     let long = vec![b'x'; 9000];
-    assert!(bridge.faults().inject(peer.id(), &long));
+    assert!(bridge.faults().inject(&peer.id(), &long));
     assert!(peer.recv().0 == long);
 }
 
@@ -385,15 +385,15 @@ fn forged_packets_are_dropped_and_counted() {
         let peer = Peer::open(&controller, style, &[]);
         let good = format!("{}\nforged", peer.address());
         for number in 1..=5 {
-            bridge.faults().forge(peer.id(), &good).unwrap();
+            bridge.faults().forge(&peer.id(), &good).unwrap();
             assert!(readable(&peer.dgram, 1000));
             peer.nothing();
             assert_eq!(peer.dgram.counts().refused, number);
         }
         // Between good ones, and nothing blocks on them.
-        bridge.faults().forge(peer.id(), &good).unwrap();
+        bridge.faults().forge(&peer.id(), &good).unwrap();
         peer.send(peer.address(), b"good");
-        bridge.faults().forge(peer.id(), b"").unwrap();
+        bridge.faults().forge(&peer.id(), b"").unwrap();
         assert_eq!(peer.recv().0, b"good");
         wait_until("both refused", || {
             let _ = peer.try_recv(10, NOW);
@@ -408,17 +408,17 @@ fn forged_packets_are_dropped_and_counted() {
 fn forged_packets_can_be_reported() {
     let (bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[("report_source", "1")]);
-    bridge.faults().forge(peer.id(), format!("{}\nforged", peer.address())).unwrap();
+    bridge.faults().forge(&peer.id(), format!("{}\nforged", peer.address())).unwrap();
     for flags in [0, sys::MSG_PEEK] {
         let error = failure(peer.try_recv(100, flags));
         assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Source));
-        bridge.faults().forge(peer.id(), "x").unwrap();
+        bridge.faults().forge(&peer.id(), "x").unwrap();
     }
     assert_eq!(failure(peer.try_recv(100, NOW)).operation, Operation::Source);
     peer.nothing();
     assert_eq!(peer.dgram.counts().refused, 3);
     // The end of the session is no stranger.
-    assert!(bridge.faults().kill_session(peer.id(), true));
+    assert!(bridge.faults().kill_session(&peer.id(), true));
     assert_eq!(failure(peer.try_recv(100, 0)).status, Status::Closed);
     assert_eq!(peer.dgram.counts().refused, 3);
 }
@@ -427,10 +427,10 @@ fn forged_packets_can_be_reported() {
 fn a_router_with_another_port() {
     let (bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[("any_source_port", "1")]);
-    bridge.faults().forge(peer.id(), format!("{}\nhello", peer.address())).unwrap();
+    bridge.faults().forge(&peer.id(), format!("{}\nhello", peer.address())).unwrap();
     assert_eq!(peer.recv().0, b"hello");
     // Another machine of the loopback net is still a stranger.
-    let to = bridge.session(peer.id()).unwrap().udp.unwrap();
+    let to = bridge.session(&peer.id()).unwrap().udp.unwrap();
     let stranger = UdpSocket::bind("127.0.0.9:0").unwrap();
     stranger.send_to(format!("{}\nbad", peer.address()).as_bytes(), to).unwrap();
     wait_until("refused", || {
@@ -471,7 +471,7 @@ fn broken_packets_are_dropped_and_counted() {
     for flags in [NOW, NOW | sys::MSG_PEEK] {
         let peer = Peer::open(&controller, DGRAM, &[]);
         for (number, (what, packet)) in broken().into_iter().enumerate() {
-            assert!(bridge.faults().inject(peer.id(), packet), "{what}");
+            assert!(bridge.faults().inject(&peer.id(), packet), "{what}");
             assert!(readable(&peer.dgram, 1000), "{what}");
             assert!(peer.try_recv(100, flags).unwrap().is_none(), "{what}");
             assert_eq!(peer.dgram.counts().malformed, number as u64 + 1, "{what}");
@@ -491,7 +491,7 @@ fn any_payload_survives() {
     let long = [&b"\n\0\n\0"[..], &[b'\n'; 3000]].concat();
     for payload in [&b""[..], b"\n", b"\n\n\n", b"\0", b"a\0b\nc\r\n", &long] {
         let packet = [format!("{}\n", peer.address()).as_bytes(), payload].concat();
-        assert!(bridge.faults().inject(peer.id(), packet));
+        assert!(bridge.faults().inject(&peer.id(), packet));
         let (got, datagram) = peer.recv();
         assert!(got == payload, "{got:?}");
         assert_eq!((datagram.len, datagram.full_len), (payload.len(), payload.len()));
@@ -503,7 +503,7 @@ fn any_payload_survives() {
         let more = ["", " FROM_PORT=1", " FROM_PORT=65535 TO_PORT=65535", " X=y"][number % 4];
         let payload = bytes(&mut Rng::new(number as u64), number * 7);
         let packet = [format!("{}{more}\n", peer.address()).as_bytes(), &payload].concat();
-        assert!(bridge.faults().inject(peer.id(), packet));
+        assert!(bridge.faults().inject(&peer.id(), packet));
         for room in [payload.len() / 2, payload.len()] {
             let flags = if room == payload.len() { 0 } else { sys::MSG_PEEK };
             let (got, datagram) = peer.try_recv(room, flags).unwrap().unwrap();
@@ -513,7 +513,7 @@ fn any_payload_survives() {
     // Raw: all of it is payload, an empty one too.
     let peer = Peer::open(&controller, RAW, &[]);
     for payload in [&b""[..], b"\n", b"a\nb", &long] {
-        assert!(bridge.faults().inject(peer.id(), payload));
+        assert!(bridge.faults().inject(&peer.id(), payload));
         assert!(peer.recv().0 == payload);
     }
 }
@@ -557,7 +557,7 @@ fn peeking() {
     // Forged ones in front are gone when the good one is seen.
     let peer = Peer::open(&controller, DGRAM, &[]);
     for _ in 0..3 {
-        bridge.faults().forge(peer.id(), format!("{}\nforged", peer.address())).unwrap();
+        bridge.faults().forge(&peer.id(), format!("{}\nforged", peer.address())).unwrap();
     }
     peer.send(peer.address(), b"good");
     assert_eq!(peer.try_recv(100, sys::MSG_PEEK).unwrap().unwrap().0, b"good");
@@ -638,8 +638,8 @@ fn an_end_wakes_receivers_and_polls() {
                     std::thread::sleep(Duration::from_millis(60));
                     let start = Instant::now();
                     match way {
-                        "closed" => peer.dest.session().end("test"),
-                        way => assert!(bridge.faults().kill_session(peer.id(), way == "announced")),
+                        "closed" => peer.dest.presence().end("test"),
+                        way => assert!(bridge.faults().kill_session(&peer.id(), way == "announced")),
                     }
                     assert_ne!(poller.join().unwrap(), 0, "poll");
                     (receiver.join().unwrap(), start.elapsed())
@@ -698,7 +698,7 @@ fn names_are_asked_for_once() {
             assert_eq!(peer.recv().0, b"hello");
         }
         assert_eq!(lookups(&bridge, "bob.i2p"), 1, "{personality}");
-        let host = format!("{}.b32.i2p", peer.dest.session().keys().address().base32());
+        let host = format!("{}.b32.i2p", peer.dest.presence().keys().address().base32());
         for _ in 0..3 {
             peer.send(&host, b"hello");
             assert_eq!(peer.recv().0, b"hello");
@@ -801,7 +801,7 @@ fn hashes_are_resolved_once() {
     for _ in 0..3 {
         assert_eq!(b.dgram.resolve(&hash, LIMIT).unwrap().base64(), a.address());
     }
-    let host = format!("{}.b32.i2p", a.dest.session().keys().address().base32());
+    let host = format!("{}.b32.i2p", a.dest.presence().keys().address().base32());
     assert_eq!(lookups(&bridge, &host), 1);
     // What was resolved for the sender serves for the answer.
     b.send(&host, b"y");
@@ -854,7 +854,7 @@ fn where_the_bridge_sends_to() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for text in [free.port().to_string(), free.to_string(), format!("127.0.0.2:{}", free.port())] {
         let peer = Peer::open(&controller, DGRAM, &[("forward", &text)]);
-        assert_eq!(bridge.session(peer.id()).unwrap().udp.unwrap().port(), free.port(), "{text}");
+        assert_eq!(bridge.session(&peer.id()).unwrap().udp.unwrap().port(), free.port(), "{text}");
         peer.send(peer.address(), b"x");
         assert_eq!(peer.recv().0, b"x");
         let taken = refusal(&controller, DGRAM, &[("forward", &text)]);
@@ -901,7 +901,7 @@ fn a_wildcard_is_not_told_to_the_router() {
     let (bridge, controller) = start(Personality::Java);
     match Peer::try_open(&controller, DGRAM, &[("forward", "0.0.0.0:0")]) {
         Err(error) => assert_eq!(error.status, Status::Invalid),
-        Ok(peer) => assert!(!created(&bridge, peer.id()).contains("HOST=0.0.0.0"), "HOST=0.0.0.0"),
+        Ok(peer) => assert!(!created(&bridge, &peer.id()).contains("HOST=0.0.0.0"), "HOST=0.0.0.0"),
     }
 }
 
@@ -915,10 +915,10 @@ fn over_ipv6() {
     let forward = format!("[::1]:{port}");
     for entries in [&[][..], &[("forward", forward.as_str())]] {
         let peer = Peer::open(&controller, DGRAM, entries);
-        assert!(created(&bridge, peer.id()).contains(" HOST=::1 "));
+        assert!(created(&bridge, &peer.id()).contains(" HOST=::1 "));
         peer.send(peer.address(), b"six");
         assert_eq!(peer.recv().0, b"six");
-        bridge.faults().forge(peer.id(), "x\nx").unwrap();
+        bridge.faults().forge(&peer.id(), "x\nx").unwrap();
         wait_until("refused", || {
             let _ = peer.try_recv(10, NOW);
             peer.dgram.counts().refused == 1
@@ -984,7 +984,7 @@ fn too_large_in_band_is_passed_over() {
     let (got, datagram) = peer.recv();
     assert_eq!((got.len(), datagram.full_len), (40_000, 65_536));
     assert!(bridge.faults().pongs().is_empty(), "payload was taken for PINGs");
-    assert_eq!(peer.dest.session().state().0, State::Ready);
+    assert_eq!(peer.dest.presence().state().0, State::Ready);
 }
 
 #[test]
@@ -1123,7 +1123,7 @@ fn a_full_control_socket_blocks() {
     }
     assert_eq!(peer.dgram.counts().sent, sent);
     // A PING can still be answered and the session lives.
-    assert_eq!(peer.dest.session().state().0, State::Ready);
+    assert_eq!(peer.dest.presence().state().0, State::Ready);
 }
 
 // ---- floods ----
@@ -1135,7 +1135,7 @@ fn a_flood_by_udp() {
     let peer = Peer::open(&controller, DGRAM, &[]);
     for number in 0..COUNT {
         let packet = [format!("{}\n{number} ", peer.address()).as_bytes(), &[b'x'; 1000]].concat();
-        assert!(bridge.faults().inject(peer.id(), packet));
+        assert!(bridge.faults().inject(&peer.id(), packet));
     }
     let mut got = 0;
     while peer.try_recv(2000, NOW).unwrap().is_some() {
@@ -1211,7 +1211,7 @@ fn many_threads() {
 fn a_flood_of_forged_packets_does_not_hold_a_receiver() {
     let (bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[]);
-    let to = bridge.session(peer.id()).unwrap().udp.unwrap();
+    let to = bridge.session(&peer.id()).unwrap().udp.unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     peer.dgram.set_timeout(200).unwrap();
     let took = std::thread::scope(|scope| {

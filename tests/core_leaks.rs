@@ -182,8 +182,8 @@ fn sessions_that_are_lost_or_never_come_up() {
                 let lookup = dest.lookup("ME", LIMIT);
                 bridge.faults().kill_all_sessions(round % 2 == 0);
                 wait_until("the loss is seen", || {
-                    dest.session().service();
-                    dest.session().state().0 == i2psock::core::session::State::Dead
+                    dest.presence().service();
+                    dest.presence().state().0 == i2psock::core::presence::State::Dead
                 });
                 drop((dest, accept, lookup));
             }

@@ -12,7 +12,7 @@ use common::*;
 use i2psock::core::dest::Dest;
 use i2psock::core::options::Options;
 use i2psock::core::pending::{Limit, Pending, Stage};
-use i2psock::core::session::State;
+use i2psock::core::presence::State;
 use i2psock::core::Progress;
 use i2psock::error::{Operation, Status};
 use i2psock::sys::{self, PollFd};
@@ -23,7 +23,7 @@ fn start() -> Bridge {
 }
 
 fn readable(dest: &Dest, milliseconds: i32) -> bool {
-    sys::poll_one(dest.session().fd(), sys::IN, milliseconds).unwrap() != 0
+    sys::poll_one(dest.presence().fd(), sys::IN, milliseconds).unwrap() != 0
 }
 
 /// Serves the destination until `done`; with a keeper there is nothing to do but wait.
@@ -31,10 +31,10 @@ fn serve_until(dest: &Dest, what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
-        if dest.session().has_keeper() {
+        if dest.presence().home().keeper.is_some() {
             std::thread::sleep(Duration::from_millis(1));
         } else if readable(dest, 5) {
-            dest.session().service();
+            dest.presence().service();
         }
     }
 }
@@ -49,7 +49,7 @@ fn ping_storms_are_answered_exactly() {
         let bridge = start();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
-        assert_eq!(dest.session().service(), Some(State::Ready));
+        assert_eq!(dest.presence().service(), Some(State::Ready));
         for split in [Split::Whole, Split::Every { bytes: 1, gap: Duration::ZERO }] {
             let faults = bridge.faults();
             faults.split(split);
@@ -70,7 +70,7 @@ fn ping_storms_are_answered_exactly() {
         serve_until(&dest, "150 answers", || answers().len() >= 150);
         let expected = ["PONG  two  spaces", "PONG", "PONG x=\"y"].repeat(50);
         assert_eq!(answers(), expected, "keeper {keeper}");
-        assert_eq!(dest.session().state().0, State::Ready);
+        assert_eq!(dest.presence().state().0, State::Ready);
         // The session has not suffered.
         assert_eq!(address_of(dest.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&dest));
     }
@@ -85,7 +85,7 @@ fn java_drops_who_does_not_answer_and_nobody_is_dropped() {
         let dest = open(&controller);
         let end = Instant::now() + Duration::from_millis(300);
         serve_until(&dest, "300 ms", || Instant::now() > end);
-        assert_eq!(dest.session().state().0, State::Ready, "keeper {keeper}");
+        assert_eq!(dest.presence().state().0, State::Ready, "keeper {keeper}");
         assert!(bridge.texts().iter().filter(|line| line.starts_with("PONG ")).count() >= 3);
     }
 }
@@ -109,7 +109,7 @@ fn waits_answer_pings_without_a_keeper() {
         // The other session's PING is that one's business.
         let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| *line == "PONG wait").count();
         assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) == 1), "{:?}", bridge.texts());
-        b.session().service();
+        b.presence().service();
         assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) == 2));
     }
 }
@@ -132,7 +132,7 @@ fn a_program_with_its_own_poll_needs_no_thread() {
         let mut fds: Vec<PollFd> = pendings
             .iter()
             .map(|pending| PollFd { fd: pending.fd(), events: pending.events(), revents: 0 })
-            .chain([&a, &b].map(|dest| PollFd { fd: dest.session().fd(), events: sys::IN, revents: 0 }))
+            .chain([&a, &b].map(|dest| PollFd { fd: dest.presence().fd(), events: sys::IN, revents: 0 }))
             .collect();
         sys::poll(&mut fds, 20).unwrap();
         for pending in &mut pendings {
@@ -140,7 +140,7 @@ fn a_program_with_its_own_poll_needs_no_thread() {
         }
         for (dest, fd) in [&a, &b].iter().zip(&fds[3..]) {
             if fd.revents != 0 {
-                dest.session().service();
+                dest.presence().service();
             }
         }
         rounds += 1;
@@ -149,7 +149,7 @@ fn a_program_with_its_own_poll_needs_no_thread() {
     assert!(rounds < 2000, "{rounds} rounds");
     faults.ping_every(None);
     serve_until(&a, "a's answers", || {
-        b.session().drive();
+        b.presence().drive();
         all_answered(&faults, 50)
     });
     assert!(faults.pongs().iter().all(|pong| pong.matched));
@@ -165,7 +165,7 @@ fn nothing_is_readable_while_nothing_happens() {
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
         assert!(readable(&dest, 0));
-        assert_eq!((dest.session().service(), dest.session().service()), (Some(State::Ready), None));
+        assert_eq!((dest.presence().service(), dest.presence().service()), (Some(State::Ready), None));
         assert!(!readable(&dest, 20), "keeper {keeper}");
         bridge.faults().once(Reply::NamingLookup, Action::Stall);
         let lookup = dest.lookup("a.i2p", LIMIT).unwrap();
@@ -184,7 +184,7 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             let bridge = start();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let (a, b) = (open(&controller), open(&controller));
-            let session = a.session();
+            let session = a.presence();
             assert_eq!((session.service(), session.service()), (Some(State::Ready), None));
             let (x, y) = pair(&a, &b);
             bridge.faults().every(Reply::NamingLookup, Action::Stall);
@@ -196,13 +196,13 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             until_stage(&mut connecting, Stage::Working);
             send(&y, b"last");
             assert_eq!(sys::poll_one(x.fd(), sys::IN, 5000).unwrap(), sys::IN);
-            assert!(bridge.faults().kill_session(session.id(), announce));
+            assert!(bridge.faults().kill_session(session.session().id(), announce));
             assert!(readable(&a, 5000), "keeper {keeper}");
             let end = Instant::now() + LONG;
             while session.service() != Some(State::Dead) {
                 assert!(Instant::now() < end);
             }
-            let (state, cause) = session.state();
+            let (state, _, cause) = session.state();
             let cause = cause.unwrap();
             assert_eq!((state, cause.status), (State::Dead, Status::Closed));
             assert_eq!(cause.message.contains("Session is closed"), announce, "{}", cause.message);
@@ -235,7 +235,7 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             assert_eq!(receive(&x, 100), b"last");
             // The other session and the controller know nothing of it.
             bridge.faults().clear_rules();
-            assert_eq!(b.session().state().0, State::Ready);
+            assert_eq!(b.presence().state().0, State::Ready);
             assert_eq!(address_of(b.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&b));
             let c = open(&controller);
             let (x, y) = pair(&c, &b);
@@ -398,7 +398,7 @@ fn closing_wakes_everybody_who_waits() {
             assert_eq!(receiving.join().unwrap(), b"", "a stream of the {what} goes on");
             assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
             // The handles stay valid and say what happened.
-            assert_eq!(dest.session().state().0, State::Dead);
+            assert_eq!(dest.presence().state().0, State::Dead);
             for error in [failure(dest.accept(LIMIT)), failure(dest.lookup("ME", LIMIT))] {
                 assert_eq!(error.status, Status::Closed);
             }
@@ -490,10 +490,10 @@ fn a_router_that_does_not_read_blocks_nobody() {
         let line = format!("PING {}\n", "x".repeat(2000));
         let mut sent = 0;
         let end = Instant::now() + Duration::from_secs(4);
-        while Instant::now() < end && dest.session().state().0 == State::Ready && talk.say(&line) {
+        while Instant::now() < end && dest.presence().state().0 == State::Ready && talk.say(&line) {
             sent += 1;
             if keeper == "0" {
-                dest.session().drive();
+                dest.presence().drive();
             }
         }
         assert!(sent > 100);
@@ -502,7 +502,7 @@ fn a_router_that_does_not_read_blocks_nobody() {
             Ok(stream) => assert_eq!(receive(&stream, 1), b"!"),
             Err(error) => {
                 assert!(error.message.contains("PING"), "{error:?}");
-                wait_until("the loss shows", || dest.session().state().0 == State::Dead);
+                wait_until("the loss shows", || dest.presence().state().0 == State::Dead);
             }
         }
     }
@@ -524,7 +524,7 @@ fn a_session_lost_by_nonsense_is_closed() {
             assert!(error.message.contains("too long"), "{error:?}");
             assert_eq!(error.status, Status::Closed, "{error:?}");
         }
-        let (state, cause) = dest.session().state();
+        let (state, _, cause) = dest.presence().state();
         assert_eq!((state, cause.unwrap().status), (State::Dead, Status::Closed));
         assert_eq!(failure(dest.accept(LIMIT)).status, Status::Closed);
     }

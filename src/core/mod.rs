@@ -9,6 +9,7 @@ pub mod engine;
 pub mod exchange;
 pub mod goal;
 pub mod keeper;
+pub mod listener;
 pub mod listening;
 pub mod log;
 pub mod lookup;

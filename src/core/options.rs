@@ -20,6 +20,8 @@ pub enum Owner {
     Connect,
     /// `i2psock_dgram_send_to`.
     Send,
+    /// `i2psock_listener_open`.
+    Listener,
 }
 
 impl Owner {
@@ -29,6 +31,7 @@ impl Owner {
             Owner::Dest => "destination",
             Owner::Connect => "connect",
             Owner::Send => "datagram",
+            Owner::Listener => "listener",
         }
     }
 }
@@ -40,12 +43,14 @@ enum Kind {
     Millis,
     Flag,
     Number(u32),
+    /// A number that is not 0.
+    Count(u32),
     Version,
     Label,
 }
 
 /// Every option of the library itself: name, whose it is, what it holds.
-const KNOWN: [(&str, &[Owner], Kind); 34] = [
+const KNOWN: [(&str, &[Owner], Kind); 35] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -80,6 +85,7 @@ const KNOWN: [(&str, &[Owner], Kind); 34] = [
     ("tag_threshold", &[Owner::Send], Kind::Number(65535)),
     ("expires", &[Owner::Send], Kind::Number(86400)),
     ("send_leaseset", &[Owner::Send], Kind::Flag),
+    ("accepts", &[Owner::Listener], Kind::Count(64)),
 ];
 
 /// Settings, collected before the call that uses them.
@@ -236,6 +242,7 @@ fn check_own(key: &str, value: &str) -> Result<()> {
         Kind::Millis => (number(i32::MAX as u32), "milliseconds, 0 to 2147483647".into()),
         Kind::Flag => (matches!(value, "0" | "1"), "0 or 1".into()),
         Kind::Number(limit) => (number(*limit), format!("a number from 0 to {limit}")),
+        Kind::Count(limit) => (number(*limit) && value != "0", format!("a number from 1 to {limit}")),
         Kind::Version => {
             let known = Version::parse(value).is_some_and(|v| (Version::V3_0..=Version::V3_3).contains(&v));
             (known, "a version from 3.0 to 3.3".into())

@@ -16,7 +16,7 @@ use crate::core::named::Hold;
 use crate::core::recipe::Recipe;
 use crate::core::scope::Scope;
 use crate::core::session::{Birth, Home, Session, Style};
-use crate::core::{after, earlier, passed, Deadline, Progress};
+use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
 use crate::protocol::handshake::Phase;
@@ -304,6 +304,14 @@ impl Presence {
             attempt.as_ref().and_then(|attempt| earlier(attempt.deadline, attempt.exchange.deadline()))
         });
         self.listening().iter().fold(earlier(due, attempt), |sum, listening| earlier(sum, listening.deadline()))
+    }
+
+    /// Milliseconds until the program has to drive it even without an event; -1 for never, as always with a keeper.
+    pub fn timeout_ms(&self) -> i32 {
+        match self.home.keeper {
+            Some(_) => -1,
+            None => poll_timeout(self.deadline()),
+        }
     }
 
     /// Present state, number of the attempt to open the session again, and why there is none.

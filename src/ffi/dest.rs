@@ -18,8 +18,14 @@ use crate::ffi::options::i2psock_options;
 use crate::ffi::pending::{self, i2psock_pending};
 use crate::ffi::stream::i2psock_stream;
 
-/// A destination of ours: one live session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May be
-/// used by many threads at once.
+/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May
+/// be used by many threads at once.
+///
+/// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
+/// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
+/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason, what was pending fails the same way, and
+/// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
+/// afterwards.
 pub struct i2psock_dest(Handle<Lent>);
 
 /// A destination and the texts its getters lend out.
@@ -58,15 +64,15 @@ impl i2psock_dest {
 pub enum i2psock_state {
     /// The handle is NULL.
     I2PSOCK_STATE_NONE = 0,
-    /// The bridge is being reached.
+    /// The session was lost, and the bridge is being reached to open it again.
     I2PSOCK_STATE_CONNECTING = 1,
-    /// Tunnels are being built.
+    /// The session was lost, and its tunnels are being built again.
     I2PSOCK_STATE_BUILDING = 2,
     /// Streams can be opened, datagrams sent and received.
     I2PSOCK_STATE_READY = 3,
-    /// The session was lost and is being opened again.
+    /// The session was lost, and after a pause it is opened again.
     I2PSOCK_STATE_RECOVERING = 4,
-    /// The session has ended.
+    /// The destination has ended.
     I2PSOCK_STATE_DEAD = 5,
 }
 
@@ -98,12 +104,21 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 }
 
 /// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
-/// and minutes right after a router's start. `name` is i2p.sam's session name; only NULL or "", a transient destination with
-/// new keys (or those of i2psock_options_set_keys()), is supported yet. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW,
-/// I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to
-/// close. I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
-/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO and I2PSOCK_PROTOCOL: the bridge is gone or does not answer;
-/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID; I2PSOCK_CLOSED: the controller was closed meanwhile.
+/// and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or
+/// I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
+///
+/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of i2psock_options_set_keys().
+/// Any other name has an address of its own that stays: its keys are made when it is first opened, or are those that
+/// are given, and are kept in the folder of the controller's option "key_store". Names are for every style. A name is open in one
+/// process at a time; within a controller, opening it again gives another handle to the same session, which ends with the
+/// last handle. A destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+///
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
+/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or
+/// written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with
+/// another style or another value of one of the options, or has other keys than those given;
+/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller
+/// was closed meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open(
     controller: Option<&i2psock_controller>,
@@ -125,7 +140,7 @@ pub unsafe extern "C" fn i2psock_dest_open(
     })
 }
 
-/// Starts i2psock_dest_open() without blocking; finish with i2psock_pending_finish_dest(). `*out` is yours to free.
+/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with i2psock_pending_finish_dest(). `*out` is yours to free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open_start(
     controller: Option<&i2psock_controller>,
@@ -188,7 +203,7 @@ pub extern "C" fn i2psock_dest_style(dest: Option<&i2psock_dest>) -> c_int {
     dest.map_or(0, |dest| dest.0.get().presence().style() as c_int)
 }
 
-/// Present state. `*err`, if it is not NULL, gets why the destination is dead, yours to free, or NULL.
+/// Present state. `*err`, if it is not NULL, gets why there is no session, yours to free, or NULL when there is one.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_state(
     dest: Option<&i2psock_dest>,
@@ -202,6 +217,13 @@ pub extern "C" fn i2psock_dest_state(
     state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, ..)| state.into())
 }
 
+/// Number of the attempt to open a lost session again that is going on or comes next, counted from 1; 0 when no session was
+/// lost, and for NULL. It begins anew after a session that lived for a minute.
+#[no_mangle]
+pub extern "C" fn i2psock_dest_attempt(dest: Option<&i2psock_dest>) -> c_int {
+    dest.map_or(0, |dest| c_int::try_from(dest.0.get().presence().state().1).unwrap_or(c_int::MAX))
+}
+
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
 /// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
 #[no_mangle]
@@ -213,15 +235,16 @@ pub extern "C" fn i2psock_dest_fd(dest: Option<&i2psock_dest>) -> i2psock_fd {
 /// the keeper.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int {
-    let _ = dest;
-    -1
+    dest.map_or(-1, |dest| dest.0.get().presence().timeout_ms())
 }
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
-/// descriptor readable at once; i2psock_dest_state() gives the reason of an end. With the keeper, watching it is optional:
+/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
+/// kept. With the keeper, watching it is optional:
 /// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
-/// does what the control socket needs, such as answering the router's PING. Never blocks. I2PSOCK_OK: `*state`, which may be NULL,
-/// is set; I2PSOCK_BLOCK: nothing new, wait on i2psock_dest_fd().
+/// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
+/// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
+/// i2psock_dest_fd().
 #[no_mangle]
 pub extern "C" fn i2psock_dest_service(
     dest: Option<&i2psock_dest>,
@@ -379,7 +402,7 @@ pub unsafe extern "C" fn i2psock_dest_lookup_start(
     })
 }
 
-/// Ends the session and everything on it: calls that are blocked in other threads, and all later ones on the destination, its
+/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and all later ones on the destination, its
 /// pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not block.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_shutdown(
@@ -391,8 +414,8 @@ pub extern "C" fn i2psock_dest_shutdown(
 
 /// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
 /// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
-/// second. A transient destination is gone for good; its pendings
-/// and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
+/// second. With the last handle of a name, and always without a name, the session ends, and a transient destination is gone for
+/// good; its pendings and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
 /// are freed. Nobody else may be using the handle. NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_close(dest: *mut i2psock_dest) {

@@ -15,6 +15,7 @@ pub mod dgram;
 pub mod error;
 mod guard;
 pub mod keys;
+pub mod listener;
 pub mod options;
 pub mod pending;
 pub mod stream;

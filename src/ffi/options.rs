@@ -9,7 +9,7 @@ use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::keys::i2psock_keys;
 
-/// Settings by name, for i2psock_controller_open(), i2psock_dest_open() and i2psock_dest_connect(). A call copies what it
+/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and i2psock_dest_connect(). A call copies what it
 /// needs: options may be changed or freed right after it. Use one options object in one thread at a time, and one
 /// for each kind of object: an option that is not for the object it is given to is I2PSOCK_INVALID there. Names of router
 /// options cannot be checked: routers ignore those they do not know.
@@ -26,11 +26,13 @@ use crate::ffi::keys::i2psock_keys;
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
+///   key_store      folder of the key files of named destinations; none, and then destinations cannot have names
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
 ///   signature_type of new keys; 7 (Ed25519)
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
+///   recover        1: a lost session is opened again (default with a name); 0: it is the end (default without)
 /// For a destination of datagrams:
 ///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
 ///                  another machine, unless in_band
@@ -42,6 +44,8 @@ use crate::ffi::keys::i2psock_keys;
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()
+/// For a listener:
+///   accepts        accepts that are armed at a time, 1 to 64; 1
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,

@@ -151,7 +151,7 @@ pub fn try_open(controller: &Control, limit: Limit) -> Result<Dest> {
 }
 
 pub fn base64(dest: &Dest) -> &str {
-    dest.session().keys().address().base64()
+    dest.presence().keys().address().base64()
 }
 
 /// An accept the bridge has said OK to.
