@@ -167,12 +167,30 @@ fn whoever_waits_for_a_name_gets_it_when_the_first_gives_up() {
     drop(first);
     second.complete().unwrap();
     drop(dest_of(second).unwrap());
+    // A first one that failed is in nobody's way, though it is not freed yet.
+    bridge.faults().once(Reply::SessionCreate, Action::replace_and_close("SESSION STATUS RESULT=I2P_ERROR\n"));
+    let mut first = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
+    let second = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
+    assert_eq!(failure(first.complete()).tag, "I2P_ERROR");
+    drop(dest_of(second).unwrap());
     // And of two that are opened, the second shares what the first gets.
     let mut first = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
     let second = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
     first.complete().unwrap();
     let (second, first) = (dest_of(second).unwrap(), dest_of(first).unwrap());
     assert_eq!(first.presence().session().id(), second.presence().session().id());
+}
+
+#[test]
+fn closing_the_controller_ends_the_wait_for_a_name() {
+    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+    let controller = folder.controller(&bridge);
+    bridge.faults().every(Reply::SessionCreate, Action::Stall);
+    let _first = controller.open_dest("alice", 1, &Options::default(), Limit::Never).unwrap();
+    let mut second = controller.open_dest("alice", 1, &Options::default(), Limit::Never).unwrap();
+    let waiting = std::thread::spawn(move || failure(second.complete()));
+    controller.close();
+    assert_eq!(waiting.join().unwrap().status, Status::Closed);
 }
 
 #[test]

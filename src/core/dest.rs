@@ -31,7 +31,7 @@ pub struct DestPlan {
 /// What comes next in opening a destination.
 pub enum Next {
     /// The bridge is to be asked for a session.
-    Ask(Exchange),
+    Ask(Box<Exchange>),
     /// Somebody is just opening or closing it: try again when this is readable.
     Wait(Arc<Wake>),
     /// It is open already.
@@ -82,7 +82,7 @@ impl DestPlan {
             Some(keys) => keys.duplicate().into(),
             None => NewIdentity::Transient(self.options.number("signature_type").unwrap_or(ED25519)),
         };
-        controller.ask(self.recipe.request(self.id.clone(), identity)).map(Next::Ask)
+        controller.ask(self.recipe.request(self.id.clone(), identity)).map(|exchange| Next::Ask(Box::new(exchange)))
     }
 
     /// Keys that exist already must be those the caller asks for.

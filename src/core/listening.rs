@@ -36,7 +36,7 @@ pub struct Listening {
 
 struct Armed {
     session: Option<Arc<Session>>,
-    accepts: Vec<Box<Exchange>>,
+    accepts: Vec<Exchange>,
     /// So many at a time.
     width: usize,
     /// No new ones before.
@@ -138,19 +138,19 @@ impl Listening {
         self.queue.lock().streams.len() + armed.accepts.len() < self.backlog
     }
 
-    fn next(&self, session: &Arc<Session>) -> Result<Box<Exchange>> {
+    fn next(&self, session: &Arc<Session>) -> Result<Exchange> {
         if let Some(Parked::Waiting(accept)) = session.acceptors().adopt_waiting() {
-            return Ok(accept);
+            return Ok(*accept);
         }
         let request = Request::Accept { id: session.id().to_owned() };
-        Exchange::new(Arc::clone(session.bridge()), Arc::clone(session.scope()), request).map(Box::new)
+        Exchange::new(Arc::clone(session.bridge()), Arc::clone(session.scope()), request)
     }
 
     fn step(
         &self,
         armed: &mut Armed,
         session: &Arc<Session>,
-        mut accept: Box<Exchange>,
+        mut accept: Exchange,
         watched: bool,
         log: &mut Vec<String>,
     ) {
@@ -228,7 +228,7 @@ impl Listening {
         }
         for accept in accepts {
             drop(self.watch.remove(accept.fd()));
-            session.acceptors().park(Parked::Waiting(accept));
+            session.acceptors().park(Parked::Waiting(Box::new(accept)));
         }
     }
 

@@ -51,10 +51,13 @@ impl Named {
             ));
         };
         crate::core::store::check_name(name)?;
+        // Declared first, so that it is dropped without the lock: the last one to drop it needs that.
+        let known;
         let mut names = self.names.lock();
         if let Some(entry) = names.get_mut(name) {
-            if let Some(presence) = entry.presence.upgrade().filter(Presence::join) {
-                return Ok(Turn::Shared(presence));
+            known = entry.presence.upgrade();
+            if let Some(presence) = known.as_ref().filter(|presence| presence.join()) {
+                return Ok(Turn::Shared(Arc::clone(presence)));
             }
             let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
             let wake = Arc::new(wake);
@@ -65,7 +68,17 @@ impl Named {
         // Under the lock: two threads must not meet each other's file lock.
         let claim = store.lock(name)?;
         names.insert(name.to_owned(), Entry::default());
+        drop(names);
         Ok(Turn::Mine(Hold { named: Arc::clone(self), name: name.to_owned(), claim: Some(claim) }))
+    }
+}
+
+impl Named {
+    /// Makes everybody who waits for a name look again.
+    pub fn wake_all(&self) {
+        for entry in self.names.lock().values() {
+            wake(&entry.waiting);
+        }
     }
 }
 

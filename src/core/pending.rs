@@ -176,7 +176,7 @@ impl Pending {
                 return Ok(Some(Product::Dest(dest)));
             }
             Next::Wait(wake) => Work::Later { controller, plan, wake: Some(wake), due: None },
-            Next::Ask(exchange) => Work::Exchange(Box::new(exchange), Goal::Dest(controller, plan)),
+            Next::Ask(exchange) => Work::Exchange(exchange, Goal::Dest(controller, plan)),
         };
         Ok(None)
     }
@@ -264,6 +264,10 @@ impl Pending {
             Ok(None) if passed(self.deadline) => return Err(self.time_out()),
             Ok(None) => return Ok(Progress::Block),
             Err(error) => {
+                if let Work::Exchange(_, goal @ Goal::Dest(..)) = &mut self.work {
+                    // Others may want the name, and need not wait until this is freed.
+                    *goal = Goal::Reached;
+                }
                 self.state = State::Failed(error.clone());
                 return Err(error);
             }

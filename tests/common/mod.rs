@@ -19,6 +19,8 @@ use i2psock_bridge::Bridge;
 
 /// Longer than anything here takes; only a hang gets there.
 pub const LONG: Duration = Duration::from_secs(10);
+/// Long enough for something quick on a busy machine, and still shorter than [`LONG`].
+pub const SOON: Duration = Duration::from_secs(8);
 pub const LIMIT: Limit = Limit::After(LONG);
 
 /// xorshift64*: random enough for tests and the same on every machine.
