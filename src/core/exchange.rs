@@ -329,7 +329,7 @@ impl Exchange {
             Request::Generate { .. } => deadlines.generate,
             Request::Lookup { .. } => deadlines.lookup,
             Request::Create { .. } => deadlines.open,
-            Request::Connect { .. } => deadlines.connect,
+            Request::Connect { .. } | Request::Forward { .. } => deadlines.connect,
             Request::Accept { .. } => deadlines.accept,
         }
     }
