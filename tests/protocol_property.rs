@@ -15,6 +15,7 @@ use i2psock::protocol::control::{Control, Event};
 use i2psock::protocol::handshake::{Handshake, Phase};
 use i2psock::protocol::line::{self, Line, MAX_LINE};
 use i2psock::protocol::outbox::Outbox;
+use i2psock::protocol::peerline::PeerLine;
 use i2psock::protocol::reply;
 use i2psock::protocol::reply::ResultCode;
 use i2psock::protocol::request::{NewIdentity, Outcome, Request};
@@ -76,6 +77,10 @@ fn accept() -> Request {
     Request::Accept { id: "abcdefghijklmnop".into() }
 }
 
+fn forward() -> Request {
+    Request::Forward { id: "abcdefghijklmnop".into(), to: ([127, 0, 0, 1], 4567).into() }
+}
+
 fn lookup() -> Request {
     Request::Lookup { name: "example.i2p".into() }
 }
@@ -122,6 +127,7 @@ fn cases() -> Vec<Case> {
             PAYLOAD,
             format!("accepted {dest} None None"),
         ),
+        case("forward", forward, Some("STREAM STATUS RESULT=OK\n".into()), b"", "forwarding".into()),
     ]
 }
 
@@ -136,6 +142,7 @@ fn describe(outcome: Option<Outcome>) -> String {
         Some(Outcome::Accepted(peer)) => {
             format!("accepted {} {:?} {:?}", peer.address.base64(), peer.from_port, peer.to_port)
         }
+        Some(Outcome::Forwarding) => "forwarding".into(),
         Some(Outcome::Found(address)) => format!("found {}", address.base64()),
     }
 }
@@ -1027,6 +1034,100 @@ fn the_longest_lines_are_read_quickly() {
 }
 
 #[test]
+fn a_forward_s_socket_goes_on_after_its_reply() {
+    // What came with the reply and what is still to be written belongs to whoever keeps the forward alive.
+    let mut handshake = Handshake::new(forward(), RANGE, None).unwrap();
+    handshake.wrote(handshake.output().len());
+    handshake.input(HELLO.as_bytes()).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(handshake.output()),
+        "STREAM FORWARD ID=abcdefghijklmnop PORT=4567 HOST=127.0.0.1\n"
+    );
+    handshake.wrote(handshake.output().len());
+    let read = b"PING 1\nSTREAM STATUS RESULT=OK\nPING 2\nSTREAM STATUS RESULT=I2P_ERR";
+    let taken = handshake.input(read).unwrap();
+    assert_eq!(&read[..taken], b"PING 1\nSTREAM STATUS RESULT=OK\n");
+    assert!(matches!(handshake.take_outcome(), Some(Outcome::Forwarding)));
+    let mut control = Control::with_output(handshake.take_output());
+    let mut events = Vec::new();
+    control.input(&read[taken..], &mut events).unwrap();
+    assert_eq!(written(&mut control), ["PONG 1\n", "PONG 2\n"]);
+    assert!(events.is_empty());
+    // Its end is announced under its own topic, with or without a line feed.
+    control.input(b"OR MESSAGE=\"gone\"", &mut events).unwrap();
+    control.eof(&mut events);
+    assert!(
+        matches!(&events[..], [Event::Ending(error)] if error.status == Status::Closed && error.message.contains("gone"))
+    );
+}
+
+#[test]
+fn a_forwarded_stream_s_line_is_taken_and_not_one_byte_more() {
+    let mut rng = Rng::new(9);
+    let dest = destination(0x5a);
+    for (line, ports) in [
+        (format!("{dest}\n"), (None, None)),
+        (format!("{dest}\r\n"), (None, None)),
+        (format!("{dest} FROM_PORT=0 TO_PORT=65535\n"), (Some(0), Some(65535))),
+    ] {
+        let all = [line.as_bytes(), PAYLOAD].concat();
+        for round in 0..line.len() + 300 {
+            // Cut in two at every place, then anyhow.
+            let pieces = match all.split_at_checked(round) {
+                Some((first, second)) if round < line.len() => vec![first, second],
+                _ => rng.pieces(&all),
+            };
+            let (mut reader, mut taken, mut peer) = (PeerLine::default(), 0, None);
+            for piece in pieces {
+                let (more, found) = reader.input(piece).unwrap();
+                taken += more;
+                if found.is_some() {
+                    peer = found;
+                    break;
+                }
+                assert_eq!(more, piece.len(), "the line goes on");
+            }
+            let peer = peer.unwrap();
+            assert_eq!(taken, line.len());
+            assert_eq!((peer.address.base64(), (peer.from_port, peer.to_port)), (dest.as_str(), ports));
+            assert_eq!(peer, reply::peer(line.trim_end().as_bytes()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn whoever_connects_to_a_forwarding_port_may_say_anything() {
+    let dest = destination(0x5a);
+    for line in ["\n", "PING 1\n", "STREAM STATUS RESULT=OK\n", "GET / HTTP/1.1\r\n", "example.i2p\n", "\0\n"] {
+        let error = PeerLine::default().input(line.as_bytes()).unwrap_err();
+        assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Accept), "{line:?}");
+        assert!(!error.message.contains(|c: char| c.is_control()), "{error:?}");
+    }
+    // A line without an end is refused at the length that others are refused at, in whatever pieces it comes.
+    for size in [1, 4096, MAX_LINE, MAX_LINE + 1] {
+        let (mut reader, mut sent) = (PeerLine::default(), 0);
+        let piece = vec![b'A'; size];
+        let refused = loop {
+            match reader.input(&piece) {
+                Ok((taken, None)) => sent += taken,
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((refused.status, refused.operation), (Status::Protocol, Operation::Accept));
+        assert_eq!(sent, MAX_LINE / size * size, "pieces of {size}");
+    }
+    // The end after every byte.
+    for at in 0..dest.len() {
+        let mut reader = PeerLine::default();
+        assert_eq!(reader.input(&dest.as_bytes()[..at]).unwrap(), (at, None));
+        let error = reader.eof();
+        assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Accept));
+        assert_eq!(error.message.contains("without a word"), at == 0, "{}", error.message);
+    }
+}
+
+#[test]
 fn peer_lines_mutated() {
     let mut rng = Rng::new(7);
     let dest = destination(0x5a);
@@ -1189,6 +1290,8 @@ fn no_text_breaks_a_command() {
         };
         check(command::naming_lookup(&text), 3);
         check(command::stream_accept(&text), 3);
+        check(command::stream_forward(&text, [127, 0, 0, 1].into(), 1, false), 5);
+        check(command::stream_forward(&text, [255; 16].map(|b: u8| b / 2).into(), 65535, true), 6);
         check(command::stream_connect(&text, &host, Ports::default(), &[]), 4);
         check(command::session_create("STREAM", &text, transient(), Ports::default(), Default::default(), &[]), 6);
         for option in [(text.clone(), "x".to_owned()), ("a.b".to_owned(), text.clone()), (text.clone(), text.clone())] {

@@ -5,6 +5,7 @@ use i2psock::error::{Operation, Status};
 use i2psock::protocol::control::Control;
 use i2psock::protocol::handshake::{Handshake, Phase};
 use i2psock::protocol::line::{self, Fields, Line};
+use i2psock::protocol::peerline::PeerLine;
 use i2psock::protocol::reply::{self, ResultCode};
 use i2psock::protocol::request::{Outcome, Request};
 use i2psock::protocol::{Version, VersionRange};
@@ -148,6 +149,9 @@ fn accept_lines() {
                 assert_eq!(peer.from_port.map(u64::from), vector["from_port"].as_u64());
                 assert_eq!(peer.to_port.map(u64::from), vector["to_port"].as_u64());
                 assert_eq!(reply::peer(line.as_bytes()).unwrap(), peer);
+                // The same before a forwarded stream.
+                let forwarded = PeerLine::default().input(input.as_bytes()).unwrap();
+                assert_eq!(forwarded, (line.len() + end.len(), Some(peer)));
                 continue;
             };
             errors += 1;
@@ -158,6 +162,7 @@ fn accept_lines() {
             assert!(error.message.contains(message), "{}", error.message);
             assert!(handshake.take_outcome().is_none());
             assert!(reply::peer(line.as_bytes()).is_err());
+            assert!(PeerLine::default().input(input.as_bytes()).is_err());
         }
     }
     assert!(errors >= 4);

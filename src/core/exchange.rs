@@ -17,7 +17,7 @@ use crate::protocol::Version;
 use crate::sys::{self, Place, SharedFd};
 
 /// Reads in one step before the caller gets a word again: a bridge that never stops talking must not hold it.
-const READS_PER_STEP: usize = 64;
+const READS_PER_STEP: usize = 32;
 
 /// A connection on its way to being a stream, a session, or an answer.
 pub struct Exchange {
@@ -248,16 +248,17 @@ impl Exchange {
     }
 
     fn talk(&mut self, socket: &SharedFd) -> Result<Progress> {
-        for _ in 0..READS_PER_STEP {
+        for reads in 0..=READS_PER_STEP {
             self.write(socket)?;
+            // After the last read as well: it may have brought all there is, and then nothing wakes the caller again.
             if self.phase() == Phase::Done {
                 return Ok(Progress::Done);
             }
             if self.phase() != Phase::Hello {
                 self.phase_deadline = None;
             }
-            if !self.read(socket)? {
-                return Ok(Progress::Block);
+            if reads == READS_PER_STEP || !self.read(socket)? {
+                break;
             }
         }
         Ok(Progress::Block)
@@ -336,7 +337,7 @@ impl Exchange {
             Request::Generate { .. } => deadlines.generate,
             Request::Lookup { .. } => deadlines.lookup,
             Request::Create { .. } => deadlines.open,
-            Request::Connect { .. } => deadlines.connect,
+            Request::Connect { .. } | Request::Forward { .. } => deadlines.connect,
             Request::Accept { .. } => deadlines.accept,
         }
     }

@@ -1,7 +1,7 @@
 //! Building every line that is sent. Whatever a caller supplies is checked here, before a byte leaves, so that no text
 //! can put a second command, another option or a broken token on the wire.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -241,6 +241,20 @@ pub fn stream_accept(id: &str) -> Result<Command> {
     Builder::new("STREAM ACCEPT").id(id).finish()
 }
 
+/// `STREAM FORWARD` to `host`, which is always given: i2pd wants it, and by number. With `silent` no peer line comes.
+pub fn stream_forward(id: &str, host: IpAddr, port: u16, silent: bool) -> Result<Command> {
+    check_id(id)?;
+    if port == 0 || host.is_unspecified() || host.is_multicast() {
+        return Err(Error::invalid(format!("nobody can be reached at {}", SocketAddr::new(host, port))));
+    }
+    let mut builder =
+        Builder::new("STREAM FORWARD").id(id).word("PORT", &port.to_string()).word("HOST", &host.to_string());
+    if silent {
+        builder.add("SILENT", "true");
+    }
+    builder.finish()
+}
+
 /// `DATAGRAM SEND` or `RAW SEND`, to be followed by `size` bytes.
 pub fn datagram_send(style: &str, destination: &Address, size: usize, options: &SendOptions) -> Result<Command> {
     let mut builder = Builder::new(&format!("{style} SEND"))
@@ -353,7 +367,11 @@ mod tests {
             assert!(check_option("i2cp.x", bad).is_err(), "{bad:?}");
             assert!(check_option(bad, "x").is_err(), "{bad:?}");
             assert!(stream_accept(bad).is_err(), "{bad:?}");
+            assert!(stream_forward(bad, [127, 0, 0, 1].into(), 1, false).is_err(), "{bad:?}");
             assert!(naming_lookup(bad).is_err(), "{bad:?}");
+        }
+        for (host, port) in [([127, 0, 0, 1], 0), ([0, 0, 0, 0], 1), ([224, 0, 0, 1], 1)] {
+            assert!(stream_forward("x", host.into(), port, false).is_err(), "{host:?}");
         }
         for key in ["a=b", "1a", ".a", "STYLE", "DESTINATION"] {
             assert!(check_option(key, "x").is_err(), "{key:?}");
@@ -381,6 +399,9 @@ mod tests {
             "STREAM CONNECT ID=abc DESTINATION=example.i2p\n"
         );
         assert_eq!(text(stream_accept("abc")), "STREAM ACCEPT ID=abc\n");
+        let (v4, v6) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
+        assert_eq!(text(stream_forward("abc", v4, 65535, false)), "STREAM FORWARD ID=abc PORT=65535 HOST=127.0.0.1\n");
+        assert_eq!(text(stream_forward("abc", v6, 1, true)), "STREAM FORWARD ID=abc PORT=1 HOST=::1 SILENT=true\n");
         assert_eq!(text(dest_generate(7)), "DEST GENERATE SIGNATURE_TYPE=7\n");
         assert_eq!(text(naming_lookup("ME")), "NAMING LOOKUP NAME=ME\n");
         assert_eq!(pong(b" 1 \"2"), b"PONG 1 \"2\n");

@@ -1,5 +1,5 @@
 //! The conversation on a session's control socket after the session exists: PINGs, one command at a time, and whatever
-//! the bridge says unasked.
+//! the bridge says unasked. A forward's socket is the same, without commands.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,11 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::command::{self, Command};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
+use crate::protocol::peerline::{PartialLine, TooLong};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request;
 use crate::protocol::Trace;
-use crate::secret::{Gathered, Secret};
+use crate::secret::Secret;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
@@ -21,7 +22,7 @@ const MAX_UNSENT: usize = 2 * MAX_LINE;
 pub enum Event {
     /// The lookup with this number is answered.
     Found(u64, Answer),
-    /// The bridge announced the end of the session.
+    /// The bridge announced the end of the session, or of the forward.
     Ending(Error),
     /// A datagram: what would have been its UDP packet.
     Datagram(Vec<u8>),
@@ -53,7 +54,7 @@ pub struct Answer {
 /// State of one control socket.
 #[derive(Default)]
 pub struct Control {
-    partial: Gathered,
+    partial: PartialLine,
     output: Outbox,
     waiting: VecDeque<Lookup>,
     /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
@@ -128,16 +129,10 @@ impl Control {
                 rest = after;
                 continue;
             }
-            let end = rest.iter().position(|b| *b == b'\n');
-            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
-            let complete = end.is_some();
-            rest = after.get(1..).unwrap_or_default();
-            if self.partial.len() + part.len() > MAX_LINE {
-                return Err(Error::protocol(Operation::Session, "a line on the control socket is too long"));
-            }
-            self.partial.extend(part);
-            if complete {
-                let line = self.partial.take();
+            let too_long = |TooLong| Error::protocol(Operation::Session, "a line on the control socket is too long");
+            let (taken, line) = self.partial.input(rest).map_err(too_long)?;
+            rest = rest.get(taken..).unwrap_or_default();
+            if let Some(line) = line {
                 self.line(line.as_bytes(), events)?;
             }
         }
@@ -251,7 +246,8 @@ impl Control {
         }
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
-        let ending = failed.filter(|_| fields.topic() == "SESSION").map(|code| {
+        // Under STREAM only on the socket of a forward: nothing of that topic is asked on a session's.
+        let ending = failed.filter(|_| matches!(fields.topic(), "SESSION" | "STREAM")).map(|code| {
             let error = reply::refusal(Operation::Session, code, &fields);
             Error { status: Status::Closed, ..error }
         });

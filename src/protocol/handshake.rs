@@ -8,10 +8,11 @@ use crate::name::Target;
 use crate::protocol::command::{self, Command, Credentials};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
+use crate::protocol::peerline::{PartialLine, TooLong};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::{Trace, Version, VersionRange};
-use crate::secret::{Gathered, Secret};
+use crate::secret::Secret;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
@@ -35,8 +36,7 @@ pub struct Handshake {
     range: VersionRange,
     phase: Phase,
     version: Option<Version>,
-    /// Part of a line, without its line feed.
-    partial: Gathered,
+    partial: PartialLine,
     output: Outbox,
     /// Bytes that still have to be written before the request is out.
     request_left: usize,
@@ -55,7 +55,7 @@ impl Handshake {
             range,
             phase: Phase::Hello,
             version: None,
-            partial: Gathered::default(),
+            partial: PartialLine::default(),
             output: Outbox::default(),
             request_left: 0,
             fields: None,
@@ -145,19 +145,13 @@ impl Handshake {
         let mut taken = 0;
         while self.phase != Phase::Done && taken < bytes.len() {
             let rest = bytes.get(taken..).unwrap_or_default();
-            let end = rest.iter().position(|b| *b == b'\n');
-            let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-            if self.partial.len() + part.len() > MAX_LINE {
-                return Err(self.not_understood("the line is too long"));
-            }
             if self.partial.is_empty() && self.phase == Phase::Hello {
-                self.check_greeting(part)?;
+                self.check_greeting(rest)?;
             }
-            self.partial.extend(part);
-            taken += part.len();
-            if end.is_some() {
-                taken += 1;
-                let line = self.partial.take();
+            let (more, line) =
+                self.partial.input(rest).map_err(|TooLong| self.not_understood("the line is too long"))?;
+            taken += more;
+            if let Some(line) = line {
                 self.line(line.as_bytes())?;
             }
         }
@@ -209,7 +203,9 @@ impl Handshake {
             [0x15, 3, ..] | [0x15] => {
                 Err(self.protocol("the bridge answered in TLS: its SAM port expects TLS, which is not supported here"))
             }
-            [first, ..] if !first.is_ascii_alphabetic() => Err(self.not_understood("not a reply line")),
+            [first, ..] if !first.is_ascii_alphabetic() && *first != b'\n' => {
+                Err(self.not_understood("not a reply line"))
+            }
             _ => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ pub mod datagram;
 pub mod handshake;
 pub mod line;
 pub mod outbox;
+pub mod peerline;
 pub mod reply;
 pub mod request;
 

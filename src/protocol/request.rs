@@ -1,5 +1,7 @@
 //! What a connection is opened for: one request after HELLO, and what its answer means.
 
+use std::net::SocketAddr;
+
 use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
 use crate::keys::Keys;
@@ -63,6 +65,13 @@ pub enum Request {
         /// Session.
         id: String,
     },
+    /// STREAM FORWARD: every stream comes by a connection of its own, which begins with the peer line.
+    Forward {
+        /// Session.
+        id: String,
+        /// Where the router is to connect to.
+        to: SocketAddr,
+    },
 }
 
 /// What a request came to.
@@ -78,6 +87,8 @@ pub enum Outcome {
     Connected,
     /// A peer has connected.
     Accepted(Peer),
+    /// Streams are forwarded for as long as this connection is open. PINGs may come on it.
+    Forwarding,
     /// Destination of a name.
     Found(Address),
 }
@@ -91,7 +102,7 @@ impl Request {
             Request::Lookup { .. } => Operation::Lookup,
             Request::Create { .. } => Operation::Create,
             Request::Connect { .. } => Operation::Connect,
-            Request::Accept { .. } => Operation::Accept,
+            Request::Accept { .. } | Request::Forward { .. } => Operation::Accept,
         }
     }
 
@@ -117,6 +128,7 @@ impl Request {
                 command::stream_connect(id, target, *ports, options).map(Some)
             }
             Request::Accept { id } => command::stream_accept(id).map(Some),
+            Request::Forward { id, to } => command::stream_forward(id, to.ip(), to.port(), false).map(Some),
         }
     }
 
@@ -140,7 +152,7 @@ impl Request {
             Request::Generate { .. } => ("DEST", "REPLY"),
             Request::Lookup { .. } => ("NAMING", "REPLY"),
             Request::Create { .. } => ("SESSION", "STATUS"),
-            Request::Connect { .. } | Request::Accept { .. } => ("STREAM", "STATUS"),
+            Request::Connect { .. } | Request::Accept { .. } | Request::Forward { .. } => ("STREAM", "STATUS"),
         }
     }
 
@@ -158,6 +170,7 @@ impl Request {
             Request::Create { .. } => Some(Outcome::Created(reply::session(fields)?)),
             Request::Connect { .. } => Some(Outcome::Connected),
             Request::Accept { .. } => None,
+            Request::Forward { .. } => Some(Outcome::Forwarding),
         })
     }
 }

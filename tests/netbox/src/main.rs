@@ -1,5 +1,5 @@
 //! A private I2P network for tests: several real emissary routers in one process, all on 127.0.0.1, with a network id of
-//! their own. Each has a SAM v3 bridge on a port the kernel chose. `netbox --help` says how a test uses it.
+//! their own. Each has a SAM v3 bridge on a port that is given or that the kernel chooses. `netbox --help` says how a test uses it.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -20,13 +20,18 @@ use crate::loopback::Loopback;
 mod loopback;
 
 const USAGE: &str = "\
-Usage: netbox [--routers N] [--help]
+Usage: netbox [--routers N] [--ports TCP[:UDP],...] [--help]
 
 Runs a private network of N I2P routers (default 4) on 127.0.0.1.
 
 Prints one line for each router, 'SAM <tcp-port> <udp-port>', and then 'READY'.
 Ends when its standard input ends, so it never outlives the program that
 started it.
+
+  --ports LIST  ports of the SAM bridges of the first routers, so that programs
+                find them again after a restart (of new routers: they keep
+                nothing); 0, and whatever is not given, is for the kernel to
+                choose
 ";
 
 /// Enough for tunnels of up to three hops.
@@ -43,13 +48,20 @@ const SETTLING: Duration = Duration::from_millis(50);
 type Ending = mpsc::UnboundedSender<Result<(), String>>;
 
 enum Request {
-    Run { routers: usize },
+    Run { routers: usize, ports: Vec<SamPorts> },
     Help,
+}
+
+/// Ports of a SAM bridge; 0 is any.
+#[derive(Clone, Copy, Default)]
+struct SamPorts {
+    tcp: u16,
+    udp: u16,
 }
 
 fn main() -> ExitCode {
     let result = match parse(std::env::args().skip(1)) {
-        Ok(Request::Run { routers }) => run(routers),
+        Ok(Request::Run { routers, ports }) => run(routers, &ports),
         Ok(Request::Help) => print(USAGE),
         Err(message) => {
             complain(&message);
@@ -67,45 +79,62 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Request, String> {
-    let mut routers = DEFAULT_ROUTERS;
+    let (mut routers, mut ports) = (DEFAULT_ROUTERS, Vec::new());
     while let Some(arg) = args.next() {
-        let count = match arg.as_str() {
+        let (name, inline) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        let value = || inline.or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"));
+        match name {
             "--help" | "-h" => return Ok(Request::Help),
-            "--routers" => args.next().ok_or("--routers needs a number")?,
-            other => match other.strip_prefix("--routers=") {
-                Some(count) => count.to_owned(),
-                None => return Err(format!("unknown argument '{other}'")),
-            },
-        };
-        routers = match count.parse() {
-            Ok(n) if ROUTERS.contains(&n) => n,
-            _ => {
-                let (least, most) = (ROUTERS.start(), ROUTERS.end());
-                return Err(format!("--routers takes a number from {least} to {most}, not '{count}'"));
-            }
-        };
+            "--routers" => routers = parse_routers(&value()?)?,
+            "--ports" => ports = value()?.split(',').map(parse_ports).collect::<Result<_, _>>()?,
+            _ => return Err(format!("unknown argument '{arg}'")),
+        }
     }
-    Ok(Request::Run { routers })
+    if ports.len() > routers {
+        return Err(format!("--ports has {} entries for {routers} routers", ports.len()));
+    }
+    Ok(Request::Run { routers, ports })
 }
 
-fn run(routers: usize) -> Result<(), String> {
+fn parse_routers(count: &str) -> Result<usize, String> {
+    match count.parse() {
+        Ok(n) if ROUTERS.contains(&n) => Ok(n),
+        _ => {
+            let (least, most) = (ROUTERS.start(), ROUTERS.end());
+            Err(format!("--routers takes a number from {least} to {most}, not '{count}'"))
+        }
+    }
+}
+
+fn parse_ports(entry: &str) -> Result<SamPorts, String> {
+    let (tcp, udp) = entry.split_once(':').unwrap_or((entry, "0"));
+    match (tcp.parse(), udp.parse()) {
+        (Ok(tcp), Ok(udp)) => Ok(SamPorts { tcp, udp }),
+        _ => Err(format!("--ports takes TCP or TCP:UDP, separated by commas, not '{entry}'")),
+    }
+}
+
+fn run(routers: usize, ports: &[SamPorts]) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    let result = runtime.block_on(network(routers));
+    let result = runtime.block_on(network(routers, ports));
     // Routers take seconds to leave a network in good order; nobody is left to notice.
     runtime.shutdown_background();
     result
 }
 
 /// Runs until standard input ends (success) or a router does (failure).
-async fn network(routers: usize) -> Result<(), String> {
+async fn network(routers: usize, ports: &[SamPorts]) -> Result<(), String> {
     let (ended, mut endings) = mpsc::unbounded_channel();
     watch_stdin(ended.clone())?;
     let work = async {
-        start(routers, &ended).await?;
+        start(routers, ports, &ended).await?;
         print("READY\n")?;
         std::future::pending().await
     };
@@ -120,14 +149,15 @@ async fn network(routers: usize) -> Result<(), String> {
 /// Two routers that call each other at the same moment both refuse, and a router that is to pass a message on to one it
 /// has never met drops it. Either loses a tunnel or the first packet of a stream, and 8 s go by until someone tries again.
 /// So everybody meets here, in good order.
-async fn start(routers: usize, ended: &Ending) -> Result<(), String> {
+async fn start(routers: usize, wanted: &[SamPorts], ended: &Ending) -> Result<(), String> {
     let net_id = private_net_id();
     let mut infos = Vec::with_capacity(routers + 1);
     // Number 0 has no bridge: it is there for the first of the others to know.
     for number in 0..=routers {
         let fail = |what: &dyn Display| format!("cannot start router {number}: {what}");
         let calls = loopback::calls();
-        let config = config(net_id, number, infos.clone());
+        let sam = number.checked_sub(1).map(|member| wanted.get(member).copied().unwrap_or_default());
+        let config = config(net_id, number, sam, infos.clone());
         let (router, _, info) = Router::<Loopback>::new(config, None, None).await.map_err(|e| fail(&e))?;
         let ports = *router.protocol_address_info();
         infos.push(info);
@@ -158,14 +188,13 @@ async fn start(routers: usize, ended: &Ending) -> Result<(), String> {
     Ok(())
 }
 
-/// Router `number`, which knows `others`.
-fn config(net_id: u8, number: usize, others: Vec<Vec<u8>>) -> Config {
-    let member = number > 0;
+/// Router `number`, which knows `others`; one without a bridge is no real member.
+fn config(net_id: u8, number: usize, sam: Option<SamPorts>, others: Vec<Vec<u8>>) -> Config {
     // Each of these tunnels leads through one of the others, picked at random: enough of them to meet everyone.
     let tunnels = Some(4 * number.max(1));
     Config {
         net_id: Some(net_id),
-        floodfill: member,
+        floodfill: sam.is_some(),
         allow_local: true,
         // The usual rules keep routers of one address range out of one tunnel: here all have the same address.
         insecure_tunnels: true,
@@ -188,7 +217,11 @@ fn config(net_id: u8, number: usize, others: Vec<Vec<u8>>) -> Config {
             ml_kem: None,
             disable_pq: false,
         }),
-        samv3_config: member.then(|| SamConfig { tcp_port: 0, udp_port: 0, host: LOOPBACK.to_string() }),
+        samv3_config: sam.map(|SamPorts { tcp, udp }| SamConfig {
+            tcp_port: tcp,
+            udp_port: udp,
+            host: LOOPBACK.to_string(),
+        }),
         // The default, 1 MB/s, is shared by all tunnels through a router, and transfers crawl.
         bandwidth: Some(BandwidthConfig { bandwidth: 1_000_000_000, share_ratio: 0.9 }),
         routers: others,
