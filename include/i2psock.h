@@ -349,6 +349,9 @@ typedef struct i2psock_listener i2psock_listener;
 ///   i2psock_dgram_send_to()
 /// For a listener:
 ///   accepts        accepts that are armed at a time, 1 to 64; 1
+///   stream_forward 1: the router connects to a loopback port of the library for every stream (SAM's STREAM FORWARD) instead of
+///                  being asked to accept. A process of this machine could connect there, too, and claim to be any peer:
+///                  see i2psock_stream_peer_verified(). Only with a bridge on this machine
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
@@ -831,14 +834,18 @@ i2psock_status i2psock_pending_finish_addr(i2psock_pending *pending, i2psock_add
 /// taken up by the next accept, with the stream that may have come meanwhile. NULL is allowed.
 void i2psock_pending_free(i2psock_pending *pending);
 
-/// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept): always for an accepted stream,
-/// and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
+/// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept; but see
+/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
 /// by itself (i2psock_dest_lookup() tells). Borrowed: it lives as long as `stream`.
 const i2psock_addr *i2psock_stream_peer(const i2psock_stream *stream);
 
 /// The peer for a person to read: "<base32>.b32.i2p", or the name that was connected to. Lives as long as `stream`; NULL for
 /// NULL.
 const char *i2psock_stream_peer_text(const i2psock_stream *stream);
+
+/// 1 if the router vouches for i2psock_stream_peer(), as it does for every stream but those of a listener with option
+/// "stream_forward": there any process of this machine could have connected and named a peer. 0 otherwise, and for NULL.
+int i2psock_stream_peer_verified(const i2psock_stream *stream);
 
 /// I2CP port the stream comes from: the peer's for an accepted stream, ours for a connected one. -1: not told.
 int i2psock_stream_from_port(const i2psock_stream *stream);
@@ -938,7 +945,8 @@ void i2psock_stream_free(i2psock_stream *stream);
 
 /// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0 meaning 16;
 /// when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts" says
-/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment.
+/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment. With
+/// option "stream_forward" the router connects to a loopback port instead, see i2psock_options.
 /// `options` may be NULL. Does not block: nothing has been asked of the router yet when this returns, and a router's refusal
 /// shows in i2psock_listener_failures(). `*out` is yours to close; the destination must not be closed before it unless nothing more
 /// is to come. Several listeners on a destination share its streams. I2PSOCK_STATE: another style; I2PSOCK_INVALID: `backlog` is

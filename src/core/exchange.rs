@@ -301,17 +301,7 @@ impl Exchange {
             self.surplus.extend_from_slice(bytes.get(used..).unwrap_or_default());
             return Ok(());
         }
-        // What was looked at is certainly there: this does not wait.
-        let mut header = vec![0; used];
-        let mut gone = 0;
-        while gone < used {
-            match sys::recv(socket.as_raw_fd(), header.get_mut(gone..).unwrap_or_default(), sys::MSG_DONTWAIT) {
-                Ok(count) if count > 0 => gone += count,
-                Ok(_) => break,
-                Err(error) => return Err(Error::io(self.request().operation(), "recv", &error)),
-            }
-        }
-        Ok(())
+        sys::discard(socket.as_raw_fd(), used).map_err(|error| Error::io(self.request().operation(), "recv", &error))
     }
 
     /// What the exchange came to, after [`Progress::Done`].

@@ -88,15 +88,17 @@ impl Goal {
                 Ok(stream(match target {
                     Target::Destination(address) => {
                         let text = address.host().to_owned();
-                        Remote { address: Some(address), text, from_port, to_port }
+                        Remote { address: Some(address), text, from_port, to_port, verified: true }
                     }
-                    other => Remote { address: None, text: other.wire().to_owned(), from_port, to_port },
+                    other => {
+                        Remote { address: None, text: other.wire().to_owned(), from_port, to_port, verified: true }
+                    }
                 }))
             }
             (Goal::Accept(_), Outcome::Accepted(peer)) => {
                 let text = peer.address.host().to_owned();
                 let (from_port, to_port) = (peer.from_port, peer.to_port);
-                Ok(stream(Remote { address: Some(peer.address), text, from_port, to_port }))
+                Ok(stream(Remote { address: Some(peer.address), text, from_port, to_port, verified: true }))
             }
             _ => Err(Error::new(Status::Internal, operation, "an answer to another question")),
         }

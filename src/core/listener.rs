@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::core::dest::Dest;
+use crate::core::forwarding::Forwarding;
 use crate::core::listening::Listening;
 use crate::core::options::{Options, Owner};
 use crate::core::presence::Presence;
@@ -37,7 +38,14 @@ impl Listener {
             Ok(backlog) => backlog.min(MAX_BACKLOG),
             Err(_) => return Err(Error::invalid("backlog is negative")),
         };
-        let listening = Listening::new(backlog, options.number("accepts").unwrap_or(1))?;
+        let forwarding = match options.text("stream_forward") {
+            Some("1") => Some(Forwarding::new(presence.bridge())?),
+            _ => None,
+        };
+        if forwarding.is_some() && options.text("accepts").is_some() {
+            return Err(Error::invalid("options accepts and stream_forward exclude each other"));
+        }
+        let listening = Listening::new(backlog, options.number("accepts").unwrap_or(1), forwarding)?;
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
         let work = &presence.home().work;
         let face = match presence.home().keeper {

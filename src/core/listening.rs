@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::core::acceptors::Parked;
 use crate::core::exchange::Exchange;
+use crate::core::forwarding::Forwarding;
 use crate::core::goal::{Goal, Product};
 use crate::core::session::Session;
 use crate::core::stream::Stream;
@@ -39,6 +40,8 @@ struct Armed {
     accepts: Vec<Exchange>,
     /// So many at a time.
     width: usize,
+    /// Streams come this way instead.
+    forwarding: Option<Forwarding>,
     /// No new ones before.
     pause: Deadline,
 }
@@ -52,14 +55,14 @@ struct Queue {
 }
 
 impl Listening {
-    /// Nothing is armed before it is driven: up to `width` accepts at a time, `backlog` streams in all.
-    pub fn new(backlog: usize, width: usize) -> Result<Arc<Self>> {
+    /// Nothing is armed before it is driven: up to `width` accepts at a time, or a forwarding; `backlog` streams in all.
+    pub fn new(backlog: usize, width: usize, forwarding: Option<Forwarding>) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
         Ok(Arc::new(Listening {
             backlog,
             watch: Arc::new(Watch::new().map_err(system)?),
             arrived: Wake::new().map_err(system)?,
-            armed: Mutex::new(Armed { session: None, accepts: Vec::new(), width, pause: None }),
+            armed: Mutex::new(Armed { session: None, accepts: Vec::new(), width, forwarding, pause: None }),
             queue: Mutex::default(),
             failures: AtomicU32::new(0),
         }))
@@ -96,7 +99,8 @@ impl Listening {
         // Somebody who has the lock is at work.
         let armed = self.armed.try_lock()?;
         let steps = armed.accepts.iter().fold(None, |sum, accept| earlier(sum, accept.deadline()));
-        earlier(armed.pause, steps)
+        let forwarding = armed.forwarding.as_ref().and_then(Forwarding::deadline);
+        earlier(armed.pause, earlier(steps, forwarding))
     }
 
     /// Does what can be done without waiting.
@@ -112,6 +116,13 @@ impl Listening {
             armed.session = Some(Arc::clone(session));
             armed.pause = None;
         }
+        if armed.pause.is_some() && passed(armed.pause) {
+            armed.pause = None;
+        }
+        if let Some(forwarding) = armed.forwarding.take() {
+            self.run_forwarding(&mut armed, forwarding, session, log);
+            return;
+        }
         let accepts = std::mem::take(&mut armed.accepts);
         for accept in accepts {
             self.step(&mut armed, session, accept, true, log);
@@ -123,15 +134,35 @@ impl Listening {
                 None => break,
             }
         }
-        if armed.pause.is_some() && passed(armed.pause) {
-            armed.pause = None;
-        }
         while armed.pause.is_none() && armed.accepts.len() < armed.width && self.has_room(&armed) {
             match self.next(session) {
                 Ok(accept) => self.step(&mut armed, session, accept, false, log),
                 Err(error) => self.fail(&mut armed, error, log),
             }
         }
+    }
+
+    fn run_forwarding(
+        &self,
+        armed: &mut Armed,
+        mut forwarding: Forwarding,
+        session: &Arc<Session>,
+        log: &mut Vec<String>,
+    ) {
+        let result = match (forwarding.is_idle(), armed.pause) {
+            (true, Some(_)) => Ok(()),
+            (true, None) => forwarding.ask(session, &self.watch, log),
+            (false, _) => forwarding.run_control(session, &self.watch, log),
+        };
+        if let Err(error) = result {
+            self.fail(armed, error, log);
+        }
+        let room = self.backlog.saturating_sub(self.queue.lock().streams.len());
+        for stream in forwarding.run_port(session, room, &self.watch, log) {
+            self.failures.store(0, Ordering::Relaxed);
+            self.put(stream);
+        }
+        armed.forwarding = Some(forwarding);
     }
 
     fn has_room(&self, armed: &Armed) -> bool {
@@ -221,6 +252,10 @@ impl Listening {
             self.arrived.set();
             std::mem::take(&mut queue.streams)
         };
+        if let Some(mut forwarding) = armed.forwarding.take() {
+            forwarding.close(&self.watch);
+            forwarding.forget_port(&self.watch);
+        }
         let accepts = std::mem::take(&mut armed.accepts);
         let Some(session) = armed.session.take() else { return };
         for stream in streams {
@@ -236,6 +271,7 @@ impl Listening {
     pub fn abandon(&self) {
         if let Some(mut armed) = self.armed.try_lock() {
             armed.accepts.clear();
+            armed.forwarding = None;
         }
         if let Some(mut queue) = self.queue.try_lock() {
             queue.streams.clear();
@@ -248,6 +284,9 @@ impl Armed {
     fn drop_all(&mut self, watch: &Watch) {
         for accept in self.accepts.drain(..) {
             drop(watch.remove(accept.fd()));
+        }
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.close(watch);
         }
     }
 }

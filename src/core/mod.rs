@@ -7,6 +7,7 @@ pub mod dest;
 pub mod dgram;
 pub mod engine;
 pub mod exchange;
+pub mod forwarding;
 pub mod goal;
 pub mod keeper;
 pub mod listener;

@@ -50,7 +50,7 @@ enum Kind {
 }
 
 /// Every option of the library itself: name, whose it is, what it holds.
-const KNOWN: [(&str, &[Owner], Kind); 35] = [
+const KNOWN: [(&str, &[Owner], Kind); 36] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -86,6 +86,7 @@ const KNOWN: [(&str, &[Owner], Kind); 35] = [
     ("expires", &[Owner::Send], Kind::Number(86400)),
     ("send_leaseset", &[Owner::Send], Kind::Flag),
     ("accepts", &[Owner::Listener], Kind::Count(64)),
+    ("stream_forward", &[Owner::Listener], Kind::Flag),
 ];
 
 /// Settings, collected before the call that uses them.

@@ -37,6 +37,8 @@ pub struct Remote {
     pub from_port: Option<u16>,
     /// I2CP port the stream was sent to.
     pub to_port: Option<u16>,
+    /// Whether the router vouches for the address: anybody on this machine can connect to a forwarding port.
+    pub verified: bool,
 }
 
 /// A stream.

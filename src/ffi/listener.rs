@@ -20,7 +20,8 @@ pub struct i2psock_listener(Handle<Listener>);
 
 /// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0 meaning 16;
 /// when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts" says
-/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment.
+/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment. With
+/// option "stream_forward" the router connects to a loopback port instead, see i2psock_options.
 /// `options` may be NULL. Does not block: nothing has been asked of the router yet when this returns, and a router's refusal
 /// shows in i2psock_listener_failures(). `*out` is yours to close; the destination must not be closed before it unless nothing more
 /// is to come. Several listeners on a destination share its streams. I2PSOCK_STATE: another style; I2PSOCK_INVALID: `backlog` is

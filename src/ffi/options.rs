@@ -46,6 +46,9 @@ use crate::ffi::keys::i2psock_keys;
 ///   i2psock_dgram_send_to()
 /// For a listener:
 ///   accepts        accepts that are armed at a time, 1 to 64; 1
+///   stream_forward 1: the router connects to a loopback port of the library for every stream (SAM's STREAM FORWARD) instead of
+///                  being asked to accept. A process of this machine could connect there, too, and claim to be any peer:
+///                  see i2psock_stream_peer_verified(). Only with a bridge on this machine
 /// For connect:
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,

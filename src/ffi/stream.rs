@@ -45,8 +45,8 @@ impl i2psock_stream {
     }
 }
 
-/// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept): always for an accepted stream,
-/// and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
+/// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept; but see
+/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
 /// by itself (i2psock_dest_lookup() tells). Borrowed: it lives as long as `stream`.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_peer(stream: Option<&i2psock_stream>) -> *const i2psock_addr {
@@ -59,6 +59,13 @@ pub extern "C" fn i2psock_stream_peer(stream: Option<&i2psock_stream>) -> *const
 #[no_mangle]
 pub extern "C" fn i2psock_stream_peer_text(stream: Option<&i2psock_stream>) -> *const c_char {
     stream.map_or(std::ptr::null(), |stream| stream.0.get().text.as_ptr())
+}
+
+/// 1 if the router vouches for i2psock_stream_peer(), as it does for every stream but those of a listener with option
+/// "stream_forward": there any process of this machine could have connected and named a peer. 0 otherwise, and for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_stream_peer_verified(stream: Option<&i2psock_stream>) -> c_int {
+    stream.is_some_and(|stream| stream.core().remote().verified).into()
 }
 
 /// I2CP port the stream comes from: the peer's for an accepted stream, ours for a connected one. -1: not told.

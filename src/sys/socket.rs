@@ -32,6 +32,20 @@ pub fn recv_once(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::R
     check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
+/// Takes `count` bytes away that were looked at before, so that this does not wait.
+pub fn discard(fd: RawFd, count: usize) -> io::Result<()> {
+    let mut waste = [0; 512];
+    let mut left = count;
+    while left > 0 {
+        let want = left.min(waste.len());
+        match recv(fd, waste.get_mut(..want).unwrap_or_default(), super::MSG_DONTWAIT)? {
+            0 => break,
+            got => left -= got,
+        }
+    }
+    Ok(())
+}
+
 /// send(2) without SIGPIPE; reports EINTR.
 pub fn send_once(fd: RawFd, bytes: &[u8], flags: i32) -> io::Result<usize> {
     // SAFETY: pointer and length belong to `bytes`.
