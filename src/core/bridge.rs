@@ -31,6 +31,15 @@ pub enum Endpoint {
 impl Endpoint {
     /// Reads `host`, `host:port`, `1.2.3.4:port`, `[::1]:port`, `::1`, `/path` or `unix:path`.
     pub fn parse(text: &str, default_port: u16) -> Result<Endpoint> {
+        Endpoint::parse_any(text, default_port, false)
+    }
+
+    /// The same with a port, which may be 0: any that is free.
+    pub fn parse_local(text: &str) -> Result<Endpoint> {
+        Endpoint::parse_any(text, 0, true)
+    }
+
+    fn parse_any(text: &str, default_port: u16, any_port: bool) -> Result<Endpoint> {
         let shown = crate::protocol::line::excerpt(text.as_bytes(), 100);
         let wrong = |why: &str| Error::invalid(format!("\"{shown}\" is no HOST:PORT, [IPV6]:PORT or /PATH: {why}"));
         if let Some(path) = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text)) {
@@ -56,6 +65,7 @@ impl Endpoint {
         };
         let port = match port {
             Some("") if !text.ends_with(':') => default_port,
+            Some("0") if any_port => 0,
             Some(digits) => parse_port(digits).ok_or_else(|| wrong("the port is not 1 to 65535"))?,
             None => return Err(wrong("text after ]")),
         };
@@ -65,14 +75,15 @@ impl Endpoint {
         Ok(Endpoint::Host(host.to_owned(), port))
     }
 
-    fn resolve(&self) -> Result<Vec<Place>> {
+    /// Its addresses; may block.
+    pub fn resolve(&self) -> Result<Vec<Place>> {
         let (host, port) = match self {
             Endpoint::Unix(path) => return Ok(vec![Place::Unix(path.clone())]),
             Endpoint::Host(host, port) => (host.as_str(), *port),
         };
-        let found = (host, port).to_socket_addrs().map_err(|error| {
-            Error::io(Operation::Handshake, &format!("the bridge's host {host} cannot be resolved"), &error)
-        })?;
+        let found = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| Error::io(Operation::Handshake, &format!("the host {host} cannot be resolved"), &error))?;
         let mut places: Vec<Place> = Vec::new();
         for address in found.map(Place::Tcp) {
             if !places.contains(&address) {

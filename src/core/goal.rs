@@ -8,6 +8,7 @@ use crate::core::dest::{Dest, DestPlan};
 use crate::core::exchange::{Exchange, Finished};
 use crate::core::session::Session;
 use crate::core::stream::{Remote, Stream};
+use crate::core::tunnel::Tunnel;
 use crate::error::{Error, Result, Status};
 use crate::keys::Keys;
 use crate::name::Target;
@@ -45,6 +46,8 @@ pub enum Product {
     Dest(Dest),
     /// A stream.
     Stream(Stream),
+    /// A tunnel.
+    Tunnel(Tunnel),
 }
 
 impl Goal {

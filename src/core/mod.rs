@@ -21,10 +21,13 @@ pub mod pending;
 pub mod port;
 pub mod presence;
 pub mod recipe;
+pub mod relay;
 pub mod scope;
 pub mod session;
 pub mod store;
 pub mod stream;
+pub mod tunnel;
+pub mod tunneling;
 
 use std::time::{Duration, Instant};
 

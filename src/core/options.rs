@@ -22,6 +22,8 @@ pub enum Owner {
     Send,
     /// `i2psock_listener_open`.
     Listener,
+    /// `i2psock_tunnel_server` and its like.
+    Tunnel,
 }
 
 impl Owner {
@@ -32,6 +34,7 @@ impl Owner {
             Owner::Connect => "connect",
             Owner::Send => "datagram",
             Owner::Listener => "listener",
+            Owner::Tunnel => "tunnel",
         }
     }
 }
@@ -45,12 +48,16 @@ enum Kind {
     Number(u32),
     /// A number that is not 0.
     Count(u32),
+    /// A number that is not 0, or -1 for no limit.
+    CountOrNone,
+    /// Milliseconds that are not 0, or -1 for no limit.
+    MillisOrNone,
     Version,
     Label,
 }
 
 /// Every option of the library itself: name, whose it is, what it holds.
-const KNOWN: [(&str, &[Owner], Kind); 36] = [
+const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -87,6 +94,12 @@ const KNOWN: [(&str, &[Owner], Kind); 36] = [
     ("send_leaseset", &[Owner::Send], Kind::Flag),
     ("accepts", &[Owner::Listener], Kind::Count(64)),
     ("stream_forward", &[Owner::Listener], Kind::Flag),
+    ("nconnect", &[Owner::Tunnel], Kind::CountOrNone),
+    ("timeout", &[Owner::Tunnel], Kind::MillisOrNone),
+    ("idle_timeout", &[Owner::Tunnel], Kind::MillisOrNone),
+    ("buffer_size", &[Owner::Tunnel], Kind::Count(1 << 20)),
+    ("bind", &[Owner::Tunnel], Kind::Text),
+    ("splice", &[Owner::Tunnel], Kind::Flag),
 ];
 
 /// Settings, collected before the call that uses them.
@@ -140,17 +153,30 @@ impl Options {
     pub fn check_owner(&self, owner: Owner) -> Result<()> {
         for (key, _) in &self.entries {
             let fits = match KNOWN.iter().find(|(name, ..)| name == key) {
-                Some((_, owners, _)) => owners.contains(&owner),
-                None => matches!(owner, Owner::Dest | Owner::Connect),
+                // A tunnel has a destination.
+                Some((_, owners, _)) => {
+                    owners.contains(&owner) || (owner == Owner::Tunnel && owners.contains(&Owner::Dest))
+                }
+                None => matches!(owner, Owner::Dest | Owner::Connect | Owner::Tunnel),
             };
             if !fits {
                 return Err(Error::invalid(format!("option {key} is not for a {}", owner.name())));
             }
         }
-        if self.keys.is_some() && owner != Owner::Dest {
+        if self.keys.is_some() && !matches!(owner, Owner::Dest | Owner::Tunnel) {
             return Err(Error::invalid(format!("private keys are not for a {}", owner.name())));
         }
         Ok(())
+    }
+
+    /// Those that are for `owner`.
+    pub fn only(&self, owner: Owner) -> Self {
+        let fits = |key: &str| match KNOWN.iter().find(|(name, ..)| *name == key) {
+            Some((_, owners, _)) => owners.contains(&owner),
+            None => true,
+        };
+        let entries = self.entries.iter().filter(|(key, _)| fits(key)).cloned().collect();
+        Options { entries, keys: self.keys.as_ref().map(Keys::duplicate) }
     }
 
     /// Text of an option.
@@ -244,6 +270,13 @@ fn check_own(key: &str, value: &str) -> Result<()> {
         Kind::Flag => (matches!(value, "0" | "1"), "0 or 1".into()),
         Kind::Number(limit) => (number(*limit), format!("a number from 0 to {limit}")),
         Kind::Count(limit) => (number(*limit) && value != "0", format!("a number from 1 to {limit}")),
+        Kind::CountOrNone => {
+            (value == "-1" || (number(i32::MAX as u32) && value != "0"), "a number from 1, or -1 for no limit".into())
+        }
+        Kind::MillisOrNone => (
+            value == "-1" || (number(i32::MAX as u32) && value != "0"),
+            "milliseconds from 1, or -1 for no limit".into(),
+        ),
         Kind::Version => {
             let known = Version::parse(value).is_some_and(|v| (Version::V3_0..=Version::V3_3).contains(&v));
             (known, "a version from 3.0 to 3.3".into())

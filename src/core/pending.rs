@@ -13,6 +13,7 @@ use crate::core::exchange::Exchange;
 pub use crate::core::goal::{Goal, Product};
 use crate::core::lookup::Ticket;
 use crate::core::session::Session;
+use crate::core::tunnel::TunnelPlan;
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::Phase;
@@ -112,6 +113,8 @@ pub struct Pending {
     patience: Deadline,
     /// Descriptions used up by work that was begun anew.
     past_generations: u64,
+    /// What is to be made of the destination that is opened.
+    then: Option<TunnelPlan>,
     /// Of an accept that waits for a peer: readable for every accept of the session.
     watch: Option<Arc<Watch>>,
 }
@@ -129,6 +132,7 @@ impl Pending {
             deadline: after(limit),
             patience: after(Some(DUPLICATE_PATIENCE)),
             past_generations: 0,
+            then: None,
             watch: None,
         }
     }
@@ -163,6 +167,31 @@ impl Pending {
             pending.state = State::Ready(Box::new(product));
         }
         Ok(pending.begin())
+    }
+
+    /// Makes a tunnel of the destination that is opened.
+    #[must_use]
+    pub fn then(mut self, plan: TunnelPlan) -> Self {
+        self.then = Some(plan);
+        self.make_tunnel();
+        self
+    }
+
+    fn make_tunnel(&mut self) {
+        let Some(plan) = self.then.take() else { return };
+        self.state = match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(product) => match *product {
+                Product::Dest(dest) => match plan.begin(dest) {
+                    Ok(tunnel) => State::Ready(Box::new(Product::Tunnel(tunnel))),
+                    Err(error) => State::Failed(error),
+                },
+                other => State::Ready(Box::new(other)),
+            },
+            other => {
+                self.then = Some(plan);
+                other
+            }
+        };
     }
 
     /// The next step of opening a destination that is not an exchange yet.
@@ -260,7 +289,13 @@ impl Pending {
         }
         let result = self.advance();
         match result {
-            Ok(Some(product)) => self.state = State::Ready(Box::new(product)),
+            Ok(Some(product)) => {
+                self.state = State::Ready(Box::new(product));
+                self.make_tunnel();
+                if let State::Failed(error) = &self.state {
+                    return Err(error.clone());
+                }
+            }
             Ok(None) if passed(self.deadline) => return Err(self.time_out()),
             Ok(None) => return Ok(Progress::Block),
             Err(error) => {

@@ -9,12 +9,14 @@ mod event;
 mod process;
 mod shared;
 mod socket;
+mod splice;
 
 pub use datagram::*;
-pub use event::{poll, poll_one, PollFd, Wake, Watch, ERR, HUP, IN, OUT};
+pub use event::{poll, poll_one, PollFd, Ready, Selector, Wake, Watch, ERR, HUP, IN, OUT};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;
 pub use socket::*;
+pub use splice::Carrier;
 
 use std::io;
 

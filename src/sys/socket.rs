@@ -147,6 +147,43 @@ pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
+/// shutdown(2) of the sending half: the peer gets the end after all that was sent.
+pub fn end_sending(fd: RawFd) {
+    // SAFETY: plain system call. It fails only when the connection is gone anyway.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Whether `fd` is a socket of a stream type that listens.
+pub fn is_listening(fd: RawFd) -> io::Result<bool> {
+    Ok(get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0
+        && get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM)
+}
+
+/// accept(2) on somebody's socket without waiting, whatever its flags; the connection is non-blocking.
+pub fn accept_now(fd: RawFd) -> io::Result<OwnedFd> {
+    if super::poll_one(fd, super::IN, 0)? == 0 {
+        return Err(io::Error::from(io::ErrorKind::WouldBlock));
+    }
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: plain system call that is not asked for an address; the new descriptor is ours.
+    retry(|| unsafe {
+        check(libc::accept4(fd, ptr::null_mut(), ptr::null_mut(), flags)).map(|fd| OwnedFd::from_raw_fd(fd))
+    })
+}
+
+/// Small pieces are sent at once; only TCP has that, and others do not need it.
+pub fn set_nodelay(fd: RawFd) {
+    drop(set_int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1));
+}
+
+fn get_int(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: value and length live as long as the call.
+    check(unsafe { libc::getsockopt(fd, level, name, ptr::addr_of_mut!(value).cast(), &mut len) })?;
+    Ok(value)
+}
+
 pub(super) fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value lives as long as the call.
@@ -155,12 +192,7 @@ pub(super) fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: l
 
 /// The pending error of a socket (SO_ERROR), which also tells whether a started connection was made.
 pub fn socket_error(fd: RawFd) -> io::Result<()> {
-    let mut value: libc::c_int = 0;
-    let mut len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: value and length live as long as the call.
-    check(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, ptr::addr_of_mut!(value).cast(), &mut len)
-    })?;
+    let value = get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     if value == 0 {
         Ok(())
     } else {
