@@ -9,6 +9,7 @@ pub mod engine;
 pub mod exchange;
 pub mod goal;
 pub mod keeper;
+pub mod keyfile;
 pub mod log;
 pub mod lookup;
 pub mod names;
@@ -17,6 +18,7 @@ pub mod pending;
 pub mod port;
 pub mod scope;
 pub mod session;
+pub mod store;
 pub mod stream;
 
 use std::time::{Duration, Instant};
