@@ -684,6 +684,10 @@ fn one_at_a_time() {
     assert_eq!(error.status, Status::State);
     assert_eq!(error.message, "destination \"alice\" is open already, by another controller of this process");
     assert_eq!(fs::read_to_string(folder.path("keys/alice.lock")).unwrap(), format!("{}\n", std::process::id()));
+    // Programs that are started do not get it.
+    let started = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&started.stdout).into_owned();
+    assert!(listed.contains("->") && !listed.contains("alice"), "{listed}");
     // Other names are free.
     let other = folder.store().lock("bob").unwrap();
     drop(claim);
