@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Barrier, Mutex, MutexGuard};
 
 use i2psock::core::keyfile::{load, save, Format};
 use i2psock::core::store::{check_name, default_folder, Store};
@@ -435,6 +435,8 @@ fn folders_that_others_can_write_to_are_refused() {
     }
     // Exchanged while a name is open: what is there now has not our lock.
     fs::rename(folder.path("keys"), folder.path("away")).unwrap();
+    assert_eq!(claim.save(&keys(2)).unwrap_err().os_error, libc::ENOENT);
+    assert!(!folder.path("keys").exists());
     fs::create_dir(folder.path("keys")).unwrap();
     chmod(folder.path("keys"), 0o700);
     refused(&claim.load().unwrap_err(), "exchanged");
@@ -800,6 +802,26 @@ fn killed_while_saving() {
         assert_eq!(claim.load().unwrap().unwrap().bytes(), keys(1 + (round % 3) as u8).bytes());
     }
     println!("{half} of 100 were killed with a file half written");
+}
+
+#[test]
+fn many_make_the_folder_at_once() {
+    let folder = Folder::new();
+    for round in 0..30 {
+        let (start, path) = (Barrier::new(8), folder.text(&format!("{round}/deep/keys")));
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (start, path) = (&start, &path);
+                scope.spawn(move || {
+                    let store = Store::new(path).unwrap();
+                    start.wait();
+                    let claim = store.lock(&format!("name{number}")).unwrap();
+                    claim.save(&keys(number)).unwrap();
+                    assert_eq!(claim.load().unwrap().unwrap().bytes(), keys(number).bytes());
+                });
+            }
+        });
+    }
 }
 
 /// Every state a kill can leave: each is loadable as the old keys or the new.

@@ -53,7 +53,7 @@ impl Store {
     /// Takes the name for this process. Refused with STATE while anybody has it, this process included.
     pub fn lock(&self, name: &str) -> Result<Claim> {
         check_name(name)?;
-        let folder = self.open_folder()?;
+        let folder = self.open_folder(true)?;
         let path = self.folder.join(format!("{name}.lock"));
         let what = format!("lock file {path:?}");
         let file = folder
@@ -65,9 +65,9 @@ impl Store {
         Ok(Claim { name: name.to_owned(), store: self.clone(), identity, lock: SharedFd::new(OwnedFd::from(file)) })
     }
 
-    fn open_folder(&self) -> Result<Folder> {
+    fn open_folder(&self, make: bool) -> Result<Folder> {
         let folder = match Folder::open(&self.folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if make && error.kind() == ErrorKind::NotFound => {
                 make_folder(&self.folder).and_then(|()| Folder::open(&self.folder))
             }
             result => result,
@@ -173,7 +173,7 @@ impl Claim {
         if self.lock.is_taken() {
             return Err(Error::state(format!("the name \"{}\" is not ours any more", self.name)));
         }
-        let folder = self.store.open_folder()?;
+        let folder = self.store.open_folder(false)?;
         let path = &self.store.folder;
         match identity(&folder) {
             Ok(identity) if identity == self.identity => Ok(folder),
@@ -227,7 +227,13 @@ pub fn default_folder(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf>
 }
 
 fn checksum(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hasher = Sha256::new();
+    hasher.update(content);
+    let sum = hasher.finalize_reset();
+    // Its buffer still has the end of the private keys, up to where the length of the content was put.
+    hasher.update([0; 63]);
+    std::hint::black_box(&hasher);
+    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn folder_error(path: &Path, error: &io::Error) -> Error {

@@ -117,3 +117,29 @@ pub fn user() -> u32 {
     // SAFETY: always succeeds.
     unsafe { libc::geteuid() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_are_new() {
+        let path = std::env::temp_dir().join(format!("i2psock-file-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!(folder.is_regular("a").unwrap(), None);
+        folder.open_file("a", Access::New).unwrap();
+        let again = folder.open_file("a", Access::New).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(folder.is_regular("a").unwrap(), Some(true));
+        folder.rename("a", "b").unwrap();
+        folder.sync().unwrap();
+        assert_eq!(folder.open_file("a", Access::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
+        folder.remove("b").unwrap();
+        for wrong in ["a\0b", "b"] {
+            assert!(folder.remove(wrong).is_err(), "{wrong:?}");
+        }
+        std::fs::remove_dir(&path).unwrap();
+        assert!(Folder::open(&path).is_err());
+    }
+}
