@@ -126,14 +126,16 @@ fn pings_every_millisecond_on_control_and_forward_sockets() {
         assert_eq!(forward.ask(&format!("STREAM FORWARD ID=a PORT={port} HOST=127.0.0.1")), "STREAM STATUS RESULT=OK");
         let mut utility = Client::new(&bridge);
         bridge.faults().ping_every(Some(Duration::from_millis(1)));
-        for _ in 0..50 {
-            for client in [&mut a, &mut forward] {
+        for count in 1..=50 {
+            for (client, also) in [(&mut a, 1), (&mut forward, 0)] {
                 let ping = client.line();
                 client.send(&format!("PONG {}", ping.strip_prefix("PING ").unwrap()));
+                // Some routers drop what comes in one piece with another line.
+                let heard = bridge.wait_for(LONG, |b| b.faults().pongs().len() == 2 * count - also);
+                assert!(heard, "{personality} {count}");
             }
         }
         bridge.faults().ping_every(None);
-        assert!(bridge.wait_for(LONG, |b| b.faults().pongs().len() == 100), "{personality}");
         let pongs = bridge.faults().pongs();
         assert!(pongs.iter().all(|pong| pong.matched));
         let connections = [1, 2].map(|number| pongs.iter().filter(|pong| pong.connection == number).count());
