@@ -320,8 +320,8 @@ impl Faults {
         faults.seen.clear();
     }
 
-    /// Switches everything off: rules, split, drip, coalesce, PINGs, refusals, trouble with datagrams. What was recorded
-    /// stays, and datagrams that were held back are handed over.
+    /// Switches everything off: rules, split, drip, coalesce, PINGs, refusals, trouble with datagrams. What was
+    /// recorded stays, and datagrams that were held back are handed over.
     pub fn clear(&self) {
         self.clear_rules();
         {
