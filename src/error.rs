@@ -141,6 +141,11 @@ impl Error {
         Error { tag: tag.to_owned(), ..Error::new(Status::Network, operation, message) }
     }
 
+    /// A file that may not be used as it is, though the system would let us: `os_error` is EPERM.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Error { os_error: libc::EPERM, ..Error::new(Status::Io, Operation::None, message) }
+    }
+
     /// A system call failed; `what` names it in words.
     pub fn io(operation: Operation, what: &str, error: &std::io::Error) -> Self {
         Error {

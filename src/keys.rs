@@ -53,6 +53,29 @@ impl Keys {
         Keys::build(bytes, check)
     }
 
+    /// From the content of a key file, told by what it looks like: binary; a line of I2P base64; or two lines, the address and
+    /// the keys, in any order.
+    pub fn from_file(content: Secret) -> Result<Self> {
+        let none = |error: Error| Error { message: format!("no private keys: {}", error.message), ..error };
+        // The first byte of a certificate, 0 or 5, is in no text.
+        let Some(text) = as_text(content.as_bytes()) else { return Keys::from_secret(content).map_err(none) };
+        let mut lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty());
+        match (lines.next(), lines.next(), lines.next()) {
+            (None, ..) => Err(none(Error::invalid("the file is empty"))),
+            (Some(line), None, _) => Keys::from_text(line).map_err(none),
+            (Some(first), Some(second), None) => {
+                // Keys are longer than their address: they begin with it.
+                let (public, private) = if first.len() < second.len() { (first, second) } else { (second, first) };
+                let keys = Keys::from_text(private).map_err(none)?;
+                match Address::parse(public) {
+                    Ok(address) if address == *keys.address() => Ok(keys),
+                    _ => Err(Error::invalid("the two lines are not an address and its private keys")),
+                }
+            }
+            _ => Err(none(Error::invalid("these are more than two lines of text"))),
+        }
+    }
+
     /// From what a bridge returned as our own key: any layout that starts with a destination and goes on after it.
     pub fn from_bridge(bytes: Vec<u8>) -> Result<Self> {
         Keys::from_bridge_secret(Secret::from_vec(bytes))
@@ -63,7 +86,8 @@ impl Keys {
         Keys::from_bridge_secret(base64_decode_secret(text)?)
     }
 
-    fn from_bridge_secret(bytes: Secret) -> Result<Self> {
+    /// [`Keys::from_bridge`] for bytes that are wiped already.
+    pub fn from_bridge_secret(bytes: Secret) -> Result<Self> {
         Keys::build(bytes, |address, private| match check(address, private) {
             Err(_) if !private.is_empty() => Ok(None),
             result => result,
@@ -123,6 +147,12 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keys({}, {:?})", self.address.host(), self.bytes)
     }
+}
+
+/// The content of a file as text, if it is text.
+fn as_text(content: &[u8]) -> Option<&str> {
+    let plain = content.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    std::str::from_utf8(content).ok().filter(|_| plain)
 }
 
 /// Checks what follows the destination, by lengths.
@@ -242,6 +272,45 @@ mod tests {
         assert!(Keys::from_bytes(&blob(65280, 0, &[&[1; 257]])).is_ok());
         assert!(Keys::from_bytes(&blob(65280, 9, &[&[1; 1]])).is_ok());
         assert!(Keys::from_bytes(&blob(65280, 9, &[])).is_err());
+    }
+
+    #[test]
+    fn contents_of_files() {
+        let file = |content: &str| Keys::from_file(Secret::from_slice(content.as_bytes()));
+        let bytes = blob(7, 0, &[&[0; 256], &[0xee; 32]]);
+        let (private, keys) = (base64_encode(&bytes), Keys::from_file(Secret::from_slice(&bytes)).unwrap());
+        let public = keys.address().base64();
+        for good in [
+            private.clone(),
+            format!("{private}\n"),
+            format!("\r\n {private}\t\r\n\n"),
+            format!("{public}\n{private}\n"),
+            format!("{public}\r\n\r\n{private}"),
+            format!("{private}\n{}", public.trim_end_matches('=')),
+        ] {
+            assert_eq!(file(&good).unwrap().bytes(), bytes, "{good:?}");
+        }
+        let other = public.replacen('W', "X", 1);
+        for (bad, part) in [
+            (String::new(), "empty"),
+            (" \r\n".to_owned(), "empty"),
+            (public.to_owned(), "missing or cut off"),
+            (format!("{other}\n{private}"), "the two lines"),
+            (format!("{public}\n{public}"), "missing or cut off"),
+            (format!("{private}\n{private}"), "the two lines"),
+            (format!("{public}\n{private}\nx"), "two lines"),
+            (format!("PRIV={private}"), "not I2P base64"),
+            (format!("{private}\u{e4}"), "no private keys"),
+            (format!("{private}\0"), "no private keys"),
+        ] {
+            let error = file(&bad).unwrap_err();
+            assert!(error.message.contains(part) && !error.message.contains("7u7u"), "{bad:?}: {error}");
+        }
+        // Only the padding may be missing.
+        for len in 0..private.trim_end_matches('=').len() {
+            assert!(file(&private[..len]).is_err(), "{len}");
+            assert!(file(&format!("{public}\n{}", &private[..len])).is_err(), "{len}");
+        }
     }
 
     #[test]

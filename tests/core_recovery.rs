@@ -75,7 +75,7 @@ fn a_lost_session_is_opened_again() {
             states.extend(serve(&[&server, &client], "ready again", || is_ready(&server) && is_ready(&client)));
             states.extend(serve(&[&server], "nothing left", || true));
             assert_eq!(states.first(), Some(&State::Recovering), "{states:?}");
-            assert!(states.contains(&State::Building), "{states:?}");
+            assert!(states.contains(&State::Connecting), "{states:?}");
             assert_eq!(server.presence().state().2, None);
             assert_eq!((server.presence().fd(), listener.fd()), fds);
             assert_eq!(base64(&server), address);

@@ -83,8 +83,9 @@ talk() {
         [ "$reply" = 'STREAM STATUS RESULT=OK' ] || die "$reply"
         since=$(now)
         dial "$sam_a" && connecting=$dialled || die "the bridge does not answer"
-        if ask "$connecting" 70 "STREAM CONNECT ID=a$1 DESTINATION=$public_b" && [ "$reply" = 'STREAM STATUS RESULT=OK' ] &&
-            printf 'there\n' >&"$connecting" && IFS= read -r -t 30 -u "$accepting" line && [ "${line%% *}" = "$public_a" ] &&
+        if ask "$connecting" 70 "STREAM CONNECT ID=a$1 DESTINATION=$public_b" &&
+            [ "$reply" = 'STREAM STATUS RESULT=OK' ] && printf 'there\n' >&"$connecting" &&
+            IFS= read -r -t 30 -u "$accepting" line && [ "${line%% *}" = "$public_a" ] &&
             IFS= read -r -t 30 -u "$accepting" line && [ "$line" = there ] && printf 'back\n' >&"$accepting" &&
             IFS= read -r -t 30 -u "$connecting" line && [ "$line" = back ]; then
             told "$since" "connected, there and back, at attempt $try"

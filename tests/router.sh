@@ -57,10 +57,15 @@ router_is_up() {
     grep -q "^$1" "$2" || router_ended
 }
 
-# Runs router_command until it is ready, with the rest of its life tied to router_keeper's.
+# Runs router_command until it is ready.
 router_run() {
     local folder=$router_folder
     : >"$folder/router.out" || return 1
+    # These programs end when their standard input does, and that ends with this script, however it ends. tail also ends
+    # when nobody reads any more, so that each run needs one of its own.
+    end_process "$router_keeper"
+    tail --pid=$$ -f /dev/null >"$folder/router.in" &
+    router_keeper=$!
     "${router_command[@]}" <"$folder/router.in" >"$folder/router.out" 2>"$folder/router.err" &
     router_pid=$!
     if ! wait_until "$router_limit" router_is_up "$router_ready" "$folder/router.out" ||
@@ -115,10 +120,7 @@ router_start() {
         echo "${router_command[0]} is missing" >&2
         return 77
     fi
-    # These programs end when their standard input does, and that ends with this script, however it ends.
     mkfifo "$router_folder/router.in" || return 1
-    tail --pid=$$ -f /dev/null >"$router_folder/router.in" &
-    router_keeper=$!
     router_run || return
     mapfile -t ports < <(sed -n 's/^SAM \([0-9]*\).*/127.0.0.1:\1/p' "$router_folder/router.out")
     sam_a=${ports[0]}

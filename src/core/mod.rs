@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod forwarding;
 pub mod goal;
 pub mod keeper;
+pub mod keyfile;
 pub mod listener;
 pub mod listening;
 pub mod log;

@@ -42,6 +42,7 @@ impl Owner {
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
+    Path,
     Endpoint,
     Millis,
     Flag,
@@ -73,7 +74,7 @@ const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("connect_timeout", &[Owner::Controller], Kind::Millis),
     ("accept_timeout", &[Owner::Controller], Kind::Millis),
     ("keeper", &[Owner::Controller], Kind::Flag),
-    ("key_store", &[Owner::Controller], Kind::Text),
+    ("key_store", &[Owner::Controller], Kind::Path),
     ("nickname", &[Owner::Dest], Kind::Label),
     ("in_depth", &[Owner::Dest], Kind::Number(7)),
     ("out_depth", &[Owner::Dest], Kind::Number(7)),
@@ -265,6 +266,7 @@ fn check_own(key: &str, value: &str) -> Result<()> {
         Kind::Text => {
             (!value.is_empty() && !value.chars().any(char::is_control), "text without control characters".into())
         }
+        Kind::Path => (!value.is_empty() && !value.contains('\0'), "the path of a folder".into()),
         Kind::Endpoint => return Endpoint::parse(value, 1).map(drop),
         Kind::Millis => (number(i32::MAX as u32), "milliseconds, 0 to 2147483647".into()),
         Kind::Flag => (matches!(value, "0" | "1"), "0 or 1".into()),
@@ -322,6 +324,8 @@ mod tests {
             ("from_port", "65536"),
             ("sam_timeout", "1.5"),
             ("keeper", "yes"),
+            ("key_store", ""),
+            ("key_store", "a\0b"),
             ("version_max", "3"),
             ("version_max", "3.4"),
             ("version_max", "2.9"),
@@ -341,6 +345,8 @@ mod tests {
         assert!(dest.check_owner(Owner::Dest).is_ok());
         assert!(dest.check_owner(Owner::Controller).is_err());
         assert!(options(&[("sam", "localhost:7656")]).check_owner(Owner::Dest).is_err());
+        assert!(options(&[("key_store", "/a\tb ä")]).check_owner(Owner::Controller).is_ok());
+        assert!(options(&[("key_store", "x")]).check_owner(Owner::Dest).is_err());
         assert!(options(&[("to_port", "1")]).check_owner(Owner::Connect).is_ok());
         assert!(options(&[("i2p.streaming.connectTimeout", "1")]).check_owner(Owner::Controller).is_err());
     }

@@ -31,6 +31,11 @@ pub const I2PSOCK_DGRAM2: c_int = 4;
 /// Style of a destination: datagrams with the hash of an unverified sender (SAM's DATAGRAM3).
 pub const I2PSOCK_DGRAM3: c_int = 5;
 
+/// Format of a key file: bytes, as in a .dat file of i2pd or Java I2P.
+pub const I2PSOCK_KEYS_BINARY: c_int = 1;
+/// Format of a key file: one line of I2P base64.
+pub const I2PSOCK_KEYS_TEXT: c_int = 2;
+
 /// As `timeout_ms`: the controller's own limit for the operation.
 pub const I2PSOCK_TIMEOUT_DEFAULT: c_int = -1;
 /// As `timeout_ms`: no limit.

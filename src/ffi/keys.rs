@@ -4,9 +4,11 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 use crate::core::controller::Controller;
+use crate::core::keyfile::{self, Format};
 use crate::core::pending::{Limit, Product};
 use crate::error::{Error, Result};
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::{I2PSOCK_KEYS_BINARY, I2PSOCK_KEYS_TEXT};
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
@@ -53,6 +55,49 @@ pub unsafe extern "C" fn i2psock_keys_from_bytes(
         // SAFETY: the contract of the header.
         let bytes = unsafe { guard::bytes(data, len, "data")? };
         guard::give(out, "out", || Keys::from_bytes(bytes).map(i2psock_keys::new))
+    })
+}
+
+/// Reads private keys from a file (leaflet's Dest(keyfile, encoding, sig_type, private)). What is in it tells its form: bytes, as
+/// in a .dat file of i2pd or Java I2P; a line of I2P base64; or two lines, the address and the keys, in any order. `*out` is
+/// yours to free. Reads the disk. I2PSOCK_INVALID: there are no private keys in it, an address that is not theirs, or more than
+/// 64 KiB. I2PSOCK_IO: it cannot be read; with os_error EPERM, it must not be used: others can read or write it (it must be
+/// for its owner alone, as with mode 0600), it belongs to another user, or is no regular file. A symbolic link is followed.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_keys_load(
+    path: *const c_char,
+    out: Option<&mut MaybeUninit<*mut i2psock_keys>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::call(err, || {
+        // SAFETY: the contract of the header.
+        let path = unsafe { guard::text(path, "path")? };
+        guard::give(out, "out", || keyfile::load(path).map(i2psock_keys::new))
+    })
+}
+
+/// Writes private keys to a file that only its owner can read or write (mode 0600), whatever the umask is. `format` is
+/// I2PSOCK_KEYS_BINARY or I2PSOCK_KEYS_TEXT. A file that is there is replaced, in one piece: when the disk is full, the process
+/// killed or the power lost, there is the old one or the new one. (A killed process may leave a file .NAME.*.tmp beside it.)
+/// Writes the disk and waits for it. I2PSOCK_INVALID: `path` or `format` is wrong; I2PSOCK_IO: it cannot be written, or
+/// (os_error EPERM) something is there that is no regular file, such as a symbolic link.
+#[no_mangle]
+pub unsafe extern "C" fn i2psock_keys_save(
+    keys: Option<&i2psock_keys>,
+    path: *const c_char,
+    format: c_int,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    guard::on(keys.map(|keys| &keys.0), "keys", err, |keys| {
+        // SAFETY: the contract of the header.
+        let path = unsafe { guard::text(path, "path")? };
+        let format = match format {
+            I2PSOCK_KEYS_BINARY => Format::Binary,
+            I2PSOCK_KEYS_TEXT => Format::Text,
+            _ => return Err(Error::invalid("there is no such format of key files")),
+        };
+        keyfile::save(keys, path, format).map(|()| i2psock_status::I2PSOCK_OK)
     })
 }
 

@@ -2,8 +2,10 @@
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
+use std::path::Path;
 
 use crate::core::options::Options;
+use crate::core::store::default_folder;
 use crate::error::Error;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
@@ -25,8 +27,9 @@ use crate::ffi::keys::i2psock_keys;
 ///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
+///   key_store      folder of the key files of named destinations; none: destinations cannot have names. Made when the first name is used. See i2psock_keys_load()
+///                  for what is refused there; a folder that others can write to is refused too
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
-///   key_store      folder of the key files of named destinations; none, and then destinations cannot have names
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
@@ -106,9 +109,10 @@ pub extern "C" fn i2psock_options_set_keys(
     })
 }
 
-/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty. The only call of this
-/// library that reads the environment; do not change that in another thread meanwhile. I2PSOCK_INVALID: the variable is
-/// no address.
+/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty; "key_store" is set to the usual
+/// folder of the user, $XDG_DATA_HOME/i2psock or else $HOME/.local/share/i2psock, if one of these is set to an absolute path in
+/// UTF-8. What you want instead, set afterwards. The only call of this library that reads the environment; do not change that
+/// in another thread meanwhile. I2PSOCK_INVALID: I2P_SAM_ADDRESS is no address.
 #[no_mangle]
 pub extern "C" fn i2psock_options_from_env(
     options: Option<&mut i2psock_options>,
@@ -118,6 +122,9 @@ pub extern "C" fn i2psock_options_from_env(
         if let Some(value) = std::env::var_os("I2P_SAM_ADDRESS").filter(|value| !value.is_empty()) {
             let value = value.to_str().ok_or_else(|| Error::invalid("I2P_SAM_ADDRESS is not UTF-8"))?;
             options.set("sam", value)?;
+        }
+        if let Some(folder) = default_folder(|key| std::env::var_os(key)).as_deref().and_then(Path::to_str) {
+            options.set("key_store", folder)?;
         }
         Ok(i2psock_status::I2PSOCK_OK)
     })

@@ -51,8 +51,8 @@ pub struct PeerLine(PartialLine);
 
 impl PeerLine {
     /// Takes bytes from the connection and returns how many of them belong to the line, and the peer once the line is
-    /// complete. The rest is payload: look at the bytes first (MSG_PEEK), and fetch so many. Not to be called again after
-    /// the peer or an error.
+    /// complete. The rest is payload: look at the bytes first (MSG_PEEK), and fetch so many. Not to be called again
+    /// after the peer or an error.
     pub fn input(&mut self, bytes: &[u8]) -> Result<(usize, Option<Peer>)> {
         let (taken, line) = self.0.input(bytes).map_err(|TooLong| {
             Error::protocol(Operation::Accept, "a connection to our forwarding port says too long a line")

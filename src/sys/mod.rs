@@ -6,6 +6,7 @@
 
 mod datagram;
 mod event;
+mod file;
 mod process;
 mod shared;
 mod socket;
@@ -13,6 +14,7 @@ mod splice;
 
 pub use datagram::*;
 pub use event::{poll, poll_one, PollFd, Ready, Selector, Wake, Watch, ERR, HUP, IN, OUT};
+pub use file::{open_to_read, try_lock, user, Access, Folder};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;
 pub use socket::*;

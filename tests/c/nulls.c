@@ -118,6 +118,13 @@ static void keys(void) {
     BAD(i2psock_keys_from_bytes("", 0, NULL, &E));
     CHECK_INT(i2psock_keys_from_bytes("", (size_t) -1, &k, NULL), I2PSOCK_INVALID);
     k = (i2psock_keys *) 0x55;
+    BAD(i2psock_keys_load(NULL, &k, &E));
+    CLEAN(k);
+    BAD(i2psock_keys_load("/dev/null", NULL, &E));
+    CHECK_INT(i2psock_keys_load(NULL, NULL, NULL), I2PSOCK_INVALID);
+    BAD(i2psock_keys_save(NULL, "/dev/null", I2PSOCK_KEYS_TEXT, &E));
+    CHECK_INT(i2psock_keys_save(NULL, NULL, I2PSOCK_KEYS_TEXT, NULL), I2PSOCK_INVALID);
+    k = (i2psock_keys *) 0x55;
     BAD(i2psock_keys_generate(NULL, 7, 1000, &k, &E));
     CLEAN(k);
     BAD(i2psock_keys_generate(controller, 7, 1000, NULL, &E));
@@ -133,6 +140,8 @@ static void keys(void) {
     CHECK_INT(i2psock_keys_is_offline(NULL, NULL), 0);
     OK(i2psock_keys_from_text(KEYS_A, &k, &E));
     CHECK(i2psock_keys_bytes(k, NULL) != NULL);
+    BAD(i2psock_keys_save(k, NULL, I2PSOCK_KEYS_BINARY, &E));
+    CHECK_INT(i2psock_keys_save(k, "/dev/null", I2PSOCK_KEYS_BINARY, NULL), I2PSOCK_IO);
     CHECK_INT(i2psock_keys_is_offline(k, NULL), 0);
     a = i2psock_keys_addr(k);
     CHECK_STR(i2psock_addr_host(a), HOST_A);

@@ -18,7 +18,7 @@ static void names_and_values(void) {
         { "sam_timeout", "-1" }, { "tcp_timeout", "1.5" }, { "hello_timeout", "2147483648" }, { "open_timeout", "" },
         { "connect_timeout", "one" }, { "lookup_timeout", "+1" }, { "generate_timeout", "1e3" }, { "accept_timeout", "-2" },
         { "version_min", "3" }, { "version_max", "3.4" }, { "version_max", "2.9" }, { "version_min", "3.10" }, { "version_max", "" },
-        { "sam", "" }, { "sam", "host:" }, { "sam", "host:0" }, { "sam", "host:65536" }, { "sam", ":7656" }, { "sam", "a:b:1" },
+        { "key_store", "" }, { "sam", "" }, { "sam", "host:" }, { "sam", "host:0" }, { "sam", "host:65536" }, { "sam", ":7656" }, { "sam", "a:b:1" },
         { "sam", "[::1" }, { "sam", "[::1]7656" }, { "sam", "[127.0.0.1]:1" }, { "sam", "host:+1" },
         { "STYLE", "RAW" }, { "ID", "x" }, { "DESTINATION", "x" }, { "SILENT", "true" }, { "SIGNATURE_TYPE", "7" },
         { "FROM_PORT", "1" }, { "TO_PORT", "1" }, { "a=b.c", "1" }, { "1.x", "1" }, { ".x", "1" }, { "inbound.length", "" },
@@ -183,6 +183,12 @@ static void from_env(void) {
     i2psock_options *o = i2psock_options_new();
     i2psock_controller *c = NULL;
     char text[64];
+    size_t i;
+    /* In the environment, and whether that makes a key store. */
+    static const struct { const char *data, *home; int set; } stores[] = {
+        { NULL, NULL, 0 }, { "", "", 0 }, { "data", "home", 0 }, { "/nowhere/\xff", NULL, 0 }, { "/nowhere/data", NULL, 1 },
+        { NULL, "/nowhere", 1 }, { "data", "/nowhere", 1 },
+    };
     unsetenv("I2P_SAM_ADDRESS");
     OK(i2psock_options_set(o, "sam", "127.0.0.1:1", &E));
     OK(i2psock_options_from_env(o, &E));
@@ -203,6 +209,25 @@ static void from_env(void) {
     CHECK_STR(i2psock_controller_address(c), text);
     i2psock_controller_close(c);
     i2psock_options_free(o);
+    unsetenv("I2P_SAM_ADDRESS");
+    for (i = 0; i < sizeof stores / sizeof stores[0]; i++) {
+        i2psock_dest *d = NULL;
+        if (stores[i].data) setenv("XDG_DATA_HOME", stores[i].data, 1); else unsetenv("XDG_DATA_HOME");
+        if (stores[i].home) setenv("HOME", stores[i].home, 1); else unsetenv("HOME");
+        o = i2psock_options_new();
+        OK(i2psock_options_from_env(o, &E));
+        c = open_common();
+        /* An option of the controller is none of a destination: that tells whether it was set. */
+        if (stores[i].set) {
+            BAD(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000, &d, &E));
+            CHECK_HAS(i2psock_error_message(E), "key_store");
+        } else {
+            OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000, &d, &E));
+        }
+        i2psock_dest_close(d);
+        i2psock_controller_close(c);
+        i2psock_options_free(o);
+    }
 }
 
 static void copied(void) {

@@ -12,6 +12,8 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ pub struct Bridge {
     addr: SocketAddr,
     addr_v6: Option<SocketAddr>,
     udp_addr: SocketAddr,
+    places: Vec<Place>,
     stopped: bool,
 }
 
@@ -49,6 +52,37 @@ pub struct SessionInfo {
     pub forward: bool,
     /// Its ends of open streams.
     pub streams: usize,
+}
+
+/// Where a listener listens.
+#[derive(Clone)]
+enum Place {
+    Tcp(SocketAddr),
+    #[cfg(unix)]
+    Unix(PathBuf),
+}
+
+impl Place {
+    fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(addr) => TcpListener::bind(addr).map(Listener::Tcp),
+            #[cfg(unix)]
+            Self::Unix(path) => {
+                // That of the listener before this one, to which nothing leads any more.
+                let _ = std::fs::remove_file(path);
+                UnixListener::bind(path).map(Listener::Unix)
+            }
+        }
+    }
+
+    /// A listening thread only wakes up for a connection.
+    fn wake(&self) {
+        match self {
+            Self::Tcp(addr) => drop(TcpStream::connect_timeout(addr, Duration::from_secs(1))),
+            #[cfg(unix)]
+            Self::Unix(path) => drop(UnixStream::connect(path)),
+        }
+    }
 }
 
 enum Listener {
@@ -91,6 +125,7 @@ impl Bridge {
         let (v4, v6) = listen(&config)?;
         let addr = v4.local_addr()?;
         let addr_v6 = v6.as_ref().map(TcpListener::local_addr).transpose()?;
+        let mut places: Vec<_> = std::iter::once(addr).chain(addr_v6).map(Place::Tcp).collect();
         let mut listeners = vec![Listener::Tcp(v4)];
         listeners.extend(v6.map(Listener::Tcp));
         let udp = Udp::bind(&config, addr.port())?;
@@ -105,15 +140,15 @@ impl Bridge {
         }
         if let Some(path) = &shared.config.unix {
             #[cfg(unix)]
-            listeners.push(Listener::Unix(UnixListener::bind(path)?));
+            {
+                listeners.push(Listener::Unix(UnixListener::bind(path)?));
+                places.push(Place::Unix(path.clone()));
+            }
             #[cfg(not(unix))]
             return Err(io::Error::new(ErrorKind::Unsupported, format!("{path:?}")));
         }
-        let bridge = Self { shared, addr, addr_v6, udp_addr, stopped: false };
-        for listener in listeners {
-            let shared = Arc::clone(&bridge.shared);
-            bridge.shared.spawn("listen", move || accept_all(&shared, &listener))?;
-        }
+        let bridge = Self { shared, addr, addr_v6, udp_addr, places, stopped: false };
+        bridge.serve(listeners)?;
         for socket in packets {
             let shared = Arc::clone(&bridge.shared);
             bridge.shared.spawn("udp", move || udp::serve(&shared, &socket))?;
@@ -121,6 +156,49 @@ impl Bridge {
         let shared = Arc::clone(&bridge.shared);
         bridge.shared.spawn("ping", move || keepalive::run(&shared))?;
         Ok(bridge)
+    }
+
+    fn serve(&self, listeners: Vec<Listener>) -> io::Result<()> {
+        for listener in listeners {
+            let shared = Arc::clone(&self.shared);
+            lock(&shared.state).listening += 1;
+            let started = self.shared.spawn("listen", move || {
+                accept_all(&shared, &listener);
+                drop(listener);
+                lock(&shared.state).listening -= 1;
+                shared.changed.notify_all();
+            });
+            if let Err(e) = started {
+                lock(&self.shared.state).listening -= 1;
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses new connections from now on: nobody listens any more. What is connected stays as it is.
+    pub fn stop_listening(&self) {
+        self.shared.set_deaf(true);
+        self.places.iter().for_each(Place::wake);
+        self.shared.wait(Some(Instant::now() + STOP_TIME), |state| (state.listening == 0).then_some(()));
+    }
+
+    /// Listens again at the same places after [`Bridge::stop_listening`].
+    pub fn listen_again(&self) -> io::Result<()> {
+        if !self.shared.is_deaf() {
+            return Ok(());
+        }
+        let listeners = self.places.iter().map(Place::listen).collect::<io::Result<_>>()?;
+        self.shared.set_deaf(false);
+        self.serve(listeners)
+    }
+
+    /// Stops the bridge and starts another one in its place: the same configuration, the same ports, nothing else. All
+    /// connections end, and all sessions.
+    pub fn restart(self) -> io::Result<Self> {
+        let config = Config { port: self.port(), udp_port: self.udp_port(), ..self.shared.config.clone() };
+        self.stop();
+        Self::start(config)
     }
 
     /// The TCP port.
@@ -248,14 +326,10 @@ impl Bridge {
             return;
         }
         self.shared.begin_stop();
-        // The listening threads only wake up for a connection.
-        for addr in std::iter::once(self.addr).chain(self.addr_v6) {
-            let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
-        }
+        self.places.iter().for_each(Place::wake);
         self.shared.udp.wake();
         #[cfg(unix)]
         if let Some(path) = &self.shared.config.unix {
-            let _ = UnixStream::connect(path);
             let _ = std::fs::remove_file(path);
         }
         self.shared.finish_stop(STOP_TIME);
@@ -277,7 +351,7 @@ impl std::fmt::Debug for Bridge {
 fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
     loop {
         let accepted = listener.accept();
-        if shared.is_stopping() {
+        if shared.is_stopping() || shared.is_deaf() {
             return;
         }
         let Ok(sock) = accepted else {

@@ -307,12 +307,17 @@ impl Shared {
         }
         let mut bytes = plan.prepend.clone();
         let mut flow = Flow::Closed;
+        let mut end = None;
         match &plan.action {
             Some(Action::Stall) => flow = Flow::Stalled,
             Some(Action::Close) => {}
             Some(Action::CloseAfter(n)) => {
                 bytes.extend_from_slice(text.as_bytes());
                 bytes.truncate(*n);
+            }
+            Some(Action::ThenClose { after, bytes: last }) => {
+                bytes.extend_from_slice(text.as_bytes());
+                end = Some((*after, last));
             }
             Some(Action::OmitNewline) => {
                 bytes.extend_from_slice(text.strip_suffix('\n').unwrap_or(text).as_bytes());
@@ -333,6 +338,15 @@ impl Shared {
         }
         if self.emit(conn, &bytes).is_err() {
             return Flow::Closed;
+        }
+        if let Some((after, last)) = end {
+            // A client that goes meanwhile is found out by the write, or does not matter.
+            if self.sleep(after) && !last.is_empty() {
+                if self.config.verbose {
+                    self.log(&conn.id.to_string(), "->", last);
+                }
+                let _ = self.emit(conn, last);
+            }
         }
         flow
     }

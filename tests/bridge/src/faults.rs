@@ -4,7 +4,7 @@ use crate::shared::{lock, Shared};
 use crate::trouble::Trouble;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The kind of a line the bridge writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,13 @@ pub enum Action {
     Prepend(Vec<u8>),
     /// It is written this much later. Other rules still apply.
     Delay(Duration),
+    /// It is written, and so much later these bytes, then the connection is closed. What was asked for is not done.
+    ThenClose {
+        /// How long all seems well.
+        after: Duration,
+        /// What is written at the end, exactly; may be empty.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Action {
@@ -97,6 +104,11 @@ impl Action {
     /// [`Action::Replace`] that closes the connection.
     pub fn replace_and_close(bytes: impl AsRef<[u8]>) -> Self {
         Self::Replace { bytes: bytes.as_ref().to_vec(), close: true }
+    }
+
+    /// [`Action::ThenClose`].
+    pub fn then_close(after: Duration, bytes: impl AsRef<[u8]>) -> Self {
+        Self::ThenClose { after, bytes: bytes.as_ref().to_vec() }
     }
 
     /// [`Action::Prepend`].
@@ -161,8 +173,13 @@ pub struct FaultConfig {
     /// Hold the OK of CONNECT and ACCEPT and the peer line back until the first payload, and write all in one
     /// piece; at most for this long.
     pub coalesce: Option<Duration>,
-    /// Send PING on all session control sockets at this interval.
+    /// Send PING on all session control sockets and all forward sockets at this interval, at most one a millisecond.
     pub ping_every: Option<Duration>,
+    /// So many sessions with given keys are refused with DUPLICATED_DEST, whatever the personality: their last session
+    /// is not quite gone yet.
+    pub duplicated_times: u64,
+    /// The same for all of them in this time from the start of the bridge.
+    pub duplicated_for: Duration,
     /// This many percent of all datagrams are lost.
     pub loss: u8,
     /// This many percent of all datagrams are delivered twice.
@@ -197,6 +214,8 @@ pub(crate) struct FaultState {
     pub(crate) pings: u64,
     pub(crate) pongs: Vec<Pong>,
     pub(crate) trouble: Trouble,
+    /// Until when sessions with given keys are refused.
+    duplicated_until: Option<Instant>,
 }
 
 /// What has been decided about one reply.
@@ -222,7 +241,18 @@ impl Plan {
 impl FaultState {
     pub(crate) fn new(config: FaultConfig) -> Self {
         let trouble = Trouble::new(config.seed);
-        Self { seen: vec![0; config.rules.len()], config, trouble, ..Self::default() }
+        let duplicated_until = Some(Instant::now() + config.duplicated_for);
+        Self { seen: vec![0; config.rules.len()], config, trouble, duplicated_until, ..Self::default() }
+    }
+
+    /// Whether a session with given keys is refused, which counts.
+    pub(crate) fn is_duplicated(&mut self) -> bool {
+        if self.duplicated_until.is_some_and(|until| Instant::now() < until) {
+            return true;
+        }
+        let refused = self.config.duplicated_times > 0;
+        self.config.duplicated_times -= u64::from(refused);
+        refused
     }
 
     /// Decides about the next reply of this kind.
@@ -290,11 +320,15 @@ impl Faults {
         faults.seen.clear();
     }
 
-    /// Switches everything off: rules, split, drip, coalesce, PINGs, trouble with datagrams. What was recorded
-    /// stays, and datagrams that were held back are handed over.
+    /// Switches everything off: rules, split, drip, coalesce, PINGs, refusals, trouble with datagrams. What was
+    /// recorded stays, and datagrams that were held back are handed over.
     pub fn clear(&self) {
         self.clear_rules();
-        lock(&self.shared.faults).config = FaultConfig::default();
+        {
+            let mut faults = lock(&self.shared.faults);
+            faults.config = FaultConfig::default();
+            faults.duplicated_until = None;
+        }
         self.shared.poke();
         self.shared.release_held();
     }
@@ -314,10 +348,25 @@ impl Faults {
         lock(&self.shared.faults).config.coalesce = hold;
     }
 
-    /// PINGs on all control sockets from now on; `None` ends it.
+    /// PINGs on all control and forward sockets from now on; `None` ends it.
     pub fn ping_every(&self, interval: Option<Duration>) {
         lock(&self.shared.faults).config.ping_every = interval;
         self.shared.poke();
+    }
+
+    /// The next so many sessions with given keys are refused with DUPLICATED_DEST.
+    pub fn duplicated_times(&self, times: u64) {
+        lock(&self.shared.faults).config.duplicated_times = times;
+    }
+
+    /// All sessions with given keys are refused with DUPLICATED_DEST for so long from now.
+    pub fn duplicated_for(&self, time: Duration) {
+        lock(&self.shared.faults).duplicated_until = Some(Instant::now() + time);
+    }
+
+    /// The next so many ACCEPTs are answered OK and after this time closed, with these bytes as the last ones.
+    pub fn accepts_end(&self, times: u64, after: Duration, bytes: impl AsRef<[u8]>) {
+        self.rule(Reply::StreamAccept, Which::First(times), Action::then_close(after, bytes));
     }
 
     /// PINGs sent by [`Faults::ping_every`] so far.

@@ -68,7 +68,7 @@ fn look(
 ) -> Vec<Instant> {
     let mut again = Vec::new();
     let mut info = lock(&conn.info);
-    if let (Some(interval), Kind::Control) = (every, info.kind) {
+    if let (Some(interval), Kind::Control | Kind::Forward) = (every, info.kind) {
         let at = *info.next_ping.get_or_insert(now + interval);
         if at <= now {
             *counter += 1;

@@ -1,7 +1,7 @@
 //! The bridge as a program.
 
-use i2psock_bridge::{Bridge, Config, Split};
-use std::io::{self, Read, Write};
+use i2psock_bridge::{Action, Bridge, Config, Reply, Rule, Split, Which};
+use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,15 @@ Usage: i2psock-bridge [OPTION]...
 A SAM v3 bridge without a router: connects the programs on this machine with each other.
 
 Prints `SAM <TCP port> <UDP port>` once it is listening, and ends when its standard input does.
+Lines of its standard input are orders; each is answered with `OK`, or `ERROR` and why:
 
-  --port N           TCP port on 127.0.0.1; 0 (the default) picks a free one
+  kill ID            end a session and close its control socket; `all` is all of them
+  kill ID announced  the same after a line that tells the client
+  refuse             refuse new connections ...
+  listen             ... and take them again
+
+  --port N           TCP port on 127.0.0.1; 0 (the default) picks a free one. The same one can be had again
+                     at once when the bridge has ended or was killed
   --udp-port N       UDP port on 127.0.0.1, for datagrams; 0 (the default) picks a free one,
                      on i2pd the TCP port minus one when that is free
   --ipv6             listen on ::1 too
@@ -23,7 +30,12 @@ Prints `SAM <TCP port> <UDP port>` once it is listening, and ends when its stand
   --host NAME=B64    a host name and its destination; may be repeated
   --build-delay MS   how long a session takes to come up
   --idle-ping MS     send PING on sockets idle for this long and expect PONG
-  --ping-every MS    send PING on session sockets all the time
+  --ping-every MS    send PING on session and forward sockets all the time
+  --duplicated N     refuse the first N sessions with given keys with DUPLICATED_DEST
+  --duplicated-for MS
+                     refuse all of them for so long
+  --accepts-fail N   the first N ACCEPTs get OK and then an error
+  --accepts-end N    the first N ACCEPTs get OK and then are closed
   --park MS          how long a stream waits for an ACCEPT
   --split N          write replies in pieces of N bytes
   --drip MS          write replies byte by byte, one per interval
@@ -72,6 +84,13 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
             "--build-delay" => config.build_delay = millis(&name, &value()?)?,
             "--idle-ping" => config.idle_ping = Some(millis(&name, &value()?)?),
             "--ping-every" => config.faults.ping_every = Some(millis(&name, &value()?)?),
+            "--duplicated" => config.faults.duplicated_times = number(&name, &value()?)?,
+            "--duplicated-for" => config.faults.duplicated_for = millis(&name, &value()?)?,
+            "--accepts-fail" => {
+                let line = "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"on demand\"\n";
+                config.faults.rules.push(accepts(number(&name, &value()?)?, line));
+            }
+            "--accepts-end" => config.faults.rules.push(accepts(number(&name, &value()?)?, "")),
             "--park" => config.park = Some(millis(&name, &value()?)?),
             "--split" => config.faults.split = Split::Every { bytes: number(&name, &value()?)?, gap: Duration::ZERO },
             "--drip" => config.faults.drip = Some(millis(&name, &value()?)?),
@@ -97,6 +116,12 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
     Ok(Some(Options { config, stdin }))
 }
 
+fn accepts(times: u64, last: &str) -> Rule {
+    // Time to tell the OK from what follows.
+    let action = Action::then_close(Duration::from_millis(20), last);
+    Rule { reply: Reply::StreamAccept, which: Which::First(times), action }
+}
+
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{name}: {text:?} is not a suitable number"))
 }
@@ -118,13 +143,40 @@ fn run(options: Options) -> io::Result<()> {
     writeln!(stdout, "SAM {} {}", bridge.port(), bridge.udp_port())?;
     stdout.flush()?;
     if options.stdin {
-        let mut buffer = [0u8; 4096];
-        while io::stdin().read(&mut buffer)? > 0 {}
+        for line in io::stdin().lock().split(b'\n') {
+            match order(&bridge, &String::from_utf8_lossy(&line?)) {
+                Ok(()) => writeln!(stdout, "OK")?,
+                Err(why) => writeln!(stdout, "ERROR {why}")?,
+            }
+            stdout.flush()?;
+        }
         bridge.stop();
         return Ok(());
     }
     loop {
         std::thread::park();
+    }
+}
+
+/// Carries out a line of standard input.
+fn order(bridge: &Bridge, line: &str) -> Result<(), String> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    match words[..] {
+        ["kill", id] | ["kill", id, "announced"] => {
+            let announced = words.len() == 3;
+            match id {
+                "all" => drop(bridge.faults().kill_all_sessions(announced)),
+                id if bridge.faults().kill_session(id, announced) => {}
+                id => return Err(format!("there is no session {id:?}")),
+            }
+            Ok(())
+        }
+        ["refuse"] => {
+            bridge.stop_listening();
+            Ok(())
+        }
+        ["listen"] => bridge.listen_again().map_err(|e| e.to_string()),
+        _ => Err(format!("unknown order {line:?}")),
     }
 }
 

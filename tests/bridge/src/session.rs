@@ -87,6 +87,9 @@ impl Handler {
             Ok(wish) => wish,
             Err(refusal) => return self.session_error(&plan, refusal),
         };
+        if command.get("DESTINATION") != Some("TRANSIENT") && lock(&self.shared.faults).is_duplicated() {
+            return self.session_error(&plan, Refusal::Result("DUPLICATED_DEST", ""));
+        }
         let line = format!("SESSION STATUS RESULT=OK DESTINATION={}\n", text(&wish.keys.blob));
         if plan.is_final() {
             let flow = self.shared.reply_planned(&self.conn, &plan, &line);

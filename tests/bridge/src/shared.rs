@@ -135,6 +135,8 @@ pub(crate) struct State {
     pub(crate) serial: u64,
     /// i2pd's shared local destination, made when first asked for.
     pub(crate) local: Option<Vec<u8>>,
+    /// Threads that listen.
+    pub(crate) listening: usize,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
 }
@@ -177,6 +179,8 @@ pub(crate) struct Shared {
     pub(crate) total: AtomicU64,
     next_conn: AtomicU64,
     stopping: AtomicBool,
+    /// New connections are refused.
+    deaf: AtomicBool,
 }
 
 impl Shared {
@@ -198,11 +202,20 @@ impl Shared {
             total: AtomicU64::new(0),
             next_conn: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::SeqCst);
     }
 
     /// Wakes all waiting threads to look at the state again.

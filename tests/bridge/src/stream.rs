@@ -339,7 +339,15 @@ impl Handler {
         if plan.is_final() {
             return self.stream_fault(&plan);
         }
-        let forwarded = lock(&self.shared.state).session(&own.id, own.serial).is_some_and(|s| s.forward.is_some());
+        let (forwarded, accepted) = {
+            let state = lock(&self.shared.state);
+            let session = state.session(&own.id, own.serial);
+            (session.is_some_and(|s| s.forward.is_some()), session.is_some_and(|s| !s.acceptors.is_empty()))
+        };
+        // Several at a time came with 3.2.
+        if accepted && personality == Personality::Java && self.conn.version() < Version::V3_2 {
+            return self.stream_error_planned(&plan, "ALREADY_ACCEPTING", "");
+        }
         if forwarded {
             return match personality {
                 Personality::Java => {

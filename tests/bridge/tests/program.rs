@@ -138,6 +138,106 @@ fn datagrams_by_option() {
 }
 
 #[test]
+fn killed_and_started_again_on_the_same_port() {
+    let mut running = run(&["--port", "0"]);
+    let (port, udp_port) = (running.port.to_string(), running.udp_port.to_string());
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(b"HELLO VERSION\n").unwrap();
+        assert!(client.read(&mut [0; 100]).unwrap() > 0);
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+        // Its end, or the system's word for it.
+        assert!(matches!(client.read(&mut [0; 100]), Ok(0) | Err(_)));
+        running = run(&["--port", &port, "--udp-port", &udp_port]);
+        assert_eq!(running.port.to_string(), port);
+        assert_eq!(ask(&running, &["HELLO VERSION"]), ["HELLO REPLY RESULT=OK VERSION=3.3"]);
+    }
+}
+
+/// Says a line to the program and returns its answer.
+fn order(running: &mut Running, line: &str) -> String {
+    running.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while running.child.stdout.as_mut().unwrap().read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn orders() {
+    let mut running = run(&[]);
+    let connect = |running: &Running| TcpStream::connect(("127.0.0.1", running.port));
+    let mut sessions: Vec<_> = ["a", "b", "c"]
+        .map(|id| {
+            let mut stream = connect(&running).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            for line in ["HELLO VERSION\n", &format!("SESSION CREATE STYLE=STREAM ID={id} DESTINATION=TRANSIENT\n")] {
+                stream.write_all(line.as_bytes()).unwrap();
+                let mut reply = String::new();
+                reader.read_line(&mut reply).unwrap();
+                assert!(reply.contains("RESULT=OK"), "{reply}");
+            }
+            reader
+        })
+        .into();
+    assert_eq!(order(&mut running, "refuse"), "OK");
+    assert!(connect(&running).is_err());
+    assert_eq!(order(&mut running, "listen"), "OK");
+    assert!(connect(&running).is_ok());
+    assert_eq!(order(&mut running, "kill b"), "OK");
+    assert_eq!(order(&mut running, "kill b"), "ERROR there is no session \"b\"");
+    assert_eq!(order(&mut running, "kill a announced"), "OK");
+    assert_eq!(order(&mut running, "kill all"), "OK");
+    let last = sessions.iter_mut().map(|reader| {
+        let mut last = String::new();
+        reader.read_to_string(&mut last).unwrap();
+        last
+    });
+    let announced = "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Session is closed\"\n";
+    assert_eq!(last.collect::<Vec<_>>(), [announced, "", ""]);
+    for line in ["", "kill", "kill a loudly", "refuse all", "\u{fffd}"] {
+        assert!(order(&mut running, line).starts_with("ERROR unknown order"), "{line:?}");
+    }
+    running.child.stdin.as_mut().unwrap().write_all(b"\xff\n").unwrap();
+    assert!(order(&mut running, "listen").starts_with("ERROR"));
+}
+
+#[test]
+fn recovery_by_option() {
+    let running = run(&["--duplicated", "1", "--accepts-fail", "1", "--accepts-end", "2"]);
+    let keys = text(&generate(7).unwrap().blob);
+    let create = format!("SESSION CREATE STYLE=STREAM ID=a DESTINATION={keys}");
+    assert_eq!(ask(&running, &["HELLO VERSION", &create])[1], "SESSION STATUS RESULT=DUPLICATED_DEST");
+    let mut control = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    let mut reader = BufReader::new(control.try_clone().unwrap());
+    for line in ["HELLO VERSION", &create] {
+        control.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut reply = String::new();
+        reader.read_line(&mut reply).unwrap();
+        assert!(reply.contains("RESULT=OK"), "{reply}");
+    }
+    for last in ["STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"on demand\"", ""] {
+        let mut accept = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+        accept.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        accept.write_all(b"HELLO VERSION\nSTREAM ACCEPT ID=a\n").unwrap();
+        let mut all = String::new();
+        accept.read_to_string(&mut all).unwrap();
+        let lines: Vec<_> = all.lines().collect();
+        assert_eq!(lines[1], "STREAM STATUS RESULT=OK");
+        assert_eq!(lines.get(2).copied().unwrap_or_default(), last);
+    }
+    let busy = run(&["--duplicated-for=3600000"]);
+    for _ in 0..3 {
+        assert_eq!(ask(&busy, &["HELLO VERSION", &create])[1], "SESSION STATUS RESULT=DUPLICATED_DEST");
+    }
+}
+
+#[test]
 fn help_and_wrong_options() {
     let output = Command::new(PROGRAM).arg("--help").output().unwrap();
     assert!(output.status.success());
@@ -153,6 +253,8 @@ fn help_and_wrong_options() {
         &["--loss", "101"],
         &["--duplicate", "-1"],
         &["--seed"],
+        &["--duplicated=-1"],
+        &["--accepts-end", "x"],
         &["--host", "x"],
         &["--user", "u"],
         &["--verbose=1"],

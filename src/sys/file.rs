@@ -1,0 +1,145 @@
+//! Files below a folder that is held open, and locks between processes.
+
+use std::ffi::{CString, OsStr};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::{check, retry};
+
+/// What a file of a [`Folder`] is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To be read; it must be there.
+    Read,
+    /// To be written; it must not be there.
+    New,
+    /// To be locked, read and written; made when it is not there.
+    Lock,
+}
+
+/// A folder, held by its descriptor: what happens to its path meanwhile does not matter.
+#[derive(Debug)]
+pub struct Folder(File);
+
+impl Folder {
+    /// Opens a folder; a symbolic link to one will do.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(Folder)
+    }
+
+    /// Owner, mode and identity.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.0.metadata()
+    }
+
+    /// Opens a file without following a symbolic link (ELOOP), without waiting for the other side of a FIFO, close-on-exec.
+    /// A new one is for its owner alone, or, by the umask, for nobody.
+    pub fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
+        let flags = match access {
+            Access::Read => libc::O_RDONLY,
+            Access::New => libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
+            Access::Lock => libc::O_RDWR | libc::O_CREAT,
+        } | libc::O_NOFOLLOW
+            | libc::O_NONBLOCK
+            | libc::O_NOCTTY
+            | libc::O_CLOEXEC;
+        let name = c_name(name)?;
+        let mode: libc::c_uint = 0o600;
+        // SAFETY: the name is NUL-terminated and lives as long as the call.
+        let fd = retry(|| check(unsafe { libc::openat(self.0.as_raw_fd(), name.as_ptr(), flags, mode) }))?;
+        // SAFETY: the new descriptor is ours.
+        Ok(unsafe { File::from_raw_fd(fd) })
+    }
+
+    /// Whether `name` is a regular file; `None` when there is nothing of that name.
+    pub fn is_regular(&self, name: &str) -> io::Result<Option<bool>> {
+        let name = c_name(name)?;
+        // SAFETY: all-zero is a valid stat to be overwritten.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: name and room live as long as the call.
+        let result = unsafe { libc::fstatat(self.0.as_raw_fd(), name.as_ptr(), &mut stat, libc::AT_SYMLINK_NOFOLLOW) };
+        match check(result) {
+            Ok(_) => Ok(Some(stat.st_mode & libc::S_IFMT == libc::S_IFREG)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a file another name; a file that had that name is gone.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to, fd) = (c_name(from)?, c_name(to)?, self.0.as_raw_fd());
+        // SAFETY: both names are NUL-terminated and live as long as the call.
+        check(unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) }).map(drop)
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let name = c_name(name)?;
+        // SAFETY: as in `rename`.
+        check(unsafe { libc::unlinkat(self.0.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
+    }
+
+    /// Makes new names survive a loss of power, where the file system can do that.
+    pub fn sync(&self) -> io::Result<()> {
+        match self.0.sync_all() {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn c_name(name: &str) -> io::Result<CString> {
+    CString::new(OsStr::new(name).as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Opens a file anywhere to read it, without waiting for the other side of a FIFO.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// flock(2): takes the file for this open file description; false when another one has it. The lock ends when the last
+/// descriptor of the description is closed, in whatever process.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: plain system call on a descriptor that is borrowed for its time.
+    match retry(|| check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The effective user.
+pub fn user() -> u32 {
+    // SAFETY: always succeeds.
+    unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_are_new() {
+        let path = std::env::temp_dir().join(format!("i2psock-file-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!(folder.is_regular("a").unwrap(), None);
+        folder.open_file("a", Access::New).unwrap();
+        let again = folder.open_file("a", Access::New).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(folder.is_regular("a").unwrap(), Some(true));
+        folder.rename("a", "b").unwrap();
+        folder.sync().unwrap();
+        assert_eq!(folder.open_file("a", Access::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
+        folder.remove("b").unwrap();
+        for wrong in ["a\0b", "b"] {
+            assert!(folder.remove(wrong).is_err(), "{wrong:?}");
+        }
+        std::fs::remove_dir(&path).unwrap();
+        assert!(Folder::open(&path).is_err());
+    }
+}
