@@ -65,11 +65,11 @@
  *             i2psock_pending_wait, until the operation's own limit; _set_timeout, no bound; i2psock_stream_close, as long as it
  *             takes.
  * Descriptors Three kinds, all close-on-exec. Owned (i2psock_stream_take_fd): you close it. Borrowed (i2psock_stream_fd): poll,
- *             read and write it, never close it. Stepping (i2psock_pending_fd): poll only, ask again after every step, and when
- *             i2psock_pending_generation() has risen it is a new one even under the same number. A stream's descriptor is readable
- *             when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd() and
- *             i2psock_listener_fd() readable means: call i2psock_dest_service() or i2psock_listener_accept(), and I2PSOCK_BLOCK is a
- *             legal answer; with edge-triggered polling call until then.
+ *             read and write it, never close it. Stepping (i2psock_pending_fd): level-triggered poll only, ask again after every
+ *             step, and when i2psock_pending_generation() has risen it is a new one even under the same number. A stream's descriptor
+ *             is readable when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd()
+ *             and i2psock_listener_fd() readable means: call i2psock_dest_service() or i2psock_listener_accept(), and
+ *             I2PSOCK_BLOCK is a legal answer; with edge-triggered polling call until then.
  * Blocking    Functions whose name ends in _start or _step, getters and everything that does not say "blocks" never block.
  *             Blocking calls give blocking streams, pendings non-blocking ones. EINTR is retried within the time limit.
  * Threads     Calls that take a const handle may run at the same time on the same handle: one thread sends while another
