@@ -77,7 +77,8 @@
  *             need it for themselves. The shutdown functions wake every blocked call on the handle. No call is a cancellation
  *             point or async-signal-safe.
  * fork        In the child of a fork(2), free and close only close descriptors and leave the parent's sessions alone; every other
- *             call returns I2PSOCK_STATE, except getters.
+ *             call returns I2PSOCK_STATE, except getters. A child that does neither free nor exec keeps the names of destinations
+ *             taken until it ends.
  * Memory      When the system has no memory for small objects the program is aborted, as Rust does.
  * Process     No signal handlers, no SIGPIPE from this library's calls, no output, no environment (except i2psock_options_from_env), no state outside
  *             handles. A controller has one background thread with all signals blocked (option keeper). dlclose is fine once
