@@ -65,11 +65,11 @@
  *             i2psock_pending_wait, until the operation's own limit; _set_timeout, no bound; i2psock_stream_close, as long as it
  *             takes.
  * Descriptors Three kinds, all close-on-exec. Owned (i2psock_stream_take_fd): you close it. Borrowed (i2psock_stream_fd): poll,
- *             read and write it, never close it. Stepping (i2psock_pending_fd): poll only, ask again after every step, and when
- *             i2psock_pending_generation() has risen it is a new one even under the same number. A stream's descriptor is readable
- *             when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd() and
- *             i2psock_listener_fd() readable means: call i2psock_dest_service() or i2psock_listener_accept(), and I2PSOCK_BLOCK is a
- *             legal answer; with edge-triggered polling call until then.
+ *             read and write it, never close it. Stepping (i2psock_pending_fd): level-triggered poll only, ask again after every
+ *             step, and when i2psock_pending_generation() has risen it is a new one even under the same number. A stream's descriptor
+ *             is readable when there is payload, an end or an error, and the library never holds payload back. For i2psock_dest_fd()
+ *             and i2psock_listener_fd() readable means: call i2psock_dest_service() or i2psock_listener_accept(), and
+ *             I2PSOCK_BLOCK is a legal answer; with edge-triggered polling call until then.
  * Blocking    Functions whose name ends in _start or _step, getters and everything that does not say "blocks" never block.
  *             Blocking calls give blocking streams, pendings non-blocking ones. EINTR is retried within the time limit.
  * Threads     Calls that take a const handle may run at the same time on the same handle: one thread sends while another
@@ -77,7 +77,8 @@
  *             need it for themselves. The shutdown functions wake every blocked call on the handle. No call is a cancellation
  *             point or async-signal-safe.
  * fork        In the child of a fork(2), free and close only close descriptors and leave the parent's sessions alone; every other
- *             call returns I2PSOCK_STATE, except getters.
+ *             call returns I2PSOCK_STATE, except getters. A child that does neither free nor exec keeps the names of destinations
+ *             taken until it ends.
  * Memory      When the system has no memory for small objects the program is aborted, as Rust does.
  * Process     No signal handlers, no SIGPIPE from this library's calls, no output, no environment (except i2psock_options_from_env), no state outside
  *             handles. A controller has one background thread with all signals blocked (option keeper). dlclose is fine once
@@ -334,8 +335,8 @@ typedef struct i2psock_listener i2psock_listener;
 ///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
-///   key_store      folder of the key files of named destinations; none: destinations cannot have names. Made when the first name is used. See i2psock_keys_load()
-///                  for what is refused there; a folder that others can write to is refused too
+///   key_store      folder of the keys of named destinations; none. Made when the first name is used. What is refused
+///                  there: see i2psock_keys_load(); also a folder that others can write to, and symbolic links in it
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
@@ -472,10 +473,10 @@ i2psock_status i2psock_options_set_keys(i2psock_options *options,
                                         const i2psock_keys *keys,
                                         i2psock_error **err);
 
-/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty; "key_store" is set to the usual
-/// folder of the user, $XDG_DATA_HOME/i2psock or else $HOME/.local/share/i2psock, if one of these is set to an absolute path in
-/// UTF-8. What you want instead, set afterwards. The only call of this library that reads the environment; do not change that
-/// in another thread meanwhile. I2PSOCK_INVALID: I2P_SAM_ADDRESS is no address.
+/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty; "key_store" is set to
+/// the usual folder of the user, $XDG_DATA_HOME/i2psock or else $HOME/.local/share/i2psock, if one of these is set to
+/// an absolute path in UTF-8. What you want instead, set afterwards. The only call of this library that reads the
+/// environment; do not change that in another thread meanwhile. I2PSOCK_INVALID: I2P_SAM_ADDRESS is no address.
 i2psock_status i2psock_options_from_env(i2psock_options *options,
                                         i2psock_error **err);
 
@@ -548,20 +549,22 @@ i2psock_status i2psock_keys_from_text(const char *text,
 /// i2psock_keys_from_text().
 i2psock_status i2psock_keys_from_bytes(const void *data, size_t len, i2psock_keys **out, i2psock_error **err);
 
-/// Reads private keys from a file (leaflet's Dest(keyfile, encoding, sig_type, private)). What is in it tells its form: bytes, as
-/// in a .dat file of i2pd or Java I2P; a line of I2P base64; or two lines, the address and the keys, in any order. `*out` is
-/// yours to free. Reads the disk. I2PSOCK_INVALID: there are no private keys in it, an address that is not theirs, or more than
-/// 64 KiB. I2PSOCK_IO: it cannot be read; with os_error EPERM, it must not be used: others can read or write it (it must be
-/// for its owner alone, as with mode 0600), it belongs to another user, or is no regular file. A symbolic link is followed.
+/// Reads private keys from a file (leaflet's Dest(keyfile, encoding, sig_type, private)). What is in it tells its
+/// form: bytes, as in a .dat file of i2pd or Java I2P; a line of I2P base64; or two lines, the address and the keys,
+/// in any order. `*out` is yours to free. Reads the disk. I2PSOCK_INVALID: there are no private keys in it, an
+/// address that is not theirs, or more than 64 KiB. I2PSOCK_IO: it cannot be read; with os_error EPERM, it must not
+/// be used: others can read or write it (it must be for its owner alone, as with mode 0600), it belongs to another
+/// user, or is no regular file. A symbolic link is followed.
 i2psock_status i2psock_keys_load(const char *path,
                                  i2psock_keys **out,
                                  i2psock_error **err);
 
 /// Writes private keys to a file that only its owner can read or write (mode 0600), whatever the umask is. `format` is
-/// I2PSOCK_KEYS_BINARY or I2PSOCK_KEYS_TEXT. A file that is there is replaced, in one piece: when the disk is full, the process
-/// killed or the power lost, there is the old one or the new one. (A killed process may leave a file .NAME.*.tmp beside it.)
-/// Writes the disk and waits for it. I2PSOCK_INVALID: `path` or `format` is wrong; I2PSOCK_IO: it cannot be written, or
-/// (os_error EPERM) something is there that is no regular file, such as a symbolic link.
+/// I2PSOCK_KEYS_BINARY or I2PSOCK_KEYS_TEXT. A file that is there is replaced, in one piece: when the disk is full,
+/// the process killed or the power lost, there is the old one or the new one. (A killed process may leave a file
+/// .NAME.*.tmp beside it.) Writes the disk and waits for it. I2PSOCK_INVALID: `path` or `format` is wrong;
+/// I2PSOCK_IO: it cannot be written, or (os_error EPERM) something is there that is no regular file, such as a
+/// symbolic link.
 i2psock_status i2psock_keys_save(const i2psock_keys *keys,
                                  const char *path,
                                  int format,

@@ -53,8 +53,8 @@ impl Keys {
         Keys::build(bytes, check)
     }
 
-    /// From the content of a key file, told by what it looks like: binary; a line of I2P base64; or two lines, the address and
-    /// the keys, in any order.
+    /// From the content of a key file, told by what it looks like: binary; a line of I2P base64; or two lines, the
+    /// address and the keys, in any order.
     pub fn from_file(content: Secret) -> Result<Self> {
         let none = |error: Error| Error { message: format!("no private keys: {}", error.message), ..error };
         // The first byte of a certificate, 0 or 5, is in no text.

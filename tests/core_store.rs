@@ -29,7 +29,8 @@ fn is_root() -> bool {
 
 /// A folder of the test that is removed with it. Everybody may come in, for the processes of another user.
 ///
-/// One test at a time: a process that is forked elsewhere meanwhile would inherit our locks, and keep them when we let go.
+/// One test at a time: a process that is forked elsewhere meanwhile would inherit our locks, and keep them when we
+/// let go.
 struct Folder(PathBuf, #[allow(dead_code)] MutexGuard<'static, ()>);
 
 impl Folder {

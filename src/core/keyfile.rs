@@ -22,7 +22,8 @@ pub enum Format {
     Text,
 }
 
-/// Reads a key file of any form. A symbolic link is followed: what counts is whose file it leads to, and who may read that.
+/// Reads a key file of any form. A symbolic link is followed: what counts is whose file it leads to, and who may read
+/// that.
 pub fn load(path: &str) -> Result<Keys> {
     let what = format!("key file {path:?}");
     let file = sys::open_to_read(Path::new(path)).map_err(|error| io_error(&what, &error))?;
@@ -108,8 +109,8 @@ pub(super) fn check(file: &File, what: &str, others: Others) -> Result<u64> {
     Ok(found.len())
 }
 
-/// Writes a file in one piece: whoever looks finds the old content or the new, even after a loss of power. It is for its owner
-/// alone whatever the umask is. Only a regular file is replaced.
+/// Writes a file in one piece: whoever looks finds the old content or the new, even after a loss of power. It is for
+/// its owner alone whatever the umask is. Only a regular file is replaced.
 pub(super) fn replace(folder: &Folder, name: &str, what: &str, parts: &[&[u8]]) -> Result<()> {
     let failed = |error: io::Error| io_error(what, &error);
     if folder.is_regular(name).map_err(failed)? == Some(false) {

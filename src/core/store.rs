@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A key file has no checksum of its own, and a flipped bit would be another address, or keys that do not work: hence
-//! NAME.sum. It may be missing, as beside a file that was copied from elsewhere. While keys are exchanged it has the sums of
-//! both files, so that at every moment it fits to the file that is there.
+//! NAME.sum. It may be missing, as beside a file that was copied from elsewhere. While keys are exchanged it has the
+//! sums of both files, so that at every moment it fits to the file that is there.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -35,8 +35,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Remembers the folder, as an absolute path. It is looked at, and made if need be (mode 0700, missing parents too), when
-    /// the first name is locked: programs that use no name leave no folder behind.
+    /// Remembers the folder, as an absolute path. It is looked at, and made if need be (mode 0700, missing parents
+    /// too), when the first name is locked: programs that use no name leave no folder behind.
     pub fn new(folder: &str) -> Result<Store> {
         if folder.is_empty() || folder.contains('\0') {
             return Err(Error::invalid("the key store wants the name of a folder"));
@@ -88,8 +88,8 @@ impl Store {
 
 /// A name that is ours until this is dropped.
 ///
-/// Dropping only closes the descriptor. In a child of fork(2) that is all that may be done: unlocking there would unlock the
-/// name for the parent too.
+/// Dropping only closes the descriptor. In a child of fork(2) that is all that may be done: unlocking there would
+/// unlock the name for the parent too.
 #[derive(Debug)]
 pub struct Claim {
     name: String,
@@ -104,8 +104,9 @@ impl Claim {
         &self.name
     }
 
-    /// Reads the keys; `None`: there is no key file yet. INVALID: it holds no keys or was damaged. IO: it cannot be read, or
-    /// (EPERM) others can read or write it, it is somebody else's, or no regular file. The file stays as it is.
+    /// Reads the keys; `None`: there is no key file yet. INVALID: it holds no keys or was damaged. IO: it cannot be
+    /// read, or (EPERM) others can read or write it, it is somebody else's, or no regular file. The file stays as it
+    /// is.
     pub fn load(&self) -> Result<Option<Keys>> {
         let folder = self.folder()?;
         let what = self.what("key file", "dat");
@@ -133,8 +134,9 @@ impl Claim {
         }
     }
 
-    /// Writes the keys and then their checksum, each in one piece. When it fails, or the process is killed meanwhile, the key
-    /// file is the old one or the new one. IO: it cannot be written, or (EPERM) what is there is no regular file.
+    /// Writes the checksums, old and new, and then the keys, each in one piece. When it fails, or the process is
+    /// killed meanwhile, the key file is the old one or the new one. IO: it cannot be written, or (EPERM) what is
+    /// there is no regular file.
     pub fn save(&self, keys: &Keys) -> Result<()> {
         let folder = self.folder()?;
         let what = self.what("key file", "dat");
@@ -198,9 +200,9 @@ impl Claim {
     }
 }
 
-/// What a name may be: 1 to 64 bytes of UTF-8 without `/`, `\` and control characters, that does not begin with a dot and
-/// neither begins nor ends with white space. The endings of the store's own files are refused because whoever gives one takes
-/// the name for a file's.
+/// What a name may be: 1 to 64 bytes of UTF-8 without `/`, `\` and control characters, that does not begin with a dot
+/// and neither begins nor ends with white space. The endings of the store's own files are refused because whoever
+/// gives one takes the name for a file's.
 pub fn check_name(name: &str) -> Result<()> {
     let wrong = |why: &str| Err(Error::invalid(format!("the name of a destination {why}")));
     if name.is_empty() || name.len() > MAX_NAME {
@@ -218,8 +220,8 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The usual folder of this user: `$XDG_DATA_HOME/i2psock`, or else `$HOME/.local/share/i2psock`. Relative paths count as not
-/// set, as the XDG specification wants it. `None` when neither is set.
+/// The usual folder of this user: `$XDG_DATA_HOME/i2psock`, or else `$HOME/.local/share/i2psock`. Relative paths
+/// count as not set, as the XDG specification wants it. `None` when neither is set.
 pub fn default_folder(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
@@ -305,7 +307,8 @@ fn holder(file: &File) -> Option<u32> {
     std::str::from_utf8(line).ok()?.parse().ok()
 }
 
-/// Removes what killed processes have left of this name. Only for who has its lock. What cannot be removed harms nobody.
+/// Removes what killed processes have left of this name. Only for who has its lock. What cannot be removed harms
+/// nobody.
 fn remove_leftovers(folder: &Folder, path: &Path, name: &str) {
     let Ok(entries) = std::fs::read_dir(path) else { return };
     let files = [format!("{name}.dat"), format!("{name}.sum")];

@@ -58,11 +58,12 @@ pub unsafe extern "C" fn i2psock_keys_from_bytes(
     })
 }
 
-/// Reads private keys from a file (leaflet's Dest(keyfile, encoding, sig_type, private)). What is in it tells its form: bytes, as
-/// in a .dat file of i2pd or Java I2P; a line of I2P base64; or two lines, the address and the keys, in any order. `*out` is
-/// yours to free. Reads the disk. I2PSOCK_INVALID: there are no private keys in it, an address that is not theirs, or more than
-/// 64 KiB. I2PSOCK_IO: it cannot be read; with os_error EPERM, it must not be used: others can read or write it (it must be
-/// for its owner alone, as with mode 0600), it belongs to another user, or is no regular file. A symbolic link is followed.
+/// Reads private keys from a file (leaflet's Dest(keyfile, encoding, sig_type, private)). What is in it tells its
+/// form: bytes, as in a .dat file of i2pd or Java I2P; a line of I2P base64; or two lines, the address and the keys,
+/// in any order. `*out` is yours to free. Reads the disk. I2PSOCK_INVALID: there are no private keys in it, an
+/// address that is not theirs, or more than 64 KiB. I2PSOCK_IO: it cannot be read; with os_error EPERM, it must not
+/// be used: others can read or write it (it must be for its owner alone, as with mode 0600), it belongs to another
+/// user, or is no regular file. A symbolic link is followed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_keys_load(
     path: *const c_char,
@@ -78,10 +79,11 @@ pub unsafe extern "C" fn i2psock_keys_load(
 }
 
 /// Writes private keys to a file that only its owner can read or write (mode 0600), whatever the umask is. `format` is
-/// I2PSOCK_KEYS_BINARY or I2PSOCK_KEYS_TEXT. A file that is there is replaced, in one piece: when the disk is full, the process
-/// killed or the power lost, there is the old one or the new one. (A killed process may leave a file .NAME.*.tmp beside it.)
-/// Writes the disk and waits for it. I2PSOCK_INVALID: `path` or `format` is wrong; I2PSOCK_IO: it cannot be written, or
-/// (os_error EPERM) something is there that is no regular file, such as a symbolic link.
+/// I2PSOCK_KEYS_BINARY or I2PSOCK_KEYS_TEXT. A file that is there is replaced, in one piece: when the disk is full,
+/// the process killed or the power lost, there is the old one or the new one. (A killed process may leave a file
+/// .NAME.*.tmp beside it.) Writes the disk and waits for it. I2PSOCK_INVALID: `path` or `format` is wrong;
+/// I2PSOCK_IO: it cannot be written, or (os_error EPERM) something is there that is no regular file, such as a
+/// symbolic link.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_keys_save(
     keys: Option<&i2psock_keys>,

@@ -27,8 +27,8 @@ use crate::ffi::keys::i2psock_keys;
 ///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
-///   key_store      folder of the key files of named destinations; none: destinations cannot have names. Made when the first name is used. See i2psock_keys_load()
-///                  for what is refused there; a folder that others can write to is refused too
+///   key_store      folder of the keys of named destinations; none. Made when the first name is used. What is refused
+///                  there: see i2psock_keys_load(); also a folder that others can write to, and symbolic links in it
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
@@ -109,10 +109,10 @@ pub extern "C" fn i2psock_options_set_keys(
     })
 }
 
-/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty; "key_store" is set to the usual
-/// folder of the user, $XDG_DATA_HOME/i2psock or else $HOME/.local/share/i2psock, if one of these is set to an absolute path in
-/// UTF-8. What you want instead, set afterwards. The only call of this library that reads the environment; do not change that
-/// in another thread meanwhile. I2PSOCK_INVALID: I2P_SAM_ADDRESS is no address.
+/// Takes settings from the environment: I2P_SAM_ADDRESS sets "sam", if it is set and not empty; "key_store" is set to
+/// the usual folder of the user, $XDG_DATA_HOME/i2psock or else $HOME/.local/share/i2psock, if one of these is set to
+/// an absolute path in UTF-8. What you want instead, set afterwards. The only call of this library that reads the
+/// environment; do not change that in another thread meanwhile. I2PSOCK_INVALID: I2P_SAM_ADDRESS is no address.
 #[no_mangle]
 pub extern "C" fn i2psock_options_from_env(
     options: Option<&mut i2psock_options>,

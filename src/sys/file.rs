@@ -36,8 +36,8 @@ impl Folder {
         self.0.metadata()
     }
 
-    /// Opens a file without following a symbolic link (ELOOP), without waiting for the other side of a FIFO, close-on-exec.
-    /// A new one is for its owner alone, or, by the umask, for nobody.
+    /// Opens a file without following a symbolic link (ELOOP), without waiting for the other side of a FIFO,
+    /// close-on-exec. A new one is for its owner alone, or, by the umask, for nobody.
     pub fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
         let flags = match access {
             Access::Read => libc::O_RDONLY,

@@ -114,7 +114,8 @@ static void forms(void) {
     static const char *const good[] = { KEYS_A, KEYS_A "\n", "\r\n" KEYS_A "\r\n", DEST_A "\n" KEYS_A "\n",
         KEYS_A "\n" DEST_A, "\t" DEST_A " \r\n\r\n " KEYS_A "\r\n" };
     static const char *const bad[] = { "", "\n\n", DEST_A, DEST_B "\n" KEYS_A, KEYS_A "\n" KEYS_DSA, DEST_A "\n" DEST_A,
-        DEST_A "\n" KEYS_A "\n" KEYS_A, KEYS_A " " KEYS_A, "x.i2p\n" KEYS_A, BAD_TRAILING_BYTE, BAD_TRUNCATED_SIGNING_KEY,
+        DEST_A "\n" KEYS_A "\n" KEYS_A, KEYS_A " " KEYS_A, "x.i2p\n" KEYS_A,
+        BAD_TRAILING_BYTE, BAD_TRUNCATED_SIGNING_KEY,
         KEYS_A "\xff", "\xef\xbb\xbf" KEYS_A, "PUB=" DEST_A " PRIV=" KEYS_A };
     i2psock_keys *k = text_keys(KEYS_A);
     size_t len;

@@ -18,7 +18,8 @@ static void names_and_values(void) {
         { "sam_timeout", "-1" }, { "tcp_timeout", "1.5" }, { "hello_timeout", "2147483648" }, { "open_timeout", "" },
         { "connect_timeout", "one" }, { "lookup_timeout", "+1" }, { "generate_timeout", "1e3" }, { "accept_timeout", "-2" },
         { "version_min", "3" }, { "version_max", "3.4" }, { "version_max", "2.9" }, { "version_min", "3.10" }, { "version_max", "" },
-        { "key_store", "" }, { "sam", "" }, { "sam", "host:" }, { "sam", "host:0" }, { "sam", "host:65536" }, { "sam", ":7656" }, { "sam", "a:b:1" },
+        { "key_store", "" },
+        { "sam", "" }, { "sam", "host:" }, { "sam", "host:0" }, { "sam", "host:65536" }, { "sam", ":7656" }, { "sam", "a:b:1" },
         { "sam", "[::1" }, { "sam", "[::1]7656" }, { "sam", "[127.0.0.1]:1" }, { "sam", "host:+1" },
         { "STYLE", "RAW" }, { "ID", "x" }, { "DESTINATION", "x" }, { "SILENT", "true" }, { "SIGNATURE_TYPE", "7" },
         { "FROM_PORT", "1" }, { "TO_PORT", "1" }, { "a=b.c", "1" }, { "1.x", "1" }, { ".x", "1" }, { "inbound.length", "" },
@@ -186,7 +187,8 @@ static void from_env(void) {
     size_t i;
     /* In the environment, and whether that makes a key store. */
     static const struct { const char *data, *home; int set; } stores[] = {
-        { NULL, NULL, 0 }, { "", "", 0 }, { "data", "home", 0 }, { "/nowhere/\xff", NULL, 0 }, { "/nowhere/data", NULL, 1 },
+        { NULL, NULL, 0 }, { "", "", 0 }, { "data", "home", 0 }, { "/nowhere/\xff", NULL, 0 },
+        { "/nowhere/data", NULL, 1 },
         { NULL, "/nowhere", 1 }, { "data", "/nowhere", 1 },
     };
     unsetenv("I2P_SAM_ADDRESS");
