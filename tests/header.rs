@@ -4,8 +4,20 @@
 use std::path::{Path, PathBuf};
 
 /// In the order they are to be read.
-const SOURCES: [&str; 11] =
-    ["base", "error", "options", "addr", "keys", "controller", "dest", "pending", "stream", "listener", "dgram"];
+const SOURCES: [&str; 12] = [
+    "base",
+    "error",
+    "options",
+    "addr",
+    "keys",
+    "controller",
+    "dest",
+    "pending",
+    "stream",
+    "listener",
+    "dgram",
+    "tunnel",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -170,6 +170,15 @@ impl Options {
         Ok(())
     }
 
+    /// Refuses what is for `owner` alone.
+    pub fn check_none(&self, owner: Owner) -> Result<()> {
+        match self.only(owner).entries.first() {
+            Some((key, _)) => Err(Error::invalid(format!("option {key} is for a {}", owner.name()))),
+            None if self.keys.is_some() => Err(Error::invalid("private keys are for a destination")),
+            None => Ok(()),
+        }
+    }
+
     /// Those that are for `owner`.
     pub fn only(&self, owner: Owner) -> Self {
         let fits = |key: &str| match KNOWN.iter().find(|(name, ..)| *name == key) {

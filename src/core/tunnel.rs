@@ -308,6 +308,17 @@ impl Drop for Tunnel {
     }
 }
 
+impl Receive {
+    /// A socket of the program's, which must be bound and listening.
+    pub fn foreign(fd: RawFd) -> Result<Self> {
+        match sys::is_listening(fd) {
+            Ok(true) => Ok(Receive::Foreign(fd)),
+            Ok(false) => Err(Error::invalid("receive is no stream socket that is bound and listening")),
+            Err(error) => Err(Error::invalid(format!("receive is no socket: {error}"))),
+        }
+    }
+}
+
 impl AsRawFd for Receive {
     fn as_raw_fd(&self) -> RawFd {
         match self {

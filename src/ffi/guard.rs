@@ -28,6 +28,11 @@ impl<T> Handle<T> {
         Handle { value, broken: AtomicBool::new(false) }
     }
 
+    /// The value of a handle that is given up.
+    pub(super) fn into_inner(self) -> T {
+        self.value
+    }
+
     /// The value, for getters, which cannot fail.
     pub(super) fn get(&self) -> &T {
         &self.value

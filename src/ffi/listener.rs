@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use crate::core::listener::Listener;
 use crate::core::options::Options;
@@ -16,7 +17,13 @@ use crate::ffi::stream::i2psock_stream;
 /// leaflet's register_accept again and again). It keeps accepts armed on the router, arms the next one as soon as a peer has
 /// come, pauses after failures, and goes on by itself when the destination's session was lost and is there again. May be used
 /// by many threads at once.
-pub struct i2psock_listener(Handle<Listener>);
+pub struct i2psock_listener(Handle<Arc<Listener>>);
+
+impl i2psock_listener {
+    pub(super) fn core(&self) -> &Arc<Listener> {
+        self.0.get()
+    }
+}
 
 /// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0 meaning 16;
 /// when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts" says
@@ -38,7 +45,7 @@ pub extern "C" fn i2psock_listener_open(
     guard::on(dest.map(i2psock_dest::handle), "dest", err, |dest| {
         let none = Options::default();
         let options = options.map_or(&none, |options| options.0.get());
-        guard::give(out, "out", || Ok(i2psock_listener(Handle::new(Listener::open(dest, backlog, options)?))))
+        guard::give(out, "out", || Ok(i2psock_listener(Handle::new(Arc::new(Listener::open(dest, backlog, options)?)))))
     })
 }
 

@@ -19,5 +19,6 @@ pub mod listener;
 pub mod options;
 pub mod pending;
 pub mod stream;
+pub mod tunnel;
 
 pub use base::i2psock_fd;

@@ -45,6 +45,7 @@ use crate::ffi::keys::i2psock_keys;
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+/// For a tunnel: see i2psock_tunnel
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()
 /// For a listener:

@@ -12,6 +12,7 @@ use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::i2psock_fd;
 use crate::ffi::stream::i2psock_stream;
+use crate::ffi::tunnel::i2psock_tunnel;
 
 /// One operation in progress, for a program with its own poll loop: call i2psock_pending_step() when
 /// i2psock_pending_fd() has i2psock_pending_events() or i2psock_pending_timeout_ms() have passed, until it does not return
@@ -28,6 +29,19 @@ struct Kept {
 impl i2psock_pending {
     pub(super) fn new(pending: Pending) -> Self {
         i2psock_pending(Handle::new(Kept { pending, texts: Vec::new() }))
+    }
+
+    /// Takes back what was given to the program; nothing for NULL.
+    ///
+    /// # Safety
+    /// `pointer` came from this library and is not used again.
+    pub(super) unsafe fn take(pointer: *mut i2psock_pending) -> Option<Pending> {
+        if pointer.is_null() {
+            return None;
+        }
+        // SAFETY: promised by the caller.
+        let owned = unsafe { Box::from_raw(pointer) };
+        Some(owned.0.into_inner().pending)
     }
 }
 
@@ -80,6 +94,13 @@ pub(super) fn address(pending: &mut Pending) -> Result<i2psock_addr> {
 pub(super) fn dest(pending: &mut Pending) -> Result<i2psock_dest> {
     pending.take_as("destination", |product| match product {
         Product::Dest(dest) => Ok(i2psock_dest::new(dest)),
+        other => Err(other),
+    })
+}
+
+pub(super) fn tunnel(pending: &mut Pending) -> Result<i2psock_tunnel> {
+    pending.take_as("tunnel", |product| match product {
+        Product::Tunnel(tunnel) => Ok(i2psock_tunnel::new(tunnel)),
         other => Err(other),
     })
 }
@@ -207,6 +228,19 @@ pub extern "C" fn i2psock_pending_finish_stream(
     let out = guard::clear(out);
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
         guard::give(out, "out", || stream(&mut kept.pending))
+    })
+}
+
+/// Takes the tunnel that was opened. `*out` is yours to close. Otherwise as i2psock_pending_finish_dest().
+#[no_mangle]
+pub extern "C" fn i2psock_pending_finish_tunnel(
+    pending: Option<&mut i2psock_pending>,
+    out: Option<&mut MaybeUninit<*mut i2psock_tunnel>>,
+    err: Option<&mut MaybeUninit<*mut i2psock_error>>,
+) -> i2psock_status {
+    let out = guard::clear(out);
+    guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
+        guard::give(out, "out", || tunnel(&mut kept.pending))
     })
 }
 
