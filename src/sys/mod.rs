@@ -6,12 +6,14 @@
 
 mod datagram;
 mod event;
+mod many;
 mod process;
 mod shared;
 mod socket;
 
 pub use datagram::*;
 pub use event::{poll, poll_one, PollFd, Wake, Watch, ERR, HUP, IN, OUT};
+pub use many::{receive_many, send_datagrams, Batch, MANY};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;
 pub use socket::*;
