@@ -1298,6 +1298,23 @@ fn without_a_size_the_session_is_lost() {
     assert!(wrong.is_empty(), "the session goes on after {wrong:?}");
 }
 
+/// emissary says nothing to it, and closes after 10 seconds.
+#[test]
+fn a_router_without_datagrams_in_band() {
+    for (style, entries, hint) in [
+        (DGRAM, &[("in_band", "1")][..], true),
+        (RAW, &[("in_band", "1")], true),
+        (DGRAM, &[], false),
+        (STREAM, &[], false),
+    ] {
+        let script = Script::start(|_, mut talk| assert!(!talk.greet().starts_with("SESSION STATUS")));
+        let controller = try_controller(&script.address(), &[]).unwrap();
+        let error = failure(controller.open_dest("", style, &options(entries), LIMIT).and_then(dest_of));
+        assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Create));
+        assert_eq!(error.message.contains("option in_band"), hint, "{style} {entries:?}: {}", error.message);
+    }
+}
+
 #[test]
 fn a_header_of_100_kilobytes_in_band_ends_the_session() {
     let long = "A".repeat(100_000);
