@@ -34,8 +34,8 @@ pub const I2PSOCK_COUNT_REFUSED: c_int = 3;
 pub const I2PSOCK_COUNT_MALFORMED: c_int = 4;
 /// For i2psock_dgram_count(): handed to the program cut short, its buffer being too small.
 pub const I2PSOCK_COUNT_TRUNCATED: c_int = 5;
-/// For i2psock_dgram_count(): dropped for want of room, by the system (which tells, where it does, with the next datagram that is
-/// received) or in band by this library.
+/// For i2psock_dgram_count(): dropped for want of room, by the system (which tells, where it does, with the next datagram
+/// that is received) or in band by this library.
 pub const I2PSOCK_COUNT_DROPPED: c_int = 6;
 
 /// The datagrams of a destination of style I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3 (leaflet's
@@ -131,8 +131,8 @@ pub extern "C" fn i2psock_dgram_dest(dgram: Option<&i2psock_dgram>) -> *const i2
     dgram.map_or(std::ptr::null(), |dgram| std::ptr::from_ref(&dgram.0.get().addr))
 }
 
-/// A number of datagrams of the destination so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers. The
-/// socket is one, so everything counts that went through any handle of i2psock_dest_bind(), and all handles tell the same.
+/// A number of datagrams of the destination so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
+/// The socket is one, so everything counts that went through any handle of i2psock_dest_bind(), and all tell the same.
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_count(dgram: Option<&i2psock_dgram>, which: c_int) -> u64 {
     guard::getter(0, || {
@@ -280,10 +280,10 @@ pub struct i2psock_incoming {
     pub from: *mut i2psock_from,
 }
 
-/// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system call for
-/// up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the
-/// datagram after those is the one it is about, and nothing of that one or those behind it was sent; statuses as
-/// i2psock_dgram_send_to(). A name that is not known yet is resolved when it is its datagram's turn.
+/// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
+/// call for up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any
+/// other status the datagram after those is the one it is about, and nothing of that one or those behind it was sent;
+/// statuses as i2psock_dgram_send_to(). A name that is not known yet is resolved when it is its datagram's turn.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
     dgram: Option<&i2psock_dgram>,
@@ -336,14 +336,14 @@ unsafe fn outgoing(one: &i2psock_outgoing) -> Result<Outgoing<'_>> {
     Ok(Outgoing { address, payload })
 }
 
-/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on Linux with
-/// one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the room of its own
-/// element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted, and leaves no gap.
-/// The rooms must not overlap, and those behind the first `*received` may have been written to; `from` may be the same for
-/// several and then tells about the last. It is fastest with elements of one capacity: where one has less than that before it,
-/// another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the first one again and again and is
-/// I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error behind it is returned by the next call,
-/// and option report_source makes it a system call for each.
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on
+/// Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the
+/// room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted
+/// and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written to. `from`
+/// may be the same for several elements, and then tells about the last. It is fastest with elements of one capacity: at
+/// one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the
+/// first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error
+/// behind it is returned by the next call. With option report_source every datagram costs a system call.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_many(
     dgram: Option<&i2psock_dgram>,

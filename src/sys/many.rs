@@ -20,8 +20,8 @@ struct Message {
     msg_len: libc::c_uint,
 }
 
-/// Sends up to [`MANY`] datagrams of a header and a payload each. Returns how many went, and why not all of them; there
-/// may be no reason, and then the rest is to be tried again.
+/// Sends up to [`MANY`] datagrams of a header and a payload each. Returns how many went, and why not all of them;
+/// there may be no reason, and then the rest is to be tried again.
 pub fn send_datagrams(
     fd: RawFd,
     to: &UdpAddress,
@@ -104,9 +104,9 @@ impl Batch {
     }
 }
 
-/// Receives up to [`MANY`] datagrams like [`super::receive_split`], one into each buffer: waits for the first, if `flags`
-/// allow, and takes what else is there. `decide` is also told which one it is about. Returns how many came; what came of
-/// each is in `batch`.
+/// Receives up to [`MANY`] datagrams like [`super::receive_split`], one into each buffer: waits for the first, if
+/// `flags` allow, and takes what else is there. `decide` is also told which one it is about. Returns how many came;
+/// what came of each is in `batch`.
 pub fn receive_many(
     fd: RawFd,
     flags: i32,

@@ -44,8 +44,8 @@ struct Bundle<'a> {
 }
 
 impl Dgram {
-    /// Sends datagrams in order, as [`Dgram::send_to`] would one by one. Returns how many went and, unless all did, what
-    /// is the matter with the next: an error, or `false` when it would have blocked.
+    /// Sends datagrams in order, as [`Dgram::send_to`] would one by one. Returns how many went and, unless all did,
+    /// what is the matter with the next: an error, or `false` when it would have blocked.
     pub fn send_many(&self, list: &[Outgoing<'_>], flags: i32) -> (usize, Result<bool>) {
         let mut sent = 0;
         let result = match &self.port.path {
@@ -133,8 +133,8 @@ impl Dgram {
         Ok(true)
     }
 
-    /// Waits for a datagram like [`Dgram::recv_from`] and takes what else is there. Fills the first slots and returns how
-    /// many; none when it would have blocked.
+    /// Waits for a datagram like [`Dgram::recv_from`] and takes what else is there. Fills the first slots and returns
+    /// how many; none when it would have blocked.
     pub fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32) -> Result<usize> {
         check_flags(flags, RECEIVE_MANY_FLAGS)?;
         // Errors are told in the order of the datagrams they stand for.
@@ -270,8 +270,8 @@ impl Dgram {
     }
 }
 
-/// The slots that can be filled together. When a datagram among them is dropped, what came into the slots behind moves up:
-/// with slots that grow that cuts off nothing but what does not fit anyway.
+/// The first slots that can be filled together. When a datagram among them is dropped, what came into the slots behind
+/// moves up: where no slot is smaller than the one before it, that cuts off only what would not have fitted anyway.
 fn alike<'s, 'a>(slots: &'s mut [Slot<'a>]) -> &'s mut [Slot<'a>] {
     let shrinks = slots.windows(2).position(|two| matches!(two, [a, b] if b.room.len() < a.room.len()));
     let len = shrinks.map_or(slots.len(), |at| at + 1).min(MANY);
