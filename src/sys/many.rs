@@ -113,13 +113,16 @@ pub fn receive_many(
     predicted: usize,
     buffers: &mut [&mut [MaybeUninit<u8>]],
     batch: &mut Batch,
-    decide: &mut dyn FnMut(usize, &[u8], &Arrival) -> Option<usize>,
+    decide: Decide<'_>,
 ) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     return receive_with(receive_at_once, fd, flags, predicted, buffers, batch, decide);
     #[cfg(not(target_os = "linux"))]
     return receive_with(receive_each, fd, flags, predicted, buffers, batch, decide);
 }
+
+/// Says how long the header of a datagram is, or `None` to drop it.
+type Decide<'a> = &'a mut dyn FnMut(usize, &[u8], &Arrival) -> Option<usize>;
 
 type Receive = fn(RawFd, &mut [Message], i32) -> io::Result<usize>;
 
@@ -130,7 +133,7 @@ fn receive_with(
     predicted: usize,
     buffers: &mut [&mut [MaybeUninit<u8>]],
     batch: &mut Batch,
-    decide: &mut dyn FnMut(usize, &[u8], &Arrival) -> Option<usize>,
+    decide: Decide<'_>,
 ) -> io::Result<usize> {
     const NONE: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
     let predicted = predicted.min(MAX_FRONT);
@@ -199,7 +202,7 @@ mod tests {
     const RECEIVES: [(&str, Receive); 2] = [("recvmmsg", receive_at_once), ("recvmsg", receive_each)];
 
     fn loopback() -> std::net::SocketAddr {
-        "127.0.0.1:0".parse().unwrap()
+        std::net::SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
     fn init(bytes: &[MaybeUninit<u8>]) -> Vec<u8> {

@@ -118,15 +118,13 @@ impl Dgram {
             done += went;
             *sent += went;
             self.port.counters.sent.fetch_add(went as u64, Ordering::Relaxed);
-            match error {
-                None => {}
-                Some(error) if sys::would_block(&error) => {
-                    if !self.wait(fd, flags, sys::OUT, deadline, Operation::Send)? {
-                        return Ok(false);
-                    }
+            let Some(error) = error else { continue };
+            if sys::would_block(&error) {
+                if !self.wait(fd, flags, sys::OUT, deadline, Operation::Send)? {
+                    return Ok(false);
                 }
-                Some(error) if self.is_first_refusal(fd, &error) => {}
-                Some(error) => return Err(self.failed(Operation::Send, &error)),
+            } else if !self.is_first_refusal(fd, &error) {
+                return Err(self.failed(Operation::Send, &error));
             }
         }
         bundle.len = 0;
