@@ -371,6 +371,7 @@ impl Dgram {
             *verdict = Verdict::Forged;
             return None;
         }
+        *verdict = Verdict::Malformed;
         let (len, source, origin) = self.header(first)?;
         *verdict = Verdict::Payload(Datagram { len, full_len: arrival.len - len.min(arrival.len), source, origin });
         Some(len)
