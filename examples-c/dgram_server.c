@@ -2,21 +2,43 @@
 #include "common.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char usage[] =
     "usage: dgram_server [OPTION]...\n"
     "Receives datagrams over I2P and sends each of them back to its sender.\n"
     "\n"
     "  --count N        end after N datagrams\n"
+    "  --raw            raw datagrams, which do not tell their sender: one that says \"reply to ADDRESS\" tells where all\n"
+    "                   that follow are sent, and itself\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
     "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
     "  --set KEY=VALUE  an option of the destination, such as inbound.length=1 or in_band=1; may be repeated\n";
 
+/* Takes the address out of a datagram that says where to reply to. */
+static void read_address(i2psock_addr **reply_to, const char *data, size_t len) {
+    static const char words[] = "reply to ";
+    char text[2048];
+    size_t start = sizeof words - 1;
+    i2psock_addr *addr = NULL;
+
+    if (len < start || len - start >= sizeof text || memcmp(data, words, start) != 0) {
+        return;
+    }
+    memcpy(text, data + start, len - start);
+    text[len - start] = '\0';
+    if (i2psock_addr_parse(text, I2PSOCK_SIG_ANY, &addr, NULL) == I2PSOCK_OK) {
+        i2psock_addr_free(*reply_to);
+        *reply_to = addr;
+    }
+}
+
 /* Answers datagrams until `limit` were received; -1 for no limit. */
-static int echo(const i2psock_dgram *dgram, int limit) {
+static int echo(const i2psock_dgram *dgram, int raw, int limit) {
     static char data[I2PSOCK_COLLECT_SIZE];
     /* One for all datagrams: then receiving allocates nothing. */
     i2psock_from *from = i2psock_from_new();
+    i2psock_addr *reply_to = NULL;
     i2psock_error *err = NULL;
     int served, status = EXIT_DONE;
 
@@ -28,9 +50,12 @@ static int echo(const i2psock_dgram *dgram, int limit) {
             status = complain("receive", err);
             break;
         }
-        sender = i2psock_from_addr(from);
+        if (raw) {
+            read_address(&reply_to, data, len);
+        }
+        sender = raw ? reply_to : i2psock_from_addr(from);
         if (sender == NULL) {
-            note("a datagram without its sender's address"); /* not in this style of datagrams */
+            note("a datagram without its sender's address");
             continue;
         }
         printf("Received %lu bytes from %s\n", (unsigned long) len, i2psock_addr_host(sender));
@@ -41,6 +66,7 @@ static int echo(const i2psock_dgram *dgram, int limit) {
             err = NULL;
         }
     }
+    i2psock_addr_free(reply_to);
     i2psock_from_free(from);
     return status;
 }
@@ -52,11 +78,14 @@ int main(int argc, char **argv) {
     i2psock_dgram *dgram = NULL;
     i2psock_error *err = NULL;
     int arguments, status = EXIT_FAILED;
-    int limit = -1;
-    struct option options[] = {
-        {"--count", NULL, OPTION_NUMBER}, {"--udp", NULL, OPTION_CONTROLLER}, {NULL, NULL, 0}};
+    int limit = -1, raw = 0;
+    struct option options[] = {{"--count", NULL, OPTION_NUMBER},
+                               {"--raw", NULL, OPTION_FLAG},
+                               {"--udp", NULL, OPTION_CONTROLLER},
+                               {NULL, NULL, 0}};
 
     options[0].value = &limit;
+    options[1].value = &raw;
     settings_read(&settings, &arguments, argc, argv, options, usage);
     if (arguments != 0) {
         usage_error(&settings, "there is an argument too many");
@@ -66,14 +95,15 @@ int main(int argc, char **argv) {
         goto end;
     }
     note("building tunnels, which takes seconds, or minutes right after the router's start");
-    if (i2psock_dest_open(controller, NULL, I2PSOCK_DGRAM, settings.dest, I2PSOCK_TIMEOUT_DEFAULT, &dest, &err)
+    if (i2psock_dest_open(controller, NULL, raw ? I2PSOCK_RAW : I2PSOCK_DGRAM, settings.dest, I2PSOCK_TIMEOUT_DEFAULT, &dest,
+                          &err)
         || i2psock_dest_bind(dest, &dgram, &err)) {
         complain("no destination", err);
         goto end;
     }
     printf("Server address: %s\n", i2psock_addr_host(i2psock_dgram_dest(dgram)));
     fflush(stdout);
-    status = echo(dgram, limit);
+    status = echo(dgram, raw, limit);
     /* With the destination goes what the router still has to send: it gets a moment for the last answer. */
     sleep_ms(1000);
 

@@ -168,7 +168,8 @@
 /// For i2psock_dgram_count(): handed to the program cut short, its buffer being too small.
 #define I2PSOCK_COUNT_TRUNCATED 5
 
-/// For i2psock_dgram_count(): dropped by the system (where it tells) or in band by this library, for want of room.
+/// For i2psock_dgram_count(): dropped for want of room, by the system (which tells, where it does, with the next datagram
+/// that is received) or in band by this library.
 #define I2PSOCK_COUNT_DROPPED 6
 
 /// What a call came to. Numbers are only ever added.
@@ -409,9 +410,9 @@ typedef struct {
 typedef struct {
     /// In: room for the payload.
     void *data;
-    /// In: how much.
+    /// In: how much. Of a longer payload the rest is lost.
     size_t capacity;
-    /// Out: length of the payload.
+    /// Out: how many bytes of payload are in `data`. Unchanged if nothing was received here.
     size_t len;
     /// In: filled like that of i2psock_dgram_recv_from(); may be NULL.
     i2psock_from *from;
@@ -1029,8 +1030,10 @@ i2psock_fd i2psock_dgram_fd(const i2psock_dgram *dgram);
 /// Our own address (i2p.sam's property dest). Borrowed: it lives as long as `dgram`. NULL for NULL.
 const i2psock_addr *i2psock_dgram_dest(const i2psock_dgram *dgram);
 
-/// A number of datagrams so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
-uint64_t i2psock_dgram_count(const i2psock_dgram *dgram, int which);
+/// A number of datagrams of the destination so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
+/// The socket is one, so everything counts that went through any handle of i2psock_dest_bind(), and all tell the same.
+uint64_t i2psock_dgram_count(const i2psock_dgram *dgram,
+                             int which);
 
 /// Makes the socket non-blocking (1) or blocking (0, the default), as O_NONBLOCK does.
 i2psock_status i2psock_dgram_set_nonblocking(const i2psock_dgram *dgram, int on, i2psock_error **err);
@@ -1077,8 +1080,10 @@ i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
                                        i2psock_from *from,
                                        i2psock_error **err);
 
-/// Sends `count` datagrams in order. `*sent` is how many went; I2PSOCK_OK: all. With any other
-/// status the datagram after those is the one it is about; statuses as i2psock_dgram_send_to().
+/// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
+/// call for up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any
+/// other status the datagram after those is the one it is about, and nothing of that one or those behind it was sent;
+/// statuses as i2psock_dgram_send_to(). A name that is not known yet is resolved when it is its datagram's turn.
 i2psock_status i2psock_dgram_send_many(const i2psock_dgram *dgram,
                                        const i2psock_outgoing *datagrams,
                                        size_t count,
@@ -1086,8 +1091,14 @@ i2psock_status i2psock_dgram_send_many(const i2psock_dgram *dgram,
                                        size_t *sent,
                                        i2psock_error **err);
 
-/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there. `*received` is
-/// how many; statuses are about the first one.
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on
+/// Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the
+/// room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted
+/// and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written to. `from`
+/// may be the same for several elements, and then tells about the last. It is fastest with elements of one capacity: at
+/// one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the
+/// first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error
+/// behind it is returned by the next call. With option report_source every datagram costs a system call.
 i2psock_status i2psock_dgram_recv_many(const i2psock_dgram *dgram,
                                        i2psock_incoming *datagrams,
                                        size_t count,

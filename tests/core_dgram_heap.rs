@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 
 use common::*;
 use i2psock::core::dest::Dest;
+use i2psock::core::dgram::{Outgoing, Slot};
 use i2psock::ffi::addr::*;
 use i2psock::ffi::controller::*;
 use i2psock::ffi::dest::*;
@@ -91,6 +92,27 @@ fn nothing_per_datagram() {
         round(3);
         let used = calls(|| round(500));
         assert_eq!(used, 0, "style {style}: heap calls for 500 datagrams");
+        // Many at once: more than go with one system call.
+        let list = [Outgoing { address: &address, payload: &payload }; 20];
+        let mut buffers = vec![[MaybeUninit::new(0u8); 2000]; 20];
+        let mut round = |n: usize| {
+            for _ in 0..n {
+                let (sent, result) = from.send_many(&list, 0);
+                assert!(sent == 20 && result.unwrap());
+                let mut got = 0;
+                while got < 20 {
+                    let mut slots: [Slot<'_>; 20] = Default::default();
+                    for (slot, buffer) in slots.iter_mut().zip(&mut buffers[got..]) {
+                        slot.room = buffer;
+                    }
+                    let left = 20 - got;
+                    got += to.recv_many(&mut slots[..left], 0).unwrap();
+                }
+            }
+        };
+        round(3);
+        let used = calls(|| round(20));
+        assert_eq!(used, 0, "style {style}: heap calls for 20 times 20 datagrams");
     }
 }
 
@@ -154,12 +176,35 @@ fn nothing_per_datagram_from_c() {
             };
             round(3);
             let used = calls(|| round(300));
+            let list = [(); 20].map(|()| i2psock_outgoing { address, data: b"abc".as_ptr().cast(), len: 3 });
+            let mut rooms = [[0u8; 100]; 20];
+            let mut incoming = rooms.each_mut().map(|room| {
+                let data = room.as_mut_ptr().cast();
+                i2psock_incoming { data, capacity: 100, len: 0, from }
+            });
+            let mut round = |n: usize| {
+                for _ in 0..n {
+                    let mut count = MaybeUninit::uninit();
+                    let sent = i2psock_dgram_send_many(dgram.as_ref(), list.as_ptr(), 20, 0, Some(&mut count), None);
+                    assert_eq!((sent as i32, count.assume_init()), (0, 20));
+                    let mut got = 0;
+                    while got < 20 {
+                        let rest = incoming[got..].as_mut_ptr();
+                        let status = i2psock_dgram_recv_many(dgram.as_ref(), rest, 20 - got, 0, Some(&mut count), None);
+                        assert_eq!(status as i32, 0);
+                        got += count.assume_init();
+                    }
+                    assert_eq!(incoming.each_ref().map(|one| one.len), [3; 20]);
+                }
+            };
+            round(3);
+            let used = used + calls(|| round(20));
             i2psock_from_free(from);
             i2psock_dgram_free(dgram);
             i2psock_dest_close(dest);
             i2psock_controller_close(controller);
             i2psock_options_free(settings);
-            assert_eq!(used, 0, "style {style}: heap calls for 300 datagrams");
+            assert_eq!(used, 0, "style {style}: heap calls for 300 datagrams and 20 times 20");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::address::Address;
-use crate::core::names::{self, Names};
+use crate::core::names::{self, Known, Names};
 use crate::core::pending::Limit;
 use crate::core::port::{Path, Port};
 use crate::core::presence::Presence;
@@ -20,7 +20,11 @@ use crate::core::{after, passed, poll_timeout, Deadline};
 use crate::encoding::base32_encode;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::datagram::{self, Origin, SendOptions, Source, MAX_DGRAM, MAX_HEADER, MAX_RAW};
-use crate::sys::{self, Arrival, PollFd, UdpAddress};
+use crate::sys::{self, Arrival, Batch, PollFd, UdpAddress};
+
+mod many;
+
+pub use many::{Outgoing, Slot};
 
 /// Flags the calls take.
 const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_NOSIGNAL;
@@ -30,17 +34,6 @@ const KNOWN_SOURCES: usize = 64;
 
 /// Datagrams that are dropped before a receiver looks at its time limit again.
 const DROPS_PER_LOOK: u32 = 16;
-
-/// What has happened to datagrams so far.
-#[derive(Debug, Default)]
-pub struct Counters {
-    sent: AtomicU64,
-    received: AtomicU64,
-    refused: AtomicU64,
-    malformed: AtomicU64,
-    truncated: AtomicU64,
-    dropped: AtomicU64,
-}
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,9 +74,10 @@ pub struct Dgram {
     predicted: AtomicUsize,
     sources: Mutex<Vec<(Box<[u8]>, Source)>>,
     names: Names,
-    counters: Counters,
     refused_once: AtomicBool,
     deferred: Mutex<Option<Error>>,
+    /// For receiving many; away while somebody does.
+    batch: Mutex<Option<Box<Batch>>>,
 }
 
 impl Dgram {
@@ -101,9 +95,9 @@ impl Dgram {
             predicted: AtomicUsize::new(predicted),
             sources: Mutex::new(Vec::new()),
             names: Names::default(),
-            counters: Counters::default(),
             refused_once: AtomicBool::new(false),
             deferred: Mutex::new(None),
+            batch: Mutex::new(None),
         }
     }
 
@@ -117,16 +111,17 @@ impl Dgram {
         self.port.socket.as_raw_fd()
     }
 
-    /// What has happened so far.
+    /// What has happened so far, through all handles of the destination.
     pub fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.port.counters;
         Counts {
-            sent: get(&self.counters.sent),
-            received: get(&self.counters.received),
-            refused: get(&self.counters.refused),
-            malformed: get(&self.counters.malformed),
-            truncated: get(&self.counters.truncated),
-            dropped: get(&self.counters.dropped) + self.port.dropped(),
+            sent: get(&counters.sent),
+            received: get(&counters.received),
+            refused: get(&counters.refused),
+            malformed: get(&counters.malformed),
+            truncated: get(&counters.truncated),
+            dropped: counters.dropped(),
         }
     }
 
@@ -174,13 +169,10 @@ impl Dgram {
         }
         let target = match self.names.cached(&session, address) {
             Some(known) => known,
-            None => {
-                let wait = flags & sys::MSG_DONTWAIT == 0 && !self.is_nonblocking(fd)?;
-                match self.names.find(&session, address, wait)? {
-                    Some(known) => known,
-                    None => return Ok(false),
-                }
-            }
+            None => match self.find(&session, fd, address, flags)? {
+                Some(known) => known,
+                None => return Ok(false),
+            },
         };
         let went = match &self.port.path {
             Path::InBand(_) => self.put_in_band(&session, fd, &target.address, payload, flags, options)?,
@@ -190,8 +182,14 @@ impl Dgram {
                 self.put(fd, raw, &header, payload, flags)?
             }
         };
-        self.counters.sent.fetch_add(went.into(), Ordering::Relaxed);
+        self.port.counters.sent.fetch_add(went.into(), Ordering::Relaxed);
         Ok(went)
+    }
+
+    /// The address of somebody who was not sent to yet; `None` if that would have blocked.
+    fn find(&self, session: &Arc<Session>, fd: RawFd, address: &str, flags: i32) -> Result<Option<Arc<Known>>> {
+        let wait = flags & sys::MSG_DONTWAIT == 0 && !self.is_nonblocking(fd)?;
+        self.names.find(session, address, wait)
     }
 
     fn is_nonblocking(&self, fd: RawFd) -> Result<bool> {
@@ -364,28 +362,42 @@ impl Dgram {
     /// One system call, after which header and payload are where they belong.
     fn receive(&self, fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<Verdict> {
         let mut verdict = Verdict::Malformed;
-        let mut decide = |first: &[u8], arrival: &Arrival| {
-            // The end of a session looks like an empty datagram; the next check finds it.
-            if arrival.len == 0 && self.port.socket.is_ended() {
-                verdict = Verdict::Ended;
-                return None;
-            }
-            if !self.is_from_bridge(arrival.from) {
-                verdict = Verdict::Forged;
-                return None;
-            }
-            let (len, source, origin) = self.header(first)?;
-            verdict = Verdict::Payload(Datagram { len, full_len: arrival.len - len.min(arrival.len), source, origin });
-            Some(len)
-        };
+        let mut decide = |first: &[u8], arrival: &Arrival| self.decide(first, arrival, &mut verdict);
         let predicted = self.predicted.load(Ordering::Relaxed);
         let (arrival, moved) = sys::receive_split(fd, flags, predicted, buffer, &mut decide)?;
-        if let Some(dropped) = arrival.dropped {
-            self.counters.dropped.fetch_max(dropped.into(), Ordering::Relaxed);
-        }
         let peeked = flags & sys::MSG_PEEK != 0;
-        match (&mut verdict, moved) {
-            (Verdict::Payload(datagram), Some(moved)) => {
+        self.settle(&mut verdict, &arrival, moved.unwrap_or(0), peeked);
+        if peeked && matches!(verdict, Verdict::Forged | Verdict::Malformed) {
+            sys::discard_datagram(fd);
+        }
+        Ok(verdict)
+    }
+
+    /// Length of the header of a datagram that begins with `first`; `None` if it is not for the program.
+    fn decide(&self, first: &[u8], arrival: &Arrival, verdict: &mut Verdict) -> Option<usize> {
+        // The end of a session looks like an empty datagram; the next check finds it.
+        if arrival.len == 0 && self.port.socket.is_ended() {
+            *verdict = Verdict::Ended;
+            return None;
+        }
+        if !self.is_from_bridge(arrival.from) {
+            *verdict = Verdict::Forged;
+            return None;
+        }
+        *verdict = Verdict::Malformed;
+        let (len, source, origin) = self.header(first)?;
+        *verdict = Verdict::Payload(Datagram { len, full_len: arrival.len - len.min(arrival.len), source, origin });
+        Some(len)
+    }
+
+    /// Counts a datagram of which `moved` bytes of payload are in the program's buffer now.
+    fn settle(&self, verdict: &mut Verdict, arrival: &Arrival, moved: usize, peeked: bool) {
+        let counters = &self.port.counters;
+        if let Some(total) = arrival.dropped {
+            counters.system_dropped(total);
+        }
+        match verdict {
+            Verdict::Payload(datagram) => {
                 // Until now `len` was the length of the header.
                 if datagram.len > 0 {
                     self.predicted.store(datagram.len, Ordering::Relaxed);
@@ -393,23 +405,14 @@ impl Dgram {
                 datagram.len = moved;
                 self.refused_once.store(false, Ordering::Relaxed);
                 if !peeked {
-                    self.counters.received.fetch_add(1, Ordering::Relaxed);
-                    self.counters.truncated.fetch_add(u64::from(moved < datagram.full_len), Ordering::Relaxed);
+                    counters.received.fetch_add(1, Ordering::Relaxed);
+                    counters.truncated.fetch_add(u64::from(moved < datagram.full_len), Ordering::Relaxed);
                 }
             }
-            (Verdict::Ended, _) => {}
-            (verdict, _) => {
-                let counter = match verdict {
-                    Verdict::Forged => &self.counters.refused,
-                    _ => &self.counters.malformed,
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-                if peeked {
-                    sys::discard_datagram(fd);
-                }
-            }
+            Verdict::Ended => {}
+            Verdict::Forged => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+            Verdict::Malformed => _ = counters.malformed.fetch_add(1, Ordering::Relaxed),
         }
-        Ok(verdict)
     }
 
     fn is_from_bridge(&self, from: Option<SocketAddr>) -> bool {

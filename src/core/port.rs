@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crate::core::bridge::Bridge;
@@ -25,6 +25,44 @@ pub enum Path {
     InBand(SharedFd),
 }
 
+/// What has happened to datagrams so far. The socket is one, so all handles to it share these.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Handed to the bridge.
+    pub sent: AtomicU64,
+    /// Handed to the program.
+    pub received: AtomicU64,
+    /// Dropped because they did not come from the bridge.
+    pub refused: AtomicU64,
+    /// Dropped because their header made no sense.
+    pub malformed: AtomicU64,
+    /// Handed to the program cut short.
+    pub truncated: AtomicU64,
+    by_system: AtomicU64,
+    /// In band, for want of room.
+    pushed_out: AtomicU64,
+    /// In band, too large.
+    skipped: AtomicU64,
+}
+
+impl Counters {
+    /// The system says how many it has dropped since the socket was made, in 32 bits. Of two threads that receive the
+    /// later one may come first.
+    pub fn system_dropped(&self, total: u32) {
+        let newer = |known: u64| {
+            let more = total.wrapping_sub(known as u32);
+            (more < 1 << 31).then(|| known + u64::from(more))
+        };
+        // Unless it is newer nothing changes.
+        let _ = self.by_system.fetch_update(Relaxed, Relaxed, newer);
+    }
+
+    /// Datagrams that were dropped for want of room.
+    pub fn dropped(&self) -> u64 {
+        [&self.by_system, &self.pushed_out, &self.skipped].map(|counter| counter.load(Relaxed)).iter().sum()
+    }
+}
+
 /// The program's end and what belongs to it.
 pub struct Port {
     /// The program's end.
@@ -39,9 +77,9 @@ pub struct Port {
     pub report_source: bool,
     /// The caller says that the router takes options in the header.
     pub header_options: bool,
+    /// What has happened so far.
+    pub counters: Counters,
     delivery: Delivery,
-    dropped: AtomicU64,
-    skipped: AtomicU64,
 }
 
 impl Port {
@@ -100,9 +138,8 @@ impl Port {
             any_port: flag("any_source_port"),
             report_source: flag("report_source"),
             header_options: flag("header_options"),
+            counters: Counters::default(),
             delivery,
-            dropped: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
         })))
     }
 
@@ -119,23 +156,18 @@ impl Port {
             match sys::send_datagram(end.as_raw_fd(), None, packet, &[], sys::MSG_DONTWAIT) {
                 Err(error) if sys::would_block(&error) || error.raw_os_error() == Some(libc::ENOBUFS) => {
                     sys::discard_datagram(self.socket.as_raw_fd());
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.counters.pushed_out.fetch_add(1, Relaxed);
                 }
                 Ok(_) => return,
                 Err(_) => break,
             }
         }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many datagrams were dropped for want of room.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed)
+        self.counters.pushed_out.fetch_add(1, Relaxed);
     }
 
     /// So many datagrams on the control socket were too large to be taken.
     pub fn set_skipped(&self, skipped: u64) {
-        self.skipped.store(skipped, Ordering::Relaxed);
+        self.counters.skipped.store(skipped, Relaxed);
     }
 }
 
@@ -171,4 +203,19 @@ fn udp_of(bridge: &Bridge, local: SocketAddr) -> Result<SocketAddr> {
     bridge.udp_places().iter().find(same_family).copied().ok_or_else(|| {
         Error::invalid(format!("{} and {} are not of one address family", local.ip(), bridge.udp_text()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_of_the_system_may_wrap_and_come_late() {
+        let counters = Counters::default();
+        let steps = [(0, 0), (5, 5), (3, 5), (u32::MAX / 2, 0x7fff_ffff), (u32::MAX - 1, 0xffff_fffe)];
+        for (total, wanted) in steps.into_iter().chain([(7, 0x1_0000_0007), (u32::MAX, 0x1_0000_0007)]) {
+            counters.system_dropped(total);
+            assert_eq!(counters.dropped(), wanted, "{total}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 use crate::address::Address;
-use crate::core::dgram::{Datagram, Dgram};
+use crate::core::dgram::{Datagram, Dgram, Outgoing, Slot};
 use crate::core::options::{Options, Owner};
 use crate::core::pending::Limit;
 use crate::error::{Error, Operation, Result};
@@ -15,6 +15,7 @@ use crate::ffi::guard::{self, Handle};
 use crate::ffi::i2psock_fd;
 use crate::ffi::options::i2psock_options;
 use crate::protocol::datagram::{SendOptions, Source};
+use crate::sys::MANY;
 
 /// Largest payload of a repliable datagram, in bytes (i2p.sam's MAX_DGRAM).
 pub const I2PSOCK_MAX_DGRAM: c_int = 31744;
@@ -33,7 +34,8 @@ pub const I2PSOCK_COUNT_REFUSED: c_int = 3;
 pub const I2PSOCK_COUNT_MALFORMED: c_int = 4;
 /// For i2psock_dgram_count(): handed to the program cut short, its buffer being too small.
 pub const I2PSOCK_COUNT_TRUNCATED: c_int = 5;
-/// For i2psock_dgram_count(): dropped by the system (where it tells) or in band by this library, for want of room.
+/// For i2psock_dgram_count(): dropped for want of room, by the system (which tells, where it does, with the next datagram
+/// that is received) or in band by this library.
 pub const I2PSOCK_COUNT_DROPPED: c_int = 6;
 
 /// The datagrams of a destination of style I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3 (leaflet's
@@ -129,7 +131,8 @@ pub extern "C" fn i2psock_dgram_dest(dgram: Option<&i2psock_dgram>) -> *const i2
     dgram.map_or(std::ptr::null(), |dgram| std::ptr::from_ref(&dgram.0.get().addr))
 }
 
-/// A number of datagrams so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
+/// A number of datagrams of the destination so far, `which` being one of I2PSOCK_COUNT_*; 0 for NULL and unknown numbers.
+/// The socket is one, so everything counts that went through any handle of i2psock_dest_bind(), and all tell the same.
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_count(dgram: Option<&i2psock_dgram>, which: c_int) -> u64 {
     guard::getter(0, || {
@@ -269,16 +272,18 @@ pub struct i2psock_outgoing {
 pub struct i2psock_incoming {
     /// In: room for the payload.
     pub data: *mut c_void,
-    /// In: how much.
+    /// In: how much. Of a longer payload the rest is lost.
     pub capacity: usize,
-    /// Out: length of the payload.
+    /// Out: how many bytes of payload are in `data`. Unchanged if nothing was received here.
     pub len: usize,
     /// In: filled like that of i2psock_dgram_recv_from(); may be NULL.
     pub from: *mut i2psock_from,
 }
 
-/// Sends `count` datagrams in order. `*sent` is how many went; I2PSOCK_OK: all. With any other
-/// status the datagram after those is the one it is about; statuses as i2psock_dgram_send_to().
+/// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
+/// call for up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any
+/// other status the datagram after those is the one it is about, and nothing of that one or those behind it was sent;
+/// statuses as i2psock_dgram_send_to(). A name that is not known yet is resolved when it is its datagram's turn.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
     dgram: Option<&i2psock_dgram>,
@@ -293,21 +298,52 @@ pub unsafe extern "C" fn i2psock_dgram_send_many(
     guard::on(dgram.map(|dgram| &dgram.0), "dgram", err, |lent| {
         // SAFETY: the contract of the header.
         let list = unsafe { guard::array(datagrams, count, "datagrams")? };
-        for (index, one) in list.iter().enumerate() {
-            // SAFETY: the contract of the header.
-            let (address, bytes) =
-                unsafe { (guard::text(one.address, "address")?, guard::bytes(one.data, one.len, "data")?) };
-            if !lent.dgram.send_to(address, bytes, flags, &SendOptions::default())? {
+        let mut done = 0;
+        for chunk in list.chunks(MANY) {
+            let mut sound = [Outgoing::default(); MANY];
+            let (mut len, mut wrong) = (0, None);
+            for (place, one) in sound.iter_mut().zip(chunk) {
+                // SAFETY: the contract of the header.
+                match unsafe { outgoing(one) } {
+                    Ok(datagram) => *place = datagram,
+                    Err(error) => {
+                        wrong = Some(error);
+                        break;
+                    }
+                }
+                len += 1;
+            }
+            let (went, result) = lent.dgram.send_many(sound.get(..len).unwrap_or_default(), flags);
+            done += went;
+            guard::put(&mut sent, done);
+            if !result? {
                 return Ok(i2psock_status::I2PSOCK_BLOCK);
             }
-            guard::put(&mut sent, index + 1);
+            if let Some(error) = wrong {
+                return Err(error);
+            }
         }
         Ok(i2psock_status::I2PSOCK_OK)
     })
 }
 
-/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there. `*received` is
-/// how many; statuses are about the first one.
+/// # Safety
+/// The contract of the header.
+unsafe fn outgoing(one: &i2psock_outgoing) -> Result<Outgoing<'_>> {
+    // SAFETY: promised by the caller.
+    let (address, payload) =
+        unsafe { (guard::text(one.address, "address")?, guard::bytes(one.data, one.len, "data")?) };
+    Ok(Outgoing { address, payload })
+}
+
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on
+/// Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the
+/// room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted
+/// and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written to. `from`
+/// may be the same for several elements, and then tells about the last. It is fastest with elements of one capacity: at
+/// one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the
+/// first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error
+/// behind it is returned by the next call. With option report_source every datagram costs a system call.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_many(
     dgram: Option<&i2psock_dgram>,
@@ -325,29 +361,46 @@ pub unsafe extern "C" fn i2psock_dgram_recv_many(
         }
         // SAFETY: the contract of the header.
         let list = unsafe { guard::array_mut(datagrams, count, "datagrams")? };
-        let mut flags = flags;
-        for (index, one) in list.iter_mut().enumerate() {
-            // SAFETY: the contract of the header.
-            let (room, from) = unsafe { (guard::room(one.data, one.capacity, "data")?, one.from.as_mut()) };
-            let datagram = match lent.dgram.recv_from(room, flags) {
-                Ok(Some(datagram)) => datagram,
-                Ok(None) if index == 0 => return Ok(i2psock_status::I2PSOCK_BLOCK),
-                Err(error) if index == 0 => return Err(error),
-                Ok(None) => break,
+        for one in list.iter() {
+            guard::check_buffer(one.data.is_null(), one.capacity, "data")?;
+        }
+        let mut done = 0;
+        while let Some(rest) = list.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let mut slots: [Slot<'_>; MANY] = Default::default();
+            let mut len = 0;
+            for (slot, one) in slots.iter_mut().zip(rest.iter()) {
+                // SAFETY: the contract of the header.
+                slot.room = unsafe { guard::room(one.data, one.capacity, "data")? };
+                len += 1;
+            }
+            let slots = slots.get_mut(..len).unwrap_or_default();
+            let now = if done > 0 { flags | crate::sys::MSG_DONTWAIT } else { flags };
+            let got = match lent.dgram.recv_many(slots, now) {
+                Ok(got) => got,
+                Err(error) if done == 0 => return Err(error),
                 // What was received counts; the next call returns the error.
                 Err(error) => {
                     lent.dgram.defer(error);
                     break;
                 }
             };
-            one.len = datagram.len;
-            if let Some(from) = from {
-                from.fill(datagram);
+            for (one, datagram) in rest.iter_mut().zip(slots.iter_mut().filter_map(|slot| slot.datagram.take())) {
+                one.len = datagram.len;
+                // SAFETY: the contract of the header.
+                if let Some(from) = unsafe { one.from.as_mut() } {
+                    from.fill(datagram);
+                }
             }
-            guard::put(&mut received, index + 1);
-            flags |= crate::sys::MSG_DONTWAIT;
+            done += got;
+            guard::put(&mut received, done);
+            if got < len {
+                break;
+            }
         }
-        Ok(i2psock_status::I2PSOCK_OK)
+        Ok(match done == 0 && count > 0 {
+            true => i2psock_status::I2PSOCK_BLOCK,
+            false => i2psock_status::I2PSOCK_OK,
+        })
     })
 }
 

@@ -251,7 +251,8 @@ pub(super) unsafe fn array_mut<'a, T>(list: *mut T, count: usize, what: &str) ->
     Ok(unsafe { std::slice::from_raw_parts_mut(list, count) })
 }
 
-fn check_buffer(null: bool, len: usize, what: &str) -> Result<()> {
+/// What [`bytes`] and [`room`] demand of a pointer and a length.
+pub(super) fn check_buffer(null: bool, len: usize, what: &str) -> Result<()> {
     if null && len > 0 {
         return Err(Error::invalid(format!("{what} is NULL")));
     }

@@ -185,6 +185,10 @@ impl Handshake {
                  this is no SAM bridge, or it expects TLS or a user and password",
             ),
             (Phase::Peer, _) => self.protocol("the bridge closed the connection while waiting for a peer"),
+            _ if self.request.is_in_band() => self.protocol(
+                "the bridge closed the connection without an answer: this router may not deliver datagrams on the \
+                 control socket (emissary does not); open the destination without option in_band",
+            ),
             _ => self.protocol(
                 "the bridge closed the connection without an answer: \
                  it does not know the session, or does not support what was asked",

@@ -145,6 +145,11 @@ impl Request {
         Error::new(Status::Unsupported, self.operation(), message)
     }
 
+    /// Whether it asks for datagrams on the control socket.
+    pub fn is_in_band(&self) -> bool {
+        matches!(self, Request::Create { style, delivery, .. } if *style != "STREAM" && delivery.forward.is_none())
+    }
+
     /// Topic and action of the proper reply.
     pub fn expected(&self) -> (&'static str, &'static str) {
         match self {

@@ -40,8 +40,10 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes away the details of errors that were reported already: as long as they lie there, poll says POLLERR.
-pub fn drain_errors(fd: RawFd) {
+/// Takes away the details of errors that were reported already: as long as they lie there, poll says POLLERR. Whether
+/// there were any.
+pub fn drain_errors(fd: RawFd) -> bool {
+    let mut any = false;
     #[cfg(target_os = "linux")]
     for _ in 0..64 {
         // SAFETY: a zero-length receive writes nothing.
@@ -49,9 +51,11 @@ pub fn drain_errors(fd: RawFd) {
         if got < 0 {
             break;
         }
+        any = true;
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = fd;
+    let _ = (fd, &mut any);
+    any
 }
 
 /// A connected pair of local datagram sockets.
@@ -74,7 +78,7 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
     socket_address(&storage).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says which address it is, and storage has room for each.
@@ -112,7 +116,7 @@ pub fn send_datagram(
     retry(|| check_len(unsafe { libc::sendmsg(fd, &message, flags | libc::MSG_NOSIGNAL) }))
 }
 
-fn outgoing(to: Option<&UdpAddress>, parts: &mut [libc::iovec]) -> libc::msghdr {
+pub(super) fn outgoing(to: Option<&UdpAddress>, parts: &mut [libc::iovec]) -> libc::msghdr {
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     if let Some(UdpAddress(to)) = to {
@@ -138,6 +142,26 @@ pub struct Arrival {
 /// Longest header a datagram may begin with, its line feed included.
 pub const MAX_FRONT: usize = 2049;
 
+/// What is received in front of the buffer for the payload and behind it. What does not fit into the buffer because the
+/// header was longer than predicted waits in `tail`.
+pub(super) struct Front {
+    pub(super) head: [u8; MAX_FRONT],
+    pub(super) tail: [u8; MAX_FRONT],
+}
+
+impl Front {
+    pub(super) const EMPTY: Front = Front { head: [0; MAX_FRONT], tail: [0; MAX_FRONT] };
+
+    /// Where the next datagram is to go, `predicted` being at most [`MAX_FRONT`].
+    pub(super) fn parts(&mut self, predicted: usize, buffer: &mut [MaybeUninit<u8>]) -> [libc::iovec; 3] {
+        [
+            libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: predicted },
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+            libc::iovec { iov_base: self.tail.as_mut_ptr().cast(), iov_len: MAX_FRONT },
+        ]
+    }
+}
+
 /// Receives one datagram whose header is expected to have `predicted` bytes, so that the payload lands in `buffer` at
 /// once. `decide` sees the first bytes, up to [`MAX_FRONT`], and says how long the header really is, or `None` to drop
 /// the datagram; only when the prediction was wrong is the payload moved. Returns how many payload bytes are in `buffer`.
@@ -148,18 +172,27 @@ pub fn receive_split(
     buffer: &mut [MaybeUninit<u8>],
     decide: &mut dyn FnMut(&[u8], &Arrival) -> Option<usize>,
 ) -> io::Result<(Arrival, Option<usize>)> {
-    // What does not fit into the buffer because the header was longer than predicted waits in `tail`.
-    let (mut head, mut tail) = ([0u8; MAX_FRONT], [0u8; MAX_FRONT]);
     let predicted = predicted.min(MAX_FRONT);
+    let mut front = Front::EMPTY;
+    let arrival = receive_parts(fd, &mut front.parts(predicted, buffer), flags)?;
+    // SAFETY: the kernel has just filled these parts.
+    let moved = unsafe { settle(&mut front, predicted, buffer, &arrival, decide) };
+    Ok((arrival, moved))
+}
+
+/// Puts header and payload of a received datagram where they belong; how many payload bytes are in `buffer` then.
+///
+/// # Safety
+/// The datagram was received into [`Front::parts`] of these arguments.
+pub(super) unsafe fn settle(
+    front: &mut Front,
+    predicted: usize,
+    buffer: &mut [MaybeUninit<u8>],
+    arrival: &Arrival,
+    decide: &mut dyn FnMut(&[u8], &Arrival) -> Option<usize>,
+) -> Option<usize> {
+    let Front { head, tail } = front;
     let room = buffer.len();
-    let arrival = {
-        let mut parts = [
-            libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: predicted },
-            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: room },
-            libc::iovec { iov_base: tail.as_mut_ptr().cast(), iov_len: MAX_FRONT },
-        ];
-        receive_parts(fd, &mut parts, flags)?
-    };
     let stored = arrival.len.min(predicted + room + MAX_FRONT);
     let in_buffer = stored.saturating_sub(predicted).min(room);
     // SAFETY: the kernel has filled the parts in order, so the first `in_buffer` bytes are initialised.
@@ -167,18 +200,15 @@ pub fn receive_split(
     let in_tail = stored.saturating_sub(predicted + room);
     let front = stored.min(predicted);
     // The prediction was right if the header is all that lies in front.
-    if predicted > 0 && head[..front].ends_with(b"\n") && decide(&head[..front], &arrival) == Some(front) {
-        return Ok((arrival, Some(in_buffer)));
+    if predicted > 0 && head[..front].ends_with(b"\n") && decide(&head[..front], arrival) == Some(front) {
+        return Some(in_buffer);
     }
     let from_buffer = in_buffer.min(MAX_FRONT - front);
     head[front..front + from_buffer].copy_from_slice(&filled[..from_buffer]);
     let from_tail = in_tail.min(MAX_FRONT - front - from_buffer);
     let first = front + from_buffer + from_tail;
     head[front + from_buffer..first].copy_from_slice(&tail[..from_tail]);
-    let Some(header) = decide(&head[..first], &arrival) else {
-        return Ok((arrival, None));
-    };
-    let header = header.min(first);
+    let header = decide(&head[..first], arrival)?.min(first);
     if header <= front {
         let gap = (front - header).min(room);
         let kept = in_buffer.min(room - gap);
@@ -186,7 +216,7 @@ pub fn receive_split(
         for (to, from) in buffer.iter_mut().zip(&head[header..header + gap]) {
             to.write(*from);
         }
-        return Ok((arrival, Some((gap + kept).min(stored - header))));
+        return Some((gap + kept).min(stored - header));
     }
     let skip = header - front;
     let kept = in_buffer.saturating_sub(skip);
@@ -199,8 +229,7 @@ pub fn receive_split(
     for (to, from) in spare.iter_mut().zip(rest) {
         to.write(*from);
     }
-    let added = rest.len().min(room - kept);
-    Ok((arrival, Some(kept + added)))
+    Some(kept + rest.len().min(room - kept))
 }
 
 /// Takes one datagram away without looking at it.
@@ -213,24 +242,37 @@ pub fn discard_datagram(fd: RawFd) {
 fn receive_parts(fd: RawFd, parts: &mut [libc::iovec], flags: i32) -> io::Result<Arrival> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut from: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    // Room for one control message with an int, suitably aligned.
-    let mut control = [0u64; 8];
-    // SAFETY: all-zero is a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_name = ptr::addr_of_mut!(from).cast();
-    message.msg_namelen = std::mem::size_of_val(&from) as libc::socklen_t;
-    message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = parts.len() as _;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = std::mem::size_of_val(&control) as _;
+    let mut control = CONTROL;
+    let mut message = incoming(parts, &mut from, &mut control);
     // SAFETY: everything the message points to lives as long as the call and is only written within its lengths, which
     // the callers in this file take from slices.
     let len = check_len(unsafe { libc::recvmsg(fd, &mut message, flags | libc::MSG_TRUNC) })?;
     Ok(Arrival { len, from: socket_address(&from), dropped: dropped(&message) })
 }
 
+/// Room for one control message with an int, suitably aligned.
+pub(super) const CONTROL: [u64; 8] = [0; 8];
+
+/// A message that is received into these. It holds pointers to them, so they must outlive its use.
+pub(super) fn incoming(
+    parts: &mut [libc::iovec],
+    from: &mut libc::sockaddr_storage,
+    control: &mut [u64; 8],
+) -> libc::msghdr {
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = ptr::from_mut(from).cast();
+    message.msg_namelen = std::mem::size_of_val(from) as libc::socklen_t;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = std::mem::size_of_val(control) as _;
+    message
+}
+
+/// Datagrams the kernel has dropped since the socket was made, as a received message tells.
 #[cfg(target_os = "linux")]
-fn dropped(message: &libc::msghdr) -> Option<u32> {
+pub(super) fn dropped(message: &libc::msghdr) -> Option<u32> {
     // SAFETY: the kernel has filled the control buffer, and the macros stay within its length.
     unsafe {
         let mut next = libc::CMSG_FIRSTHDR(message);
@@ -245,7 +287,7 @@ fn dropped(message: &libc::msghdr) -> Option<u32> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn dropped(_: &libc::msghdr) -> Option<u32> {
+pub(super) fn dropped(_: &libc::msghdr) -> Option<u32> {
     None
 }
 

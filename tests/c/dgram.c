@@ -308,6 +308,66 @@ static void strangers_in_a_batch(void) {
     peer_close(&a);
 }
 
+/* Many more than go with one system call; one "from" may serve for several elements. */
+static void large_batches(void) {
+    enum { MANY = 100 };
+    i2psock_outgoing out[MANY];
+    i2psock_incoming in[MANY];
+    char data[MANY], room[MANY][4];
+    i2psock_from *from = i2psock_from_new();
+    peer a;
+    size_t n = 77, got = 0, i;
+    peer_open(&a, &common, I2PSOCK_RAW, NULL, NULL);
+    for (i = 0; i < MANY; i++) {
+        data[i] = (char) i;
+        out[i].address = i % 3 ? text_of(&a) : i2psock_addr_host(i2psock_dest_addr(a.dest));
+        out[i].data = &data[i];
+        out[i].len = 1;
+        in[i].data = room[i];
+        in[i].capacity = sizeof room[i];
+        in[i].from = from;
+        in[i].len = 77;
+    }
+    /* Forged ones between them are dropped and leave no gap. */
+    forge(&a, "forged");
+    OK(i2psock_dgram_send_many(a.dgram, out, 50, 0, &n, &E));
+    CHECK_INT(n, 50);
+    forge(&a, "forged");
+    OK(i2psock_dgram_send_many(a.dgram, out + 50, MANY - 50, 0, NULL, &E));
+    forge(&a, "forged");
+    while (got < MANY) {
+        OK(i2psock_dgram_recv_many(a.dgram, in + got, MANY - got, 0, &n, &E));
+        CHECK(n >= 1 && n <= MANY - got);
+        got += n;
+    }
+    for (i = 0; i < MANY; i++) CHECK(in[i].len == 1 && room[i][0] == (char) i);
+    CHECK_INT(i2psock_from_length(from), 1);
+    nothing(&a);
+    CHECK_INT(COUNT(&a, SENT), MANY);
+    CHECK_INT(COUNT(&a, RECEIVED), MANY);
+    CHECK_INT(COUNT(&a, REFUSED), 3);
+    ST(I2PSOCK_INVALID, i2psock_dgram_recv_many(a.dgram, in, MANY, MSG_PEEK, &n, &E));
+    ST(I2PSOCK_INVALID, i2psock_dgram_send_many(a.dgram, out, MANY, MSG_PEEK, &n, &E));
+    /* The 41st has no address: those before it go. */
+    out[40].address = NULL;
+    ST(I2PSOCK_INVALID, i2psock_dgram_send_many(a.dgram, out, MANY, 0, &n, &E));
+    CHECK_INT(n, 40);
+    out[0].data = NULL;
+    ST(I2PSOCK_INVALID, i2psock_dgram_send_many(a.dgram, out, MANY, 0, &n, &E));
+    CHECK_INT(n, 0);
+    /* An element without room is found before anything is taken. */
+    in[70].data = NULL;
+    CHECK(readable(i2psock_dgram_fd(a.dgram), 5000 * slowness()));
+    ST(I2PSOCK_INVALID, i2psock_dgram_recv_many(a.dgram, in, MANY, 0, &n, &E));
+    CHECK_INT(n, 0);
+    CHECK_INT(COUNT(&a, RECEIVED), MANY);
+    for (got = 0; got < 40; got += n) OK(i2psock_dgram_recv_many(a.dgram, in, 70, 0, &n, &E));
+    nothing(&a);
+    CHECK_INT(COUNT(&a, SENT), MANY + 40);
+    i2psock_from_free(from);
+    peer_close(&a);
+}
+
 static void ports(void) {
     i2psock_options *o = i2psock_options_new(), *wrong = i2psock_options_new();
     peer a, b;
@@ -723,7 +783,7 @@ static void bad_network(void) {
 }
 
 static const test_case tests[] = {
-    T_LONG(echo), T_LONG(echo_in_band), T(limits), T(short_buffers), T(batches), T(strangers), T(strangers_in_a_batch),
+    T_LONG(echo), T_LONG(echo_in_band), T(limits), T(short_buffers), T(batches), T(large_batches), T(strangers), T(strangers_in_a_batch),
     T(ports), T(resolving), T(names_without_waiting), T(descriptors), T(other_styles), T(ends_wake_everybody),
     T(ends_wake_everybody_in_band), T(ends_wake_everybody_raw_in_band), T(without_keeper), T(forked), T(forked_resolve),
     T_LONG(forked_while_busy), T(leaves_nothing), T(bad_network),

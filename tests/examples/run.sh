@@ -103,6 +103,26 @@ every_datagram_once() {
     [ "$(grep -c '^Received ' server.out)" = 20 ]
 }
 
+# A thousand datagrams of 1 to 7600 bytes between two processes. thousand LIMIT OPTION...: at most LIMIT of them are sent,
+# and the options are those of both programs. A raw client sends one more, which tells its address.
+thousand() {
+    local limit=$1 all=1000 sent
+    shift
+    case " $* " in *' --raw '*) all=1001 ;; esac
+    start_dgram_server "$@" || return 1
+    example 800 dgram_client --count 1000 --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out \
+        2>client.err || { tail -n 3 client.out; tail client.err server.err; return 1; }
+    tail -n 1 client.out
+    cat client.err
+    # Whether each has come back unchanged the client has checked.
+    [ "$(sed -n 's/^Datagram \([0-9]*\) is back: .*/\1/p' client.out | sort -n | uniq | wc -l)" = 1000 ] || return 1
+    has_line ': all 1000 are back$' client.out && has_line ' is back: 1 bytes$' client.out &&
+        has_line ' is back: 7600 bytes$' client.out || return 1
+    ! grep -q 'changed' client.err || return 1
+    sent=$(sed -n 's/^Sent \([0-9]*\) datagrams.*/\1/p' client.out)
+    [ "$sent" -ge "$all" ] && [ "$sent" -le "$limit" ] || { echo "$sent were sent"; return 1; }
+}
+
 bad_way_for_datagrams() {
     exchange_datagrams || return 1
     # Otherwise the way was not bad at all.
@@ -138,6 +158,23 @@ one_call_each() {
     done
 }
 
+# Of many that are sent and received together, sixteen for each system call.
+few_calls_for_many() {
+    local call flags
+    flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
+    # shellcheck disable=SC2086
+    "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -o "$folder/many" "$root/tests/examples/many.c" $flags || return 1
+    timeout 100 strace -f -c -o "$folder/many.calls" "$folder/many" "$sam_a" "$udp_a" || return 1
+    cat "$folder/many.calls"
+    for call in sendmmsg recvmmsg; do
+        [ "$(done_calls "$call" "$folder/many.calls")" = 4 ] || { echo "64 datagrams are not 4 times $call"; return 1; }
+    done
+    # The mark.
+    for call in sendmsg recvmsg; do
+        [ "$(done_calls "$call" "$folder/many.calls")" = 1 ] || { echo "$call"; return 1; }
+    done
+}
+
 # The name that is looked up, and what comes of it, in two lines of which the second is the b32 address.
 find() {
     start_server || return 1
@@ -161,7 +198,9 @@ loop_with_others() {
     example 400 poll --limit 300 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$address" >loop.out &
     loop=$!
     wait_until 200 has_line '^listening destination is open' loop.out || return 1
-    example 300 client --sam "$sam_b" "${settings[@]}" "$(address_in loop.out)" || return 1
+    # A datagram may have come first, with its sender's address.
+    grep '^listening destination is open' loop.out >listening
+    example 300 client --sam "$sam_b" "${settings[@]}" "$(address_in listening)" || return 1
     wait "$loop" || { cat loop.out; return 1; }
     cat loop.out
 }
@@ -236,6 +275,9 @@ dgram_client
 dgram_client a.i2p b.i2p
 dgram_client not/an/address
 dgram_client --tries
+dgram_client --count 0 a.i2p
+dgram_client --count 7601 a.i2p
+dgram_client --count
 lookup
 poll a.i2p b.i2p
 poll --limit -1
@@ -305,6 +347,10 @@ over_the_bridge() {
         check "lookup, bridge as $personality" find
         check "poll, bridge as $personality" everything_in_one_loop
         check "datagrams, bridge as $personality" every_datagram_once
+        check "1000 datagrams, bridge as $personality" thousand 1000
+        # i2pd loses raw datagrams of one and two bytes.
+        [ "$personality" != "${personality#i2pd}" ] ||
+            check "1000 raw datagrams, bridge as $personality" thousand 1001 --raw
         # emissary sends datagrams by UDP only.
         [ "$personality" = emissary ] ||
             check "datagrams in band, bridge as $personality" every_datagram_once --set in_band=1
@@ -316,12 +362,15 @@ over_the_bridge() {
     router_start bridge "$folder/bridge" || { check "bridge" false; return; }
     check "server and client, replies byte by byte" talk
     check "poll with a server and a client" loop_with_others
+    check "1000 datagrams in band" thousand 1000 --set in_band=1
+    check "1000 raw datagrams in band" thousand 1001 --raw --set in_band=1
     check "i2pcat with a slow reader" slow_reader
     check "i2pcat without a reader" reader_goes
     check "nobody is at the address" nobody_there
     check "nobody returns datagrams" no_echo
     if has strace; then
         check "one system call for each datagram" one_call_each
+        check "four system calls for 64 datagrams" few_calls_for_many
     else
         skip "strace is not installed: the system calls of datagrams are not counted"
     fi
@@ -332,6 +381,8 @@ over_the_bridge() {
         under=(valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect)
         check "valgrind: server and client" talk
         check "valgrind: datagrams" every_datagram_once
+        check "valgrind: 1000 datagrams" thousand 1200
+        check "valgrind: 1000 raw datagrams" thousand 1200 --raw
         check "valgrind: datagrams in band" every_datagram_once --set in_band=1
         check "valgrind: lookup" find
         check "valgrind: poll" everything_in_one_loop
@@ -368,6 +419,9 @@ over_real_routers() {
     router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
     check "poll over $kind" everything_in_one_loop
     check "datagrams over $kind" exchange_datagrams
+    check "1000 datagrams over $kind" thousand 10000
+    # i2pd loses raw datagrams of one and two bytes.
+    [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
     check "lookup over $kind" find
     router_stop
 }
