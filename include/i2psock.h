@@ -172,6 +172,28 @@
 /// that is received) or in band by this library.
 #define I2PSOCK_COUNT_DROPPED 6
 
+/// For i2psock_tunnel_count(): connections that are open now.
+#define I2PSOCK_TUNNEL_NOW 1
+
+/// For i2psock_tunnel_count(): connections that came.
+#define I2PSOCK_TUNNEL_TOTAL 2
+
+/// For i2psock_tunnel_count(): of these, ones whose other side could not be made.
+#define I2PSOCK_TUNNEL_FAILED 3
+
+/// For i2psock_tunnel_count(): times a connection could not be taken, for want of descriptors for example; it waits and is tried
+/// again.
+#define I2PSOCK_TUNNEL_REFUSED 4
+
+/// For i2psock_tunnel_count(): connections that were ended because "timeout" or "idle_timeout" was over.
+#define I2PSOCK_TUNNEL_EXPIRED 5
+
+/// For i2psock_tunnel_count(): bytes from the side that connected to the side that was made.
+#define I2PSOCK_TUNNEL_BYTES_OUT 6
+
+/// For i2psock_tunnel_count(): bytes the other way.
+#define I2PSOCK_TUNNEL_BYTES_IN 7
+
 /// What a call came to. Numbers are only ever added.
 typedef enum {
     /// Done.
@@ -354,6 +376,7 @@ typedef struct i2psock_listener i2psock_listener;
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+/// For a tunnel: see i2psock_tunnel
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()
 /// For a listener:
@@ -388,6 +411,26 @@ typedef struct i2psock_pending i2psock_pending;
 /// raises SIGPIPE like on every socket; i2psock_stream_send() does not.
 typedef struct i2psock_stream i2psock_stream;
 
+/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on one side gets
+/// one on the other, and what comes from either goes to the other, until one of the two closes or resets; what that one has sent is
+/// delivered, then both are closed (SAM has no half close). A slow reader stops the fast writer. Errors of a connection
+/// end that connection only. One background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes
+/// never leave the kernel.
+///
+/// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
+/// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
+/// "timeout" so that connections have to end.
+///
+/// Its options are those of a destination and, in milliseconds where it is a time:
+///   nconnect       connections at a time; -1, the default, for no limit. Those above it wait, they are not refused
+///   timeout        how long a connection may last, whatever it does; -1 for no limit, the default except for
+///                  i2psock_tunnel_new(): 60000
+///   idle_timeout   how long a connection may last without a byte; -1, the default, for no limit
+///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
+///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1
+///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1
+typedef struct i2psock_tunnel i2psock_tunnel;
+
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- " received,
 /// private keys and passwords left out. Runs on the thread that made the call in question, or on the keeper's; several
 /// threads may be in it at once; no lock of the library is held. It may not call the library: I2PSOCK_STATE.
@@ -417,6 +460,12 @@ typedef struct {
     /// In: filled like that of i2psock_dgram_recv_from(); may be NULL.
     i2psock_from *from;
 } i2psock_incoming;
+
+/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, a connected or connecting stream socket, or
+/// `*pending`, a connect that was started with i2psock_dest_connect_start(); both become the tunnel's. Runs on the tunnel's thread,
+/// where it must not block, for each connection; no lock of the library is held. It may use the library, but not close this
+/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only.
+typedef int (*i2psock_make_send)(void *user, i2psock_fd *fd, i2psock_pending **pending);
 
 #ifdef __cplusplus
 extern "C" {
@@ -858,6 +907,11 @@ i2psock_status i2psock_pending_finish_stream(i2psock_pending *pending,
                                              i2psock_stream **out,
                                              i2psock_error **err);
 
+/// Takes the tunnel that was opened. `*out` is yours to close. Otherwise as i2psock_pending_finish_dest().
+i2psock_status i2psock_pending_finish_tunnel(i2psock_pending *pending,
+                                             i2psock_tunnel **out,
+                                             i2psock_error **err);
+
 /// Takes the address a lookup has found. `*out` is yours to free. Otherwise as i2psock_pending_finish_dest().
 i2psock_status i2psock_pending_finish_addr(i2psock_pending *pending, i2psock_addr **out, i2psock_error **err);
 
@@ -1146,6 +1200,95 @@ i2psock_status i2psock_dgram_resolve(const i2psock_dgram *dgram,
 
 /// Frees it. NULL is allowed.
 void i2psock_from_free(i2psock_from *from);
+
+/// Relays streams to the destination `name` to `target` (i2p.sam's TunnelServer): a port of 127.0.0.1, HOST:PORT, [IPV6]:PORT,
+/// or /PATH of a unix socket, resolved now. `name` and `options` as for i2psock_dest_open(), NULL and "" giving a
+/// new address each time. Blocks until the destination is ready. `*out` is yours to close. Statuses as i2psock_dest_open(), also
+/// I2PSOCK_IO: the host of `target` does not resolve. Whether something listens there shows when a connection comes.
+i2psock_status i2psock_tunnel_server(const i2psock_controller *controller,
+                                     const char *name,
+                                     const char *target,
+                                     const i2psock_options *options,
+                                     int timeout_ms,
+                                     i2psock_tunnel **out,
+                                     i2psock_error **err);
+
+/// Starts i2psock_tunnel_server(), blocking only to resolve the host of `target`; finish with i2psock_pending_finish_tunnel().
+/// `*out` is yours to free.
+i2psock_status i2psock_tunnel_server_start(const i2psock_controller *controller,
+                                           const char *name,
+                                           const char *target,
+                                           const i2psock_options *options,
+                                           int timeout_ms,
+                                           i2psock_pending **out,
+                                           i2psock_error **err);
+
+/// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of 127.0.0.1,
+/// HOST:PORT or [IPV6]:PORT, port 0 for one that is free (i2psock_tunnel_port()); `address` as for i2psock_dest_connect(), resolved by
+/// the router for each connection. `name` is that of the local destination the streams come from. Blocks until that is
+/// ready; connections that come before wait. `*out` is yours to close. Statuses as i2psock_dest_open(), also I2PSOCK_IO, with
+/// EADDRINUSE for example: the port cannot be bound.
+i2psock_status i2psock_tunnel_client(const i2psock_controller *controller,
+                                     const char *name,
+                                     const char *listen,
+                                     const char *address,
+                                     const i2psock_options *options,
+                                     int timeout_ms,
+                                     i2psock_tunnel **out,
+                                     i2psock_error **err);
+
+/// Starts i2psock_tunnel_client(), blocking only to resolve the host of `listen`; finish with i2psock_pending_finish_tunnel().
+/// `*out` is yours to free.
+i2psock_status i2psock_tunnel_client_start(const i2psock_controller *controller,
+                                           const char *name,
+                                           const char *listen,
+                                           const char *address,
+                                           const i2psock_options *options,
+                                           int timeout_ms,
+                                           i2psock_pending **out,
+                                           i2psock_error **err);
+
+/// Relays what comes to a listener or a listening socket to whatever `make_send` makes for it (i2p.sam's Tunnel). Give either
+/// `listener`, with `receive` -1, or NULL and `receive`, the descriptor of a stream socket that is bound and listening; both stay
+/// yours, must outlive the tunnel, and nobody else may accept from them meanwhile. `user` is handed to `make_send`. `options`
+/// may be NULL: those of tunnels, not of destinations. Does not block. `*out` is yours to close. I2PSOCK_INVALID: `receive`
+/// does not listen, both or none of the two are given, `make_send` is NULL; I2PSOCK_IO: no descriptors or thread left.
+i2psock_status i2psock_tunnel_new(const i2psock_listener *listener,
+                                  i2psock_fd receive,
+                                  i2psock_make_send make_send,
+                                  void *user,
+                                  const i2psock_options *options,
+                                  i2psock_tunnel **out,
+                                  i2psock_error **err);
+
+/// The tunnel's own destination (i2p.sam's TunnelServer.dest, TunnelClient.dest). NULL for NULL and for one of
+/// i2psock_tunnel_new(). Borrowed: it lives as long as `tunnel`.
+const i2psock_addr *i2psock_tunnel_addr(const i2psock_tunnel *tunnel);
+
+/// Name of the tunnel's own destination (i2p.sam's session); "" without one. Lives as long as `tunnel`; NULL for NULL.
+const char *i2psock_tunnel_name(const i2psock_tunnel *tunnel);
+
+/// Where a tunnel client leads to (i2p.sam's TunnelClient.remotedest), as it is told to the router; "" for other tunnels.
+/// Lives as long as `tunnel`; NULL for NULL.
+const char *i2psock_tunnel_remote(const i2psock_tunnel *tunnel);
+
+/// Local port a tunnel client listens on; 0 for other tunnels and for NULL.
+int i2psock_tunnel_port(const i2psock_tunnel *tunnel);
+
+/// State of the tunnel's own destination, as i2psock_dest_state() tells it, `*err` included: a tunnel outlives a router that is
+/// started anew if its destination does (option "recover"). I2PSOCK_STATE_NONE without one and for NULL.
+i2psock_state i2psock_tunnel_state(const i2psock_tunnel *tunnel,
+                                   i2psock_error **err);
+
+/// A number about the tunnel, `which` being one of I2PSOCK_TUNNEL_*; 0 for NULL and unknown numbers.
+uint64_t i2psock_tunnel_count(const i2psock_tunnel *tunnel, int which);
+
+/// The oldest error of a connection that was not asked for yet, yours to free, or NULL; the last 16 are kept.
+i2psock_error *i2psock_tunnel_next_error(const i2psock_tunnel *tunnel);
+
+/// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination and frees
+/// the handle. Blocks only as long as a `make_send` that is running. NULL is allowed.
+void i2psock_tunnel_close(i2psock_tunnel *tunnel);
 
 #ifdef __cplusplus
 }  // extern "C"
