@@ -14,6 +14,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
@@ -50,7 +51,7 @@ help:
 	@echo 'make examples        the programs of examples-c: target/examples-c'
 	@echo 'make check           every test; also check-lint, check-rust, check-c, check-package, check-examples,'
 	@echo '                     check-netbox, check-i2pd'
-	@echo 'make install         PREFIX=/usr/local, LIBDIR, INCLUDEDIR, DESTDIR'
+	@echo 'make install         PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR'
 	@echo 'make uninstall       the same variables as with install'
 	@echo 'make header          writes include/i2psock.h from the source'
 	@echo 'make clean'
@@ -150,7 +151,8 @@ check-i2pd:
 install:
 	@test -f $(RELEASE)/libi2psock.so -a -f $(RELEASE)/libi2psock.a -a -f $(PC)/native-libs \
 		|| $(MAKE) --no-print-directory all
-	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR)
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR) \
+		$(DESTDIR)$(MANDIR)/man3
 	$(INSTALL) -m 755 $(RELEASE)/libi2psock.so $(DESTDIR)$(LIBDIR)/$(SOFILE)
 	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libi2psock.so
@@ -161,11 +163,13 @@ install:
 	$(INSTALL) -m 644 include/i2psock.h $(DESTDIR)$(INCLUDEDIR)/i2psock.h
 	@echo 'writing $(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc'
 	@$(fill_in) pkgconfig/i2psock.pc.in >$(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc
-	@chmod 644 $(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc
+	@sed 's|@VERSION@|$(VERSION)|' man/i2psock.3.in >$(DESTDIR)$(MANDIR)/man3/i2psock.3
+	@chmod 644 $(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc $(DESTDIR)$(MANDIR)/man3/i2psock.3
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/$(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libi2psock.so \
-		$(DESTDIR)$(LIBDIR)/libi2psock.a $(DESTDIR)$(INCLUDEDIR)/i2psock.h $(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc
+		$(DESTDIR)$(LIBDIR)/libi2psock.a $(DESTDIR)$(INCLUDEDIR)/i2psock.h $(DESTDIR)$(PKGCONFIGDIR)/i2psock.pc \
+		$(DESTDIR)$(MANDIR)/man3/i2psock.3
 
 header:
 	I2PSOCK_WRITE_HEADER=1 $(CARGO) test --test header --locked

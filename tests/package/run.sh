@@ -66,7 +66,8 @@ stage_files() {
 ./usr/lib/somewhere/libi2psock.so
 ./usr/lib/somewhere/$soname
 ./usr/lib/somewhere/$soname.${version#0.}
-./usr/lib/somewhere/pkgconfig/i2psock.pc"
+./usr/lib/somewhere/pkgconfig/i2psock.pc
+./usr/share/man/man3/i2psock.3"
 }
 
 stage_links() {
