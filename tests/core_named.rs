@@ -212,6 +212,20 @@ fn keys_can_be_brought_along() {
     drop(try_named(&controller, "carol", 1, &wanted).unwrap());
 }
 
+/// As after a crash of the program: the router finds out only later.
+#[test]
+fn a_router_that_needs_five_seconds() {
+    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+    let controller = folder.controller(&bridge);
+    drop(named(&controller, "alice"));
+    bridge.faults().duplicated_for(std::time::Duration::from_secs(5));
+    let dest = named(&controller, "alice");
+    // Not asked without a pause.
+    let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
+    assert!((3..30).contains(&asked), "asked {asked} times");
+    drop(dest);
+}
+
 #[test]
 fn a_router_that_has_not_let_go_yet() {
     let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
