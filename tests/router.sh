@@ -1,8 +1,11 @@
 # For bash scripts: starts the router that programs are to talk over, and ends it again. To be sourced.
 #
 #   router_start NAME FOLDER   NAME is bridge, netbox, i2pd or auto: the router of this machine, if one answers, else the
-#                              bridge. BRIDGE_OPTIONS may say more to the bridge. Returns 77 if that router is not installed.
+#                              bridge. BRIDGE_OPTIONS may say more to the bridge, I2PD_OPTIONS to tests/i2pd/run.sh. Returns
+#                              77 if that router is not installed.
 #   router_stop
+#   router_kill                ends it without a chance to say goodbye (bridge, i2pd). For one with the same ports and data
+#                              router_start comes next, with options that say so, and another folder
 #
 # After router_start:
 #   router      name of the router, as it is to be called
@@ -71,7 +74,8 @@ router_start() {
         settings=(--set inbound.length=1 --set outbound.length=1)
         ;;
     i2pd)
-        command=("$router_root/tests/i2pd/run.sh")
+        # shellcheck disable=SC2206
+        command=("$router_root/tests/i2pd/run.sh" ${I2PD_OPTIONS:-})
         settings=(--set inbound.length=0 --set outbound.length=0 --set inbound.quantity=1 --set outbound.quantity=1
             --set i2cp.leaseSetType=1 --set i2cp.leaseSetEncType=0)
         ;;
@@ -117,4 +121,14 @@ router_stop() {
         end_process "$router_pid"
     fi
     router_keeper='' router_pid=''
+}
+
+router_kill() {
+    local victim=$router_pid
+    if [ "$router" = i2pd ]; then
+        # Its script, which only looks after it, ends then, too.
+        victim=$(pgrep -P "$router_pid" -x i2pd) || return 1
+    fi
+    kill -KILL "$victim" || return 1
+    router_stop 2>/dev/null
 }
