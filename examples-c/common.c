@@ -168,7 +168,9 @@ i2psock_state tell_state(const i2psock_dest *dest) {
 
         i2psock_dest_state(dest, &err);
         if (state == I2PSOCK_STATE_RECOVERING) {
-            fprintf(stderr, "%s: lost: %s; attempt %d\n", program, i2psock_error_message(err), attempt);
+            /* No error: it is back already. */
+            fprintf(stderr, "%s: lost: %s; attempt %d\n", program, err != NULL ? i2psock_error_message(err) : "for a moment",
+                    attempt);
         } else if (state == I2PSOCK_STATE_BUILDING) {
             note("building tunnels again");
         } else if (state == I2PSOCK_STATE_READY && attempt > 0) {

@@ -1,11 +1,12 @@
 # For bash scripts: starts the router that programs are to talk over, and ends it again. To be sourced.
 #
 #   router_start NAME FOLDER   NAME is bridge, netbox, i2pd or auto: the router of this machine, if one answers, else the
-#                              bridge. BRIDGE_OPTIONS may say more to the bridge, I2PD_OPTIONS to tests/i2pd/run.sh. Returns
-#                              77 if that router is not installed.
+#                              bridge. BRIDGE_OPTIONS may say more to the bridge. Returns 77 if that router is not installed.
 #   router_stop
-#   router_kill                ends it without a chance to say goodbye (bridge, i2pd). For one with the same ports and data
-#                              router_start comes next, with options that say so, and another folder
+#   router_kill                ends the router without a warning (KILL) and waits until it is gone
+#   router_restart             starts it again on the same ports; i2pd also with the same data, netbox with new routers
+#
+# ROUTER_RESTARTS=1 before router_start makes i2pd keep its data for router_restart.
 #
 # After router_start:
 #   router      name of the router, as it is to be called
@@ -17,6 +18,10 @@
 router_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 router_pid=
 router_keeper=
+router_command=
+router_folder=
+router_ready=
+router_limit=
 
 # wait_until SECONDS COMMAND...: until the command succeeds.
 wait_until() {
@@ -52,9 +57,35 @@ router_is_up() {
     grep -q "^$1" "$2" || router_ended
 }
 
+# Runs router_command until it is ready.
+router_run() {
+    local folder=$router_folder
+    : >"$folder/router.out" || return 1
+    # These programs end when their standard input does, and that ends with this script, however it ends. tail also ends
+    # when nobody reads any more, so that each run needs one of its own.
+    end_process "$router_keeper"
+    tail --pid=$$ -f /dev/null >"$folder/router.in" &
+    router_keeper=$!
+    "${router_command[@]}" <"$folder/router.in" >"$folder/router.out" 2>"$folder/router.err" &
+    router_pid=$!
+    if ! wait_until "$router_limit" router_is_up "$router_ready" "$folder/router.out" ||
+        ! grep -q "^$router_ready" "$folder/router.out"; then
+        local status=1
+        if router_ended; then
+            wait "$router_pid"
+            status=$?
+            [ "$status" = 0 ] && status=1
+        fi
+        cat "$folder/router.out" "$folder/router.err" >&2
+        router_stop
+        return "$status"
+    fi
+}
+
 router_start() {
-    local folder=$2 ready=READY limit=120 command ports
+    local ports
     router=$1 settings=() real=1 sam_a= sam_b= udp_a= udp_b=
+    router_folder=$2 router_ready=READY router_limit=120
     if [ "$router" = auto ]; then
         if sam_answers 127.0.0.1 7656; then
             router='router at 127.0.0.1:7656'
@@ -66,16 +97,17 @@ router_start() {
     case $router in
     bridge)
         # shellcheck disable=SC2206
-        command=("$router_root/target/release/i2psock-bridge" --port 0 ${BRIDGE_OPTIONS:-})
-        ready=SAM limit=20 real=0
+        router_command=("$router_root/target/release/i2psock-bridge" --port 0 ${BRIDGE_OPTIONS:-})
+        router_ready=SAM router_limit=20 real=0
         ;;
     netbox)
-        command=("$router_root/target/netbox/release/netbox")
+        router_command=("$router_root/target/netbox/release/netbox")
         settings=(--set inbound.length=1 --set outbound.length=1)
         ;;
     i2pd)
-        # shellcheck disable=SC2206
-        command=("$router_root/tests/i2pd/run.sh" ${I2PD_OPTIONS:-})
+        router_command=("$router_root/tests/i2pd/run.sh")
+        # Where it is to start again it needs a folder that outlives it.
+        [ -z "${ROUTER_RESTARTS-}" ] || router_command+=(--datadir "$router_folder/i2pd")
         settings=(--set inbound.length=0 --set outbound.length=0 --set inbound.quantity=1 --set outbound.quantity=1
             --set i2cp.leaseSetType=1 --set i2cp.leaseSetEncType=0)
         ;;
@@ -84,33 +116,41 @@ router_start() {
         return 1
         ;;
     esac
-    if [ ! -x "${command[0]}" ]; then
-        echo "${command[0]} is missing" >&2
+    if [ ! -x "${router_command[0]}" ]; then
+        echo "${router_command[0]} is missing" >&2
         return 77
     fi
-    # These programs end when their standard input does, and that ends with this script, however it ends.
-    mkfifo "$folder/router.in" && : >"$folder/router.out" || return 1
-    tail --pid=$$ -f /dev/null >"$folder/router.in" &
-    router_keeper=$!
-    "${command[@]}" <"$folder/router.in" >"$folder/router.out" 2>"$folder/router.err" &
-    router_pid=$!
-    if ! wait_until "$limit" router_is_up "$ready" "$folder/router.out" || ! grep -q "^$ready" "$folder/router.out"; then
-        local status=1
-        if router_ended; then
-            wait "$router_pid"
-            status=$?
-            [ "$status" = 0 ] && status=1
-        fi
-        cat "$folder/router.out" "$folder/router.err" >&2
-        router_stop
-        return "$status"
-    fi
-    mapfile -t ports < <(sed -n 's/^SAM \([0-9]*\).*/127.0.0.1:\1/p' "$folder/router.out")
+    mkfifo "$router_folder/router.in" || return 1
+    router_run || return
+    mapfile -t ports < <(sed -n 's/^SAM \([0-9]*\).*/127.0.0.1:\1/p' "$router_folder/router.out")
     sam_a=${ports[0]}
     sam_b=${ports[1]:-$sam_a}
-    mapfile -t ports < <(sed -n 's/^SAM [0-9]* \([0-9]*\).*/127.0.0.1:\1/p' "$folder/router.out")
+    mapfile -t ports < <(sed -n 's/^SAM [0-9]* \([0-9]*\).*/127.0.0.1:\1/p' "$router_folder/router.out")
     udp_a=${ports[0]}
     udp_b=${ports[1]:-$udp_a}
+}
+
+router_kill() {
+    local pid
+    pid=$(sed -n 's/^PID //p' "$router_folder/router.out")
+    # So that the shell does not report it.
+    disown "$router_pid"
+    kill -KILL "${pid:-$router_pid}" || return 1
+    # What is around i2pd notices, and ends too.
+    wait_until 15 router_ended || return 1
+    router_pid=
+}
+
+router_restart() {
+    local ports
+    ports=$(sed -n 's/^SAM \([0-9]*\) \([0-9]*\).*/\1:\2/p' "$router_folder/router.out" | paste -sd,)
+    case $router in
+    bridge) router_command+=(--port "${sam_a##*:}" --udp-port "${udp_a##*:}") ;;
+    netbox) router_command+=(--ports "$ports") ;;
+    i2pd) router_command+=(--port "${sam_a##*:}") ;;
+    *) return 1 ;;
+    esac
+    router_run
 }
 
 router_stop() {
@@ -121,14 +161,4 @@ router_stop() {
         end_process "$router_pid"
     fi
     router_keeper='' router_pid=''
-}
-
-router_kill() {
-    local victim=$router_pid
-    if [ "$router" = i2pd ]; then
-        # Its script, which only looks after it, ends then, too.
-        victim=$(pgrep -P "$router_pid" -x i2pd) || return 1
-    fi
-    kill -KILL "$victim" || return 1
-    router_stop 2>/dev/null
 }

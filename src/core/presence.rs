@@ -413,7 +413,10 @@ impl Presence {
         };
         if due && slot.is_none() {
             match self.attempt() {
-                Ok(attempt) => *slot = Some(attempt),
+                Ok(attempt) => {
+                    *slot = Some(attempt);
+                    self.tell(State::Connecting);
+                }
                 Err(error) => return self.failed(error, log),
             }
         }
@@ -430,10 +433,7 @@ impl Presence {
             Ok(Progress::Block) => {
                 drop(self.home.work.set(attempt.exchange.fd(), attempt.exchange.events()));
                 let stage = if attempt.exchange.phase() == Phase::Reply { State::Building } else { State::Connecting };
-                let mut present = self.present.lock();
-                if present.state != State::Dead {
-                    present.change(stage, &self.home);
-                }
+                self.tell(stage);
             }
             Ok(Progress::Done) => {
                 if let Some(attempt) = slot.take() {
@@ -446,6 +446,13 @@ impl Presence {
                 *slot = None;
                 self.failed(error, log);
             }
+        }
+    }
+
+    fn tell(&self, stage: State) {
+        let mut present = self.present.lock();
+        if present.state != State::Dead {
+            present.change(stage, &self.home);
         }
     }
 

@@ -9,11 +9,13 @@ Usage: run.sh [--datadir DIR] [--port N] [--help]
 
 Runs Debian's i2pd on 127.0.0.1, with a SAM bridge and nothing else.
 
-Prints 'SAM <tcp-port> <udp-port>' and then 'READY'. Ends when its standard
-input ends, and takes the router with it. Exits with 77 if there is no i2pd.
+Prints 'SAM <tcp-port> <udp-port>', 'PID <process id of the router>' and then
+'READY'. Ends when its standard input ends, and takes the router with it; or
+within a second or so of the router's own end. Exits with 77 if there is no
+i2pd.
 
   --datadir DIR  keep the router's identity and log in DIR, to start the same
-                 router again; without it, in a temporary folder
+                 router again, after KILL too; without it, in a temporary folder
   --port N       TCP port of the SAM bridge; UDP is N-1
 
 Sessions need 'inbound.length=0 outbound.length=0 inbound.quantity=1
@@ -248,7 +250,7 @@ for ((attempt = 0; attempt < 5; attempt++)); do
 done
 [[ -n $started ]] || { show_log; die "i2pd does not start"; }
 
-printf 'SAM %d %d\nREADY\n' "$sam" "$((sam - 1))" || exit 1
+printf 'SAM %d %d\nPID %d\nREADY\n' "$sam" "$((sam - 1))" "$router" || exit 1
 
 # Until standard input ends.
 while :; do
