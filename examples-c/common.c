@@ -59,22 +59,6 @@ static int read_number(const char *text, int *value) {
     return 1;
 }
 
-/* Where keys of names are kept unless --keys says otherwise. To go when i2psock_options_from_env() does it. */
-static void use_default_keys(i2psock_options *options) {
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    char folder[4096];
-    int len = -1;
-
-    if (data != NULL && data[0] == '/') {
-        len = snprintf(folder, sizeof folder, "%s/i2psock", data);
-    } else if (home != NULL && home[0] == '/') {
-        len = snprintf(folder, sizeof folder, "%s/.local/share/i2psock", home);
-    }
-    if (len > 0 && (size_t) len < sizeof folder) {
-        i2psock_options_set(options, "key_store", folder, NULL);
-    }
-}
-
 void settings_read(struct settings *settings, int *count, int argc, char **argv, const struct option *options,
                    const char *usage) {
     i2psock_error *err = NULL;
@@ -88,7 +72,6 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
     *count = 0;
     settings->controller = i2psock_options_new();
     settings->dest = i2psock_options_new();
-    use_default_keys(settings->controller);
     /* The environment comes first, so that the command line wins. */
     if (i2psock_options_from_env(settings->controller, &err)) {
         complain("I2P_SAM_ADDRESS", err);

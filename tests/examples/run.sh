@@ -607,12 +607,7 @@ over_the_bridge() {
         skip "strace is not installed: the system calls of datagrams are not counted"
     fi
     check "a name has the same address every time" same_address_every_time
-    # To go with the stub.
-    if grep -q Stub "$root/src/core/store.rs"; then
-        skip "the key store is a stub: nobody knows that a name is in use"
-    else
-        check "a name that another process has" name_of_another_process
-    fi
+    check "a name that another process has" name_of_another_process
     check "server --name over a restart of the router" server_over_a_restart
     check "chat over a restart of the router" chats_over_a_restart bridge
     check "chat from a file" chat_from_a_file
