@@ -290,6 +290,8 @@ name_of_another_process() {
 
 # A router of this check alone, which can be killed and started anew.
 start_own_router() {
+    # Not that of the other checks.
+    router_keeper='' router_pid=''
     mkdir router && trap 'end_all; router_stop' EXIT || return 1
     ROUTER_RESTARTS=1 BRIDGE_OPTIONS='' router_start "$1" router
 }
