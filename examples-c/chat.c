@@ -89,10 +89,6 @@ static void short_name(char *name, size_t size, const char *address) {
     snprintf(name, size, "%.*s", (int) size - 1, address);
 }
 
-static void tell(const char *name, const char *what) {
-    fprintf(stderr, "chat: %s %s\n", name, what);
-}
-
 /* ---- streams ---- */
 
 static void print_line(struct peer *peer) {
@@ -127,7 +123,7 @@ static void add_peer(struct chat *chat, i2psock_stream *stream, struct contact *
     }
     short_name(peer->name, sizeof peer->name, i2psock_stream_peer_text(stream));
     chat->peers[chat->peer_count++] = peer;
-    tell(peer->name, "is here");
+    fprintf(stderr, "chat: %s is here\n", peer->name);
 }
 
 /* `why` is not said when we are the one who leaves: then it is NULL. */
@@ -138,7 +134,7 @@ static void remove_peer(struct chat *chat, size_t index, const char *why) {
         print_line(peer);
     }
     if (why != NULL) {
-        tell(peer->name, why);
+        fprintf(stderr, "chat: %s %s\n", peer->name, why);
     }
     if (peer->contact != NULL) {
         peer->contact->connected = 0;

@@ -14,6 +14,8 @@ kind=$1
 under=()
 # Names of these tests must not get into the user's own key store.
 export XDG_DATA_HOME=$folder/data
+# So many seconds something may take that is soon done as a rule.
+patience=60
 # For what is worth knowing of a check that succeeds.
 exec 5>&1
 
@@ -338,23 +340,23 @@ start_chat() {
     mkfifo "$who.in" && : >"$who.say" || return 1
     tail -f -n +1 "$who.say" >"$who.in" 2>/dev/null &
     feeding[$who]=$!
-    LC_ALL=C.UTF-8 exec_example 600 chat --sam "$sam_a" "${settings[@]}" "$@" <"$who.in" \
+    LC_ALL=C.UTF-8 exec_example 600 chat --sam "${chat_sam:-$sam_a}" "${settings[@]}" "$@" <"$who.in" \
         >"${chat_output:-$who.out}" 2> >(stamped >"$who.err") &
     chatting[$who]=$!
-    wait_until 200 has_line 'others reach you at' "$who.err" || { cat "$who.err"; return 1; }
+    wait_until "$patience" has_line 'others reach you at' "$who.err" || { cat "$who.err"; return 1; }
     address_of[$who]=$(address_in "$who.err")
     short_of[$who]=${address_of[$who]:0:8}
 }
 
 # hears WHO OTHER TEXT: WHO gets to see this line of OTHER.
 hears() {
-    wait_until 60 has_line "^${short_of[$2]}: $3\$" "$1.out" || { tail -n 100 "$1.out" "$1.err"; return 1; }
+    wait_until "$patience" has_line "^${short_of[$2]}: $3\$" "$1.out" || { tail -n 100 "$1.out" "$1.err"; return 1; }
 }
 
 # The input of WHO ends, and then it does.
 quit_chat() {
     end_process "${feeding[$1]}"
-    wait_until 60 has_ended "${chatting[$1]}" || { cat "$1.err"; return 1; }
+    wait_until "$patience" has_ended "${chatting[$1]}" || { cat "$1.err"; return 1; }
     expect "${2:-0}" wait "${chatting[$1]}" || { cat "$1.err"; return 1; }
 }
 
@@ -368,11 +370,11 @@ three_chat() {
     start_chat alice || return 1
     # Said before anybody is there.
     echo 'early bird' >>alice.say
-    start_chat bob "${address_of[alice]}" || return 1
+    chat_sam=$sam_b start_chat bob "${address_of[alice]}" || return 1
     hears bob alice 'early bird' || return 1
     start_chat carol "${address_of[alice]}" "${address_of[bob]}" || return 1
-    wait_until 60 lines_are 2 ' is here$' alice.err && wait_until 60 lines_are 2 ' is here$' bob.err &&
-        wait_until 60 lines_are 2 ' is here$' carol.err || { cat ./*.err; return 1; }
+    wait_until "$patience" lines_are 2 ' is here$' alice.err && wait_until "$patience" lines_are 2 ' is here$' bob.err &&
+        wait_until "$patience" lines_are 2 ' is here$' carol.err || { cat ./*.err; return 1; }
     for who in alice bob carol; do
         echo "I am $who, grüß dich" >>"$who.say"
     done
@@ -383,13 +385,32 @@ three_chat() {
     done
     # Who leaves is missed, and the others go on.
     quit_chat bob || return 1
-    wait_until 60 has_both "chat: ${short_of[bob]} has left\$" alice.err carol.err || { cat ./*.err; return 1; }
+    wait_until "$patience" has_both "chat: ${short_of[bob]} has left\$" alice.err carol.err || { cat ./*.err; return 1; }
     echo 'only we two' >>carol.say
     hears alice carol 'only we two' || return 1
     quit_chat carol && quit_chat alice || return 1
     # Everything once, and nothing besides.
     cat ./*.out
     [ "$(cat ./*.out | wc -l)" = 8 ]
+}
+
+# Two who call each other have two streams, and nothing is said twice.
+two_streams_between_two() {
+    local bob
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat bob --name bob || return 1
+    bob=$(example 60 lookup --sam "$sam_b" "${settings[@]}" --dest "${address_of[bob]}" | sed -n 1p) || return 1
+    quit_chat bob && rm bob.in || return 1
+    # In base64, so that she does not know whom she calls.
+    start_chat alice "$bob" && wait_until "$patience" has_line 'is not there yet' alice.err || return 1
+    start_chat bob --name bob "${address_of[alice]}" || return 1
+    wait_until "$patience" lines_are 2 " ${short_of[bob]} is here\$" alice.err &&
+        wait_until "$patience" lines_are 2 " ${short_of[alice]} is here\$" bob.err || { cat ./*.err; return 1; }
+    echo 'once' >>alice.say
+    echo 'me too' >>bob.say
+    hears alice bob 'me too' && hears bob alice 'once' || return 1
+    quit_chat bob && quit_chat alice && cat ./*.out && [ "$(cat ./*.out | wc -l)" = 2 ]
 }
 
 # A whole file is said at the pace of those who hear it, and to its end, which has no newline.
@@ -399,13 +420,13 @@ chat_from_a_file() {
     start_chat alice || return 1
     seq -f 'line %.0f of a file' 50000 | head -c -1 >file
     example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err || { cat bob.err; return 1; }
-    wait_until 60 has_line ' has left$' alice.err || { cat alice.err; return 1; }
+    wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
     echo >>file
     sed 's/^[a-z2-7]*: //' alice.out | cmp - file || return 1
     # Nowhere to show what is heard.
-    chat_output=/dev/full start_chat carol "${address_of[alice]}" && wait_until 60 has_line ' is here$' carol.err || return 1
+    chat_output=/dev/full start_chat carol "${address_of[alice]}" && wait_until "$patience" has_line ' is here$' carol.err || return 1
     echo hello >>alice.say
-    wait_until 60 has_ended "${chatting[carol]}" || { cat carol.err; return 1; }
+    wait_until "$patience" has_ended "${chatting[carol]}" || { cat carol.err; return 1; }
     expect 1 wait "${chatting[carol]}" && quit_chat alice || return 1
     # Nobody is there, and nothing was said.
     expect 0 example 60 chat --sam "$sam_b" "${settings[@]}" </dev/null
@@ -421,7 +442,7 @@ hostile_lines() {
         "$long" >data
     example 60 i2pcat -k mallory -q 2 --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <data 2>mallory.err ||
         { cat mallory.err; return 1; }
-    wait_until 60 has_line ' has left$' alice.err || { cat alice.err; return 1; }
+    wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
     quit_chat alice || return 1
     sed 's/^[a-z2-7]\{8\}: //' alice.out >got
     printf '%s\n' 'a?[2Jb??c' '??2J' '????evil?' '?bob: hi' "${long:0:1000}..." '' '?????' '?? grün 日本 😀' 'no end' >expected
@@ -436,7 +457,7 @@ slow_peer() {
     own_folder || return 1
     trap end_all EXIT
     start_chat alice && start_chat slow "${address_of[alice]}" && start_chat fast "${address_of[alice]}" || return 1
-    wait_until 60 lines_are 2 ' is here$' alice.err || return 1
+    wait_until "$patience" lines_are 2 ' is here$' alice.err || return 1
     stopped=$(program_of "${chatting[slow]}" chat) || return 1
     trap 'kill -KILL "$stopped"; end_all' EXIT
     kill -STOP "$stopped"
@@ -444,7 +465,7 @@ slow_peer() {
     for ((round = 1; round <= 100; round++)); do
         seq -f "round $round line %.0f, and a long line it is, to fill what has room between the two" 10000 >>alice.say
         sent=$(wc -l <alice.say)
-        wait_until 60 lines_are "$sent" '' fast.out || { wc -l fast.out; tail -n 3 ./*.err; return 1; }
+        wait_until "$patience" lines_are "$sent" '' fast.out || { wc -l fast.out; tail -n 3 ./*.err; return 1; }
         ! has_line 'takes nothing any more' alice.err || break
     done
     cat alice.err
@@ -465,8 +486,8 @@ chats_over_a_restart() {
     killed=${EPOCHREALTIME/./}
     router_kill || return 1
     # The router is not there yet when it is looked for. (A program that was slow tells of the latest attempt only.)
-    wait_until 60 has_both ' has left$' alice.err bob.err &&
-        wait_until 60 has_both 'chat: lost: .*; attempt [2-9]$' alice.err bob.err || { cat ./*.err; return 1; }
+    wait_until "$patience" has_both ' has left$' alice.err bob.err &&
+        wait_until "$patience" has_both 'chat: lost: .*; attempt [2-9]$' alice.err bob.err || { cat ./*.err; return 1; }
     router_restart || return 1
     # Over a router that is just starting, the first stream may break off again, and with it what was said on it.
     for ((round = 1; round <= 12; round++)); do
@@ -613,6 +634,7 @@ over_the_bridge() {
     check "server --name over a restart of the router" server_over_a_restart
     check "chat over a restart of the router" chats_over_a_restart bridge
     check "chat from a file" chat_from_a_file
+    check "chat with two streams between two" two_streams_between_two
     check "chat with hostile lines" hostile_lines
     check "chat with a slow peer" slow_peer
     check "wrong usage" wrong_usage
@@ -657,6 +679,7 @@ over_the_bridge() {
 }
 
 over_real_routers() {
+    patience=240
     check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
     mkdir "$folder/$kind"
     router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
