@@ -79,6 +79,7 @@ int count_fds(void);
 int count_threads(void);
 /* Waits until that many are open: a thread of the library may be about to close its last reference. */
 void expect_fds(int wanted);
+void expect_fds_at_most(int most);
 /* Waits until the kernel has forgotten threads that have ended. */
 void expect_threads(int wanted);
 long long now_ms(void);
@@ -118,6 +119,9 @@ typedef struct {
 void bridge_start(bridge *b, const char *arg, ...);
 /* Ends it at once and waits for it. */
 void bridge_stop(bridge *b);
+/* One that can be stopped and started again at the same port. */
+void bridge_start_to_stay(bridge *b);
+void bridge_start_again(bridge *b);
 
 i2psock_options *options_for_port(int port);
 /* A controller for the bridge of this test program; a bridge is started once per program. */
@@ -129,6 +133,17 @@ i2psock_dest *open_dest(i2psock_controller *controller);
 i2psock_controller *open_bridge(const bridge *b, int keeper);
 /* A destination of datagrams; `options` may be NULL. */
 i2psock_dest *open_style(i2psock_controller *controller, int style, const i2psock_options *options);
+/* A controller with a folder of key files. */
+i2psock_controller *open_store(int port, int keeper, const char *folder);
+i2psock_dest *open_named(i2psock_controller *controller, const char *name);
+/* A transient destination whose lost sessions are opened again. */
+i2psock_dest *open_recovering(i2psock_controller *controller);
+i2psock_listener *open_listener(const i2psock_dest *dest, int backlog);
+/* Waits for the next stream (OK) or the end (CLOSED), with nothing but the listener's descriptor and time. */
+i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **out);
+/* An empty folder for nobody else; removed, its files included, and freed by the other. */
+char *folder_new(void);
+void folder_remove(char *path);
 /* Two connected streams of one destination each. */
 typedef struct {
     i2psock_controller *controller;
