@@ -421,6 +421,27 @@ i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **
     }
 }
 
+typedef struct { const i2psock_dest *from; const char *to; i2psock_stream *out; } connecting;
+
+static void *connect_one(void *arg) {
+    connecting *k = (connecting *) arg;
+    OK(i2psock_dest_connect(k->from, k->to, NULL, 10000 * slowness(), &k->out, &E));
+    err_done();
+    return NULL;
+}
+
+void meet(const i2psock_dest *from, const i2psock_dest *to, const i2psock_listener *listener, i2psock_stream **out, i2psock_stream **in) {
+    connecting k;
+    pthread_t thread;
+    k.from = from;
+    k.to = dest_text(to);
+    k.out = NULL;
+    thread = start_thread(connect_one, &k);
+    CHECK_INT(listener_next(listener, in), I2PSOCK_OK);
+    join_thread(thread);
+    *out = k.out;
+}
+
 char *folder_new(void) {
     const char *parent = getenv("TMPDIR");
     char *path = (char *) malloc(4096);

@@ -141,6 +141,8 @@ i2psock_dest *open_recovering(i2psock_controller *controller);
 i2psock_listener *open_listener(const i2psock_dest *dest, int backlog);
 /* Waits for the next stream (OK) or the end (CLOSED), with nothing but the listener's descriptor and time. */
 i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **out);
+/* One connection, from start to end. */
+void meet(const i2psock_dest *from, const i2psock_dest *to, const i2psock_listener *listener, i2psock_stream **out, i2psock_stream **in);
 /* An empty folder for nobody else; removed, its files included, and freed by the other. */
 char *folder_new(void);
 void folder_remove(char *path);
