@@ -156,6 +156,7 @@ impl Controller {
         for presence in presences.iter().filter_map(Weak::upgrade) {
             presence.end("the controller was closed");
         }
+        self.named.wake_all();
         if let Some(keeper) = &self.keeper {
             keeper.stop();
         }

@@ -175,7 +175,11 @@ impl Pending {
                 self.work = Work::Nothing;
                 return Ok(Some(Product::Dest(dest)));
             }
-            Next::Wait(wake) => Work::Later { controller, plan, wake: Some(wake), due: None },
+            Next::Wait(wake) => {
+                // Closed in between, it will wake nobody any more.
+                controller.check_open(Operation::Create)?;
+                Work::Later { controller, plan, wake: Some(wake), due: None }
+            }
             Next::Ask(exchange) => Work::Exchange(Box::new(exchange), Goal::Dest(controller, plan)),
         };
         Ok(None)
@@ -265,6 +269,10 @@ impl Pending {
             Ok(None) => return Ok(Progress::Block),
             Err(error) => {
                 self.state = State::Failed(error.clone());
+                // Others may be waiting for the name; the reply stays.
+                if let Work::Exchange(_, goal @ Goal::Dest(..)) = &mut self.work {
+                    *goal = Goal::Reached;
+                }
                 return Err(error);
             }
         }
