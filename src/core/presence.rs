@@ -416,6 +416,7 @@ impl Presence {
                 Ok(attempt) => *slot = Some(attempt),
                 Err(error) => return self.failed(error, log),
             }
+            self.advance(State::Connecting);
         }
         let Some(attempt) = slot.as_mut() else { return };
         // Sockets that an exchange closes must not be watched any more: see `Session::finish`.
@@ -429,13 +430,13 @@ impl Presence {
         match result {
             Ok(Progress::Block) => {
                 drop(self.home.work.set(attempt.exchange.fd(), attempt.exchange.events()));
-                let stage = if attempt.exchange.phase() == Phase::Reply { State::Building } else { State::Connecting };
-                let mut present = self.present.lock();
-                if present.state != State::Dead {
-                    present.change(stage, &self.home);
+                if attempt.exchange.phase() == Phase::Reply {
+                    self.advance(State::Building);
                 }
             }
             Ok(Progress::Done) => {
+                // However quick the router was, a program sees the same changes.
+                self.advance(State::Building);
                 if let Some(attempt) = slot.take() {
                     if let Err(error) = self.renew(attempt) {
                         self.failed(error, log);
@@ -446,6 +447,13 @@ impl Presence {
                 *slot = None;
                 self.failed(error, log);
             }
+        }
+    }
+
+    fn advance(&self, state: State) {
+        let mut present = self.present.lock();
+        if present.state != State::Dead {
+            present.change(state, &self.home);
         }
     }
 
