@@ -333,10 +333,13 @@ void bridge_start_to_stay(bridge *b) {
     fail_at(__FILE__, __LINE__, "no port for a bridge");
 }
 
-void bridge_start_again(bridge *b) {
-    const char *none = NULL;
+void bridge_start_again(bridge *b, const char *arg, const char *value) {
+    const char *args[3];
+    args[0] = arg;
+    args[1] = value;
+    args[2] = NULL;
     CHECK_INT(b->pid, 0);
-    if (!bridge_run(b, b->port, &none)) fail_at(__FILE__, __LINE__, "the bridge did not start again at port %d", b->port);
+    if (!bridge_run(b, b->port, args)) fail_at(__FILE__, __LINE__, "the bridge did not start again at port %d", b->port);
 }
 
 void bridge_stop(bridge *b) {

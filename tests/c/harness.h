@@ -119,9 +119,9 @@ typedef struct {
 void bridge_start(bridge *b, const char *arg, ...);
 /* Ends it at once and waits for it. */
 void bridge_stop(bridge *b);
-/* One that can be stopped and started again at the same port. */
+/* One that can be stopped and started again at the same port, with an argument or NULL. */
 void bridge_start_to_stay(bridge *b);
-void bridge_start_again(bridge *b);
+void bridge_start_again(bridge *b, const char *arg, const char *value);
 
 i2psock_options *options_for_port(int port);
 /* A controller for the bridge of this test program; a bridge is started once per program. */
