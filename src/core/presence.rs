@@ -309,13 +309,18 @@ impl Presence {
     /// Milliseconds until the program has to drive it even without an event; -1 for never, as always with a keeper.
     pub fn timeout_ms(&self) -> i32 {
         match self.home.keeper {
-            Some(_) => -1,
-            None => poll_timeout(self.deadline()),
+            None if !self.bridge.fork.in_child() => poll_timeout(self.deadline()),
+            _ => -1,
         }
     }
 
     /// Present state, number of the attempt to open the session again, and why there is none.
     pub fn state(&self) -> (State, u32, Option<Error>) {
+        if self.bridge.fork.in_child() {
+            // Whoever had the lock is not here.
+            let present = self.present.try_lock();
+            return present.map_or((State::Dead, 0, None), |p| (p.state, p.attempt, p.error.clone()));
+        }
         let present = self.present.lock();
         match (present.state, present.session.scope().cause()) {
             // Nobody has looked at it yet.
