@@ -348,6 +348,7 @@ enum { FREES, FREES_BACKWARDS, TRIES, EXECS, KINDS };
 
 static void child_of_server(server *s, int kind) {
     if (kind == FREES || kind == FREES_BACKWARDS) server_free(s, kind == FREES_BACKWARDS);
+    if (kind == EXECS) check_all_cloexec();
     if (kind == TRIES) {
         i2psock_stream *t = (i2psock_stream *) 0x55;
         i2psock_listener *l = (i2psock_listener *) 0x55;
@@ -385,8 +386,7 @@ static void fork_all_kinds(server *s) {
             E = NULL;
             alarm((unsigned) (8 * slowness()));
             child_of_server(s, kind);
-            /* Nothing of ours is left to a program that is started. */
-            execl("/bin/sh", "sh", "-c", "for fd in /proc/self/fd/*; do case $fd in */0|*/1|*/2) ;; *) test ! -S $fd || exit 78 ;; esac; done", (char *) NULL);
+            execl("/bin/true", "true", (char *) NULL);
             _exit(77);
         }
         while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);

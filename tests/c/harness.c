@@ -166,10 +166,25 @@ char *big_text(size_t length, char fill) {
     return text;
 }
 
+#define MAX_INHERITED 256
+static char inherited[MAX_INHERITED];
+
 void check_cloexec(int fd) {
     int flags = fcntl(fd, F_GETFD);
     CHECK(flags >= 0);
     CHECK(flags & FD_CLOEXEC);
+}
+
+void check_all_cloexec(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *entry;
+    CHECK(dir != NULL);
+    while ((entry = readdir(dir)) != NULL) {
+        int fd = atoi(entry->d_name);
+        /* Those that were there before the first test are not ours. */
+        if (entry->d_name[0] != '.' && !(fd < MAX_INHERITED && inherited[fd])) check_cloexec(fd);
+    }
+    closedir(dir);
 }
 
 void gate_open(gate *g) {
@@ -248,6 +263,7 @@ bridge common = { 0, -1, 0, 0 };
 int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
     size_t i;
     int failed = 0, a;
+    for (a = 0; a < MAX_INHERITED; a++) inherited[a] = fcntl(a, F_GETFD) >= 0;
     bridge_start(&common, NULL);
     for (i = 0; i < count; i++) {
         int wanted = argc < 2;

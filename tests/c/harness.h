@@ -91,6 +91,8 @@ int readable(int fd, int ms);
 int writable(int fd, int ms);
 char *big_text(size_t length, char fill);
 void check_cloexec(int fd);
+/* Every descriptor this program has opened. */
+void check_all_cloexec(void);
 
 /* One-shot event between threads; waiting is bounded. */
 typedef struct {
