@@ -24,9 +24,9 @@ static void world_open(world *w) {
     w->no_keeper_dest = open_dest(w->no_keeper);
     OK(i2psock_dest_accept_start(w->p.here, -1, &w->accepting, &E));
     while (i2psock_pending_stage(w->accepting) != I2PSOCK_STAGE_LISTENING) ST(I2PSOCK_BLOCK, i2psock_pending_wait(w->accepting, 1, &E));
-    OK(i2psock_dest_lookup_start(w->p.here, "ME", 5000, &w->looking, &E));
-    OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, 5000, &w->opening, &E));
-    OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, 5000, &w->done, &E));
+    OK(i2psock_dest_lookup_start(w->p.here, "ME", 5000 * slowness(), &w->looking, &E));
+    OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &w->opening, &E));
+    OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, 5000 * slowness(), &w->done, &E));
 }
 
 static void world_close(world *w) {
@@ -56,18 +56,18 @@ static void parent_works(world *w) {
     OK(i2psock_pending_wait(w->opening, -1, &E));
     OK(i2psock_pending_finish_dest(w->opening, &d, &E));
     i2psock_dest_close(d);
-    OK(i2psock_dest_lookup(w->p.there, "ME", 5000, &a, &E));
+    OK(i2psock_dest_lookup(w->p.there, "ME", 5000 * slowness(), &a, &E));
     i2psock_addr_free(a);
-    OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", 5000, &a, &E));
+    OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", 5000 * slowness(), &a, &E));
     i2psock_addr_free(a);
     t = start_thread(accept_later, w);
-    OK(i2psock_dest_connect(w->p.here, dest_text(w->p.there), NULL, 5000, &s, &E));
+    OK(i2psock_dest_connect(w->p.here, dest_text(w->p.there), NULL, 5000 * slowness(), &s, &E));
     join_thread(t);
     i2psock_stream_free(s);
     s = NULL;
     /* The accept that listened before the fork still does. */
-    OK(i2psock_dest_connect(w->p.there, dest_text(w->p.here), NULL, 5000, &s, &E));
-    OK(i2psock_pending_wait(w->accepting, 5000, &E));
+    OK(i2psock_dest_connect(w->p.there, dest_text(w->p.here), NULL, 5000 * slowness(), &s, &E));
+    OK(i2psock_pending_wait(w->accepting, 5000 * slowness(), &E));
     i2psock_stream_free(s);
     CHECK_INT(i2psock_dest_state(w->p.here, NULL), I2PSOCK_STATE_READY);
     CHECK_INT(i2psock_dest_state(w->no_keeper_dest, NULL), I2PSOCK_STATE_READY);
@@ -238,7 +238,7 @@ static void child_opens_its_own(world *w) {
     i2psock_controller *c = open_common();
     i2psock_dest *d = open_dest(c);
     i2psock_addr *a = NULL;
-    OK(i2psock_dest_lookup(d, "ME", 5000, &a, &E));
+    OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
     i2psock_addr_free(a);
     i2psock_dest_close(d);
     i2psock_controller_close(c);

@@ -226,13 +226,13 @@ static void readable_exactly(void) {
         CHECK(s == NULL);
         CHECK(!readable(i2psock_listener_fd(l), 20));
         t = start_clients(&k, &w, 1, 1);
-        CHECK(readable(i2psock_listener_fd(l), LONG));
+        CHECK(readable(i2psock_listener_fd(l), 10000));
         /* It stays readable, and looking does not take anything. */
         CHECK(readable(i2psock_listener_fd(l), 0));
         OK(i2psock_listener_accept(l, &s, &E));
         CHECK(!readable(i2psock_listener_fd(l), 0));
         join_thread(t);
-        CHECK(readable(i2psock_stream_fd(s), LONG));
+        CHECK(readable(i2psock_stream_fd(s), 10000));
         OK(i2psock_stream_recv(s, b, sizeof b, 0, &n, &E));
         CHECK_INT(n, 4);
         ST(I2PSOCK_BLOCK, i2psock_stream_recv(s, b, sizeof b, 0, &n, &E));
@@ -248,7 +248,7 @@ static void readable_exactly(void) {
     l = open_listener(w.server, 0);
     OK(i2psock_dest_shutdown(w.server, &E));
     for (i = 0; i < 3; i++) {
-        CHECK(readable(i2psock_listener_fd(l), LONG));
+        CHECK(readable(i2psock_listener_fd(l), 10000));
         s = (i2psock_stream *) 0x55;
         ST(I2PSOCK_CLOSED, i2psock_listener_accept(l, &s, &E));
         CHECK(s == NULL);
@@ -371,7 +371,7 @@ static void *watch_the_end(void *arg) {
     for (;;) {
         i2psock_stream *s = NULL;
         i2psock_status status;
-        CHECK(readable(i2psock_listener_fd(w->l), LONG));
+        CHECK(readable(i2psock_listener_fd(w->l), 10000));
         status = ST(ANY, i2psock_listener_accept(w->l, &s, &E));
         if (status == I2PSOCK_CLOSED) break;
         i2psock_stream_free(s);
@@ -431,6 +431,7 @@ static void every_order(int keeper) {
         }
         close_in_order(keeper, order);
         if (fds < 0) fds = count_fds();
+        for (j = 0; count_fds() != fds && j < 1000; j++) pause_ms(1);
         if (count_fds() != fds) {
             fail_at(__FILE__, __LINE__, "order %d%d%d%d%d leaves %d descriptors", order[0], order[1], order[2], order[3], order[4], count_fds() - fds);
         }
@@ -499,7 +500,7 @@ static void left_over(void) {
         i2psock_stream *s = NULL;
         clients k;
         pthread_t t = start_clients(&k, &w, 40 + round, 1);
-        CHECK(readable(i2psock_listener_fd(first), LONG));
+        CHECK(readable(i2psock_listener_fd(first), 10000));
         join_thread(t);
         if (round == 0) second = open_listener(w.server, 0);
         i2psock_listener_close(first);
@@ -627,7 +628,7 @@ static void backlog(int keeper) {
         /* Full, and for a while nobody came: one goes. */
         if (done >= accepted + ROOM || done == PEERS) {
             if (now_ms() < calm) continue;
-            CHECK(readable(i2psock_listener_fd(l), LONG));
+            CHECK(readable(i2psock_listener_fd(l), 10000));
             for (;;) {
                 i2psock_stream *s = NULL;
                 if (listener_next(l, &s) == I2PSOCK_OK) {

@@ -320,7 +320,7 @@ static void pendings(void) {
     BAD(i2psock_pending_finish_addr(NULL, &a, &E));
     CLEAN(a);
     CHECK_INT(i2psock_pending_finish_addr(NULL, NULL, NULL), I2PSOCK_INVALID);
-    OK(i2psock_dest_lookup_start(dest, "ME", 5000, &p, &E));
+    OK(i2psock_dest_lookup_start(dest, "ME", 5000 * slowness(), &p, &E));
     CHECK_INT(i2psock_pending_wait(p, -1, NULL), I2PSOCK_OK);
     CHECK(i2psock_pending_reply(p, NULL) == NULL);
     CHECK(i2psock_pending_reply(p, "") == NULL);

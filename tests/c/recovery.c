@@ -219,7 +219,7 @@ static void killed_three_times(void) {
                 i2psock_pending_free(connecting[i]);
                 i2psock_pending_free(accepting[i]);
                 for (j = 0; j < streams; j++) {
-                    CHECK(readable(i2psock_stream_fd(outs[i][j]), LONG) && readable(i2psock_stream_fd(ins[i][j]), LONG));
+                    CHECK(readable(i2psock_stream_fd(outs[i][j]), 10000) && readable(i2psock_stream_fd(ins[i][j]), 10000));
                     ST(I2PSOCK_CLOSED, i2psock_stream_recv(outs[i][j], byte, sizeof byte, 0, &n, &E));
                     ST(I2PSOCK_CLOSED, i2psock_stream_recv(ins[i][j], byte, sizeof byte, 0, &n, &E));
                     i2psock_stream_free(outs[i][j]);
@@ -339,7 +339,7 @@ static void *until_the_end(void *arg) {
     for (;;) {
         i2psock_stream *s = NULL;
         i2psock_status status;
-        CHECK(readable(i2psock_listener_fd(l), LONG));
+        CHECK(readable(i2psock_listener_fd(l), 10000));
         status = ST(ANY, i2psock_listener_accept(l, &s, &E));
         if (status == I2PSOCK_CLOSED) break;
         CHECK_INT(status, I2PSOCK_BLOCK);
@@ -378,7 +378,7 @@ static void closed_in_the_middle(void) {
             if (how != 2) {
                 i2psock_state state = I2PSOCK_STATE_NONE;
                 CHECK_INT(i2psock_dest_state(sides[i].server, NULL), I2PSOCK_STATE_DEAD);
-                CHECK(readable(i2psock_dest_fd(sides[i].server), LONG));
+                CHECK(readable(i2psock_dest_fd(sides[i].server), 10000));
                 while (ST(ANY, i2psock_dest_service(sides[i].server, &state, &E)) == I2PSOCK_OK) sides[i].last = (int) state;
                 CHECK_INT(sides[i].last, I2PSOCK_STATE_DEAD);
             }
