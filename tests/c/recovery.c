@@ -255,6 +255,30 @@ static void killed_three_times(void) {
     bridge_stop(&b);
 }
 
+/* A stream nobody has fetched goes to the next listener. */
+static void check_left_over(side *s) {
+    i2psock_pending *p = NULL;
+    i2psock_stream *out = NULL, *in = NULL;
+    long long end = now_ms() + LONG;
+    i2psock_status status;
+    OK(i2psock_dest_connect_start(s->client, s->address, NULL, LONG, &p, &E));
+    /* The bridge says so when the stream has been accepted. */
+    while ((status = ST(ANY, i2psock_pending_step(p, &E))) == I2PSOCK_BLOCK) {
+        CHECK(now_ms() < end);
+        service(s, s->server);
+        pause_ms(1);
+    }
+    CHECK_INT(status, I2PSOCK_OK);
+    OK(i2psock_pending_finish_stream(p, &out, &E));
+    i2psock_pending_free(p);
+    while (!readable(s->listener_fd, 20)) service(s, s->server);
+    i2psock_listener_close(s->l);
+    s->l = open_listener(s->server, 0);
+    CHECK_INT(listener_next(s->l, &in), I2PSOCK_OK);
+    i2psock_stream_free(in);
+    i2psock_stream_free(out);
+}
+
 /* An attempt that finds nobody is counted, and tells why; the next one comes by itself. */
 static void nobody_there_for_a_while(void) {
     bridge b;
@@ -279,6 +303,7 @@ static void nobody_there_for_a_while(void) {
         check_stream(&sides[i], &out, &in);
         i2psock_stream_free(in);
         i2psock_stream_free(out);
+        check_left_over(&sides[i]);
         side_close(&sides[i]);
     }
     bridge_stop(&b);
