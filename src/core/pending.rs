@@ -175,7 +175,11 @@ impl Pending {
                 self.work = Work::Nothing;
                 return Ok(Some(Product::Dest(dest)));
             }
-            Next::Wait(wake) => Work::Later { controller, plan, wake: Some(wake), due: None },
+            Next::Wait(wake) => {
+                // Closed in between, it will wake nobody any more.
+                controller.check_open(Operation::Create)?;
+                Work::Later { controller, plan, wake: Some(wake), due: None }
+            }
             Next::Ask(exchange) => Work::Exchange(exchange, Goal::Dest(controller, plan)),
         };
         Ok(None)
@@ -265,7 +269,7 @@ impl Pending {
             Ok(None) => return Ok(Progress::Block),
             Err(error) => {
                 if let Work::Exchange(_, goal @ Goal::Dest(..)) = &mut self.work {
-                    // Others may want the name, and need not wait until this is freed.
+                    // Others may be waiting for the name, and need not until this is freed; the reply stays.
                     *goal = Goal::Reached;
                 }
                 self.state = State::Failed(error.clone());
