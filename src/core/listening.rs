@@ -243,6 +243,7 @@ impl Listening {
             queue.streams.clear();
         }
         self.arrived.abandon();
+        self.watch.abandon();
     }
 }
 
