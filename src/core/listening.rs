@@ -279,6 +279,7 @@ impl Listening {
             queue.streams.clear();
         }
         self.arrived.abandon();
+        self.watch.abandon();
     }
 }
 

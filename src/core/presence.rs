@@ -272,6 +272,10 @@ impl Presence {
             present.session.abandon();
         }
         self.home.changed.abandon();
+        self.home.work.abandon();
+        if let Some(face) = &self.face {
+            face.abandon();
+        }
         if let Some(mut attempt) = self.attempt.try_lock() {
             *attempt = None;
         }
