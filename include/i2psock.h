@@ -712,8 +712,8 @@ int i2psock_dest_style(const i2psock_dest *dest);
 i2psock_state i2psock_dest_state(const i2psock_dest *dest,
                                  i2psock_error **err);
 
-/// Number of the attempt to open a lost session again that is going on or comes next, counted from 1; 0 when no session was
-/// lost, and for NULL. It begins anew after a session that lived for a minute.
+/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
+/// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 int i2psock_dest_attempt(const i2psock_dest *dest);
 
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,

@@ -217,8 +217,8 @@ pub extern "C" fn i2psock_dest_state(
     state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, ..)| state.into())
 }
 
-/// Number of the attempt to open a lost session again that is going on or comes next, counted from 1; 0 when no session was
-/// lost, and for NULL. It begins anew after a session that lived for a minute.
+/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
+/// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_attempt(dest: Option<&i2psock_dest>) -> c_int {
     dest.map_or(0, |dest| c_int::try_from(dest.0.get().presence().state().1).unwrap_or(c_int::MAX))
