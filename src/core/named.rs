@@ -51,6 +51,11 @@ impl Named {
             ));
         };
         crate::core::store::check_name(name)?;
+        // Whoever has the name may have lost its session without anybody having looked yet.
+        let holder = self.names.lock().get(name).and_then(|entry| entry.presence.upgrade());
+        if let Some(holder) = holder {
+            holder.look();
+        }
         // Declared first, so that it is dropped without the lock: the last one to drop it needs that.
         let known;
         let mut names = self.names.lock();

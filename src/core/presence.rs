@@ -334,12 +334,19 @@ impl Presence {
         }
     }
 
+    /// Sees whether the session was lost.
+    pub fn look(&self) {
+        let mut log = Vec::new();
+        self.notice(&mut log);
+        self.bridge.log.lines(log);
+    }
+
     /// Does pending work (without a keeper) and returns the next unreported change.
     pub fn service(&self) -> Option<State> {
         match self.home.keeper {
             None => self.drive(),
             // It may not have got there yet.
-            Some(_) => self.notice(&mut Vec::new()),
+            Some(_) => self.look(),
         }
         let mut present = self.present.lock();
         let change = present.unseen.pop_front();
