@@ -422,6 +422,9 @@ three_chat() {
             [ "$who" = "$other" ] || hears "$who" "$other" "I am $other, grüß dich" || return 1
         done
     done
+    # Who has only one line to say gets to say it to both.
+    echo 'hello both' | example 200 chat --sam "$sam_a" "${settings[@]}" "${address_of[alice]}" "${address_of[bob]}" || return 1
+    wait_until "$patience" has_both ': hello both$' alice.out bob.out || { cat ./*.err; return 1; }
     # Who leaves is missed, and the others go on.
     quit_chat bob || return 1
     wait_until "$patience" has_both "chat: ${short_of[bob]} has left\$" alice.err carol.err || { cat ./*.err; return 1; }
@@ -430,7 +433,7 @@ three_chat() {
     quit_chat carol && quit_chat alice || return 1
     # Everything once, and nothing besides.
     cat ./*.out
-    [ "$(cat ./*.out | wc -l)" = 8 ]
+    [ "$(cat ./*.out | wc -l)" = 10 ]
 }
 
 # Two who call each other have two streams, and nothing is said twice.
@@ -452,13 +455,31 @@ two_streams_between_two() {
     quit_chat bob && quit_chat alice && cat ./*.out && [ "$(cat ./*.out | wc -l)" = 2 ]
 }
 
+# Whether a chat has begun to read the file that is its input, and reads no further.
+stands_still() {
+    local program before
+    program=$(program_of "$1" chat) || return 1
+    before=$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0") || return 1
+    sleep 1
+    [ "$before" -gt 100000 ] && [ "$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0")" = "$before" ]
+}
+
 # A whole file is said at the pace of those who hear it, and to its end, which has no newline.
 chat_from_a_file() {
+    local bob stopped
     own_folder || return 1
     trap end_all EXIT
     start_chat alice || return 1
-    seq -f 'line %.0f of a file' 50000 | head -c -1 >file
-    example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err || { cat bob.err; return 1; }
+    seq -f 'line %.0f of a file, and not a short one either: what it goes through has room for many' 200000 | head -c -1 >file
+    stopped=$(program_of "${chatting[alice]}" chat) || return 1
+    trap 'kill -CONT "$stopped"; end_all' EXIT
+    kill -STOP "$stopped"
+    exec_example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err &
+    bob=$!
+    # As long as she does not listen he has to wait.
+    wait_until "$patience" stands_still "$bob" || { cat bob.err; return 1; }
+    kill -CONT "$stopped"
+    wait "$bob" || { cat bob.err; return 1; }
     wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
     echo >>file
     sed 's/^[a-z2-7]*: //' alice.out | cmp - file || return 1
