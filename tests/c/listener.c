@@ -645,6 +645,30 @@ static void backlog(int keeper) {
 static void backlog_with_keeper(void) { backlog(1); }
 static void backlog_without_keeper(void) { backlog(0); }
 
+/* The router connects to a port of ours, where it is not the only one who can. */
+static void forwarded(int keeper) {
+    world w;
+    i2psock_options *o = i2psock_options_new();
+    i2psock_listener *l;
+    i2psock_stream *out, *in;
+    world_open(&w, keeper);
+    OK(i2psock_options_set(o, "stream_forward", "1", &E));
+    OK(i2psock_listener_open(w.server, 0, o, &l, &E));
+    meet(w.client, w.server, l, &out, &in);
+    CHECK_INT(i2psock_stream_peer_verified(in), 0);
+    CHECK_INT(i2psock_stream_peer_verified(out), 1);
+    CHECK_INT(i2psock_addr_equal(i2psock_stream_peer(in), i2psock_dest_addr(w.client)), 1);
+    i2psock_stream_free(out);
+    i2psock_stream_free(in);
+    i2psock_listener_close(l);
+    OK(i2psock_options_set(o, "accepts", "2", &E));
+    ST(I2PSOCK_INVALID, i2psock_listener_open(w.server, 0, o, &l, &E));
+    i2psock_options_free(o);
+    world_close(&w);
+}
+static void forwarded_with_keeper(void) { forwarded(1); }
+static void forwarded_without_keeper(void) { forwarded(0); }
+
 static void no_leak(int keeper) {
     world w;
     i2psock_listener *l = NULL;
@@ -689,6 +713,6 @@ static const test_case tests[] = {
     T(wrong_arguments), T(refused_with_keeper), T(refused_without_keeper), T_LONG(every_order_with_keeper),
     T_LONG(every_order_without_keeper), T(several_with_keeper), T(several_without_keeper), T(left_over),
     T(threads_with_keeper), T(threads_without_keeper), T(backlog_with_keeper), T(backlog_without_keeper),
-    T_LONG(no_leak_with_keeper), T_LONG(no_leak_without_keeper),
+    T(forwarded_with_keeper), T(forwarded_without_keeper), T_LONG(no_leak_with_keeper), T_LONG(no_leak_without_keeper),
 };
 MAIN(tests)

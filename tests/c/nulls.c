@@ -348,6 +348,7 @@ static void streams(void) {
     i2psock_fd fd = 77;
     pair p;
     CHECK(i2psock_stream_peer(NULL) == NULL);
+    CHECK_INT(i2psock_stream_peer_verified(NULL), 0);
     CHECK(i2psock_stream_peer_text(NULL) == NULL);
     CHECK_INT(i2psock_stream_from_port(NULL), -1);
     CHECK_INT(i2psock_stream_unsent(NULL), -1);

@@ -137,6 +137,8 @@ static void peers_and_ports(void) {
     pair_open(&p);
     CHECK_INT(i2psock_addr_equal(i2psock_stream_peer(p.out), i2psock_dest_addr(p.there)), 1);
     CHECK_INT(i2psock_addr_equal(i2psock_stream_peer(p.in), i2psock_dest_addr(p.here)), 1);
+    CHECK_INT(i2psock_stream_peer_verified(p.out), 1);
+    CHECK_INT(i2psock_stream_peer_verified(p.in), 1);
     CHECK_STR(i2psock_stream_peer_text(p.in), i2psock_addr_host(i2psock_dest_addr(p.here)));
     CHECK_STR(i2psock_stream_peer_text(p.out), i2psock_addr_host(i2psock_dest_addr(p.there)));
     CHECK_INT(i2psock_stream_from_port(p.out), -1);
