@@ -1,7 +1,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "common.h"
 
+#include <langinfo.h>
 #include <limits.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +101,7 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
             option++;
         }
         if (option->name != NULL && option->kind == OPTION_FLAG) {
-            *option->value = 1;
+            *(int *) option->value = 1;
             continue;
         }
         if (option->name == NULL && strcmp(name, "--sam") != 0 && strcmp(name, "--set") != 0) {
@@ -112,12 +114,21 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
         }
         value = argv[++i];
         if (option->name != NULL && option->kind == OPTION_NUMBER) {
-            if (!read_number(value, option->value)) {
+            if (!read_number(value, (int *) option->value)) {
                 note(value);
                 usage_error(settings, "that is no number");
             }
-        } else if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
-                                              : i2psock_options_set(settings->controller, name + 2, value, &err)) {
+            continue;
+        }
+        if (option->name != NULL && option->kind == OPTION_TEXT) {
+            *(const char **) option->value = value;
+            continue;
+        }
+        if (option->name != NULL && option->kind == OPTION_KEYS) {
+            name = "--key_store"; /* what the library calls it */
+        }
+        if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
+                                       : i2psock_options_set(settings->controller, name + 2, value, &err)) {
             complain(value, err);
             usage_error(settings, "that cannot be set");
         }
@@ -129,6 +140,30 @@ int worth_retrying(const i2psock_error *err) {
 
     return i2psock_error_status(err) == I2PSOCK_NETWORK
            && (strcmp(tag, "CANT_REACH_PEER") == 0 || strcmp(tag, "TIMEOUT") == 0 || strcmp(tag, "KEY_NOT_FOUND") == 0);
+}
+
+i2psock_state tell_state(const i2psock_dest *dest) {
+    i2psock_state state = I2PSOCK_STATE_NONE;
+
+    while (i2psock_dest_service(dest, &state, NULL) == I2PSOCK_OK) {
+        i2psock_error *err = NULL;
+        int attempt = i2psock_dest_attempt(dest);
+
+        i2psock_dest_state(dest, &err);
+        if (state == I2PSOCK_STATE_RECOVERING) {
+            /* No error: it is back already. */
+            fprintf(stderr, "%s: lost: %s; attempt %d\n", program, err != NULL ? i2psock_error_message(err) : "for a moment",
+                    attempt);
+        } else if (state == I2PSOCK_STATE_BUILDING) {
+            note("building tunnels again");
+        } else if (state == I2PSOCK_STATE_READY && attempt > 0) {
+            note("ready again");
+        } else if (state == I2PSOCK_STATE_DEAD) {
+            fprintf(stderr, "%s: the destination has ended: %s\n", program, i2psock_error_message(err));
+        }
+        i2psock_error_free(err);
+    }
+    return i2psock_dest_state(dest, NULL);
 }
 
 void print_bytes(const char *data, size_t len) {
@@ -146,6 +181,58 @@ void print_bytes(const char *data, size_t len) {
         } else {
             printf("\\x%02x", byte);
         }
+    }
+}
+
+/* Length of the character that `data` begins with, if everybody can see it for what it is; otherwise 0. */
+static size_t visible(const unsigned char *data, size_t len, int utf8) {
+    unsigned long code = data[0];
+    size_t size = code >= 0xf0 ? 4 : code >= 0xe0 ? 3 : 2, i;
+
+    if (code < 0x80) {
+        return code >= ' ' && code != 0x7f ? 1 : 0;
+    }
+    if (!utf8 || code < 0xc2 || code > 0xf4 || size > len) {
+        return 0;
+    }
+    code &= 0x7fu >> size;
+    for (i = 1; i < size; i++) {
+        if ((data[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        code = code << 6 | (data[i] & 0x3fu);
+    }
+    /* Not in the shortest form, no character at all; and the second set of control characters. */
+    if ((size == 3 && code < 0x800) || (size == 4 && code < 0x10000) || code > 0x10ffff
+        || (code >= 0xd800 && code <= 0xdfff) || code < 0xa0) {
+        return 0;
+    }
+    /* These take no room, or change the direction of what is around them. */
+    if (code == 0x061c || code == 0xfeff || (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e)
+        || (code >= 0x2060 && code <= 0x206f) || (code >= 0xfff9 && code <= 0xfffb) || code >= 0xe0000) {
+        return 0;
+    }
+    return size;
+}
+
+void print_text(const char *data, size_t len) {
+    static int utf8 = -1;
+    size_t i = 0;
+
+    if (utf8 < 0) {
+        /* To a terminal of another kind, half of such a character may be a command. */
+        utf8 = setlocale(LC_CTYPE, "") != NULL && strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    }
+    while (i < len) {
+        size_t size = visible((const unsigned char *) data + i, len - i, utf8);
+
+        if (size == 0) {
+            putchar('?');
+            size = 1;
+        } else {
+            fwrite(data + i, 1, size, stdout);
+        }
+        i += size;
     }
 }
 

@@ -15,13 +15,16 @@ struct settings {
     i2psock_options *dest;       /* for i2psock_dest_open() */
 };
 
-/* What an option of an example does: take a number, set *value to 1, or set the controller's option of its name. */
-enum { OPTION_NUMBER = 0, OPTION_FLAG = 1, OPTION_CONTROLLER = 2 };
+/*
+ * What an option of an example does: put a number or 1 into the int at `value`, put a text into the const char * there, set
+ * the controller's option of its name, or say where keys are kept. The last two need no `value`.
+ */
+enum { OPTION_NUMBER = 0, OPTION_FLAG = 1, OPTION_CONTROLLER = 2, OPTION_TEXT = 3, OPTION_KEYS = 4 };
 
-/* An option of one example, "--count" for example. `value` is not used with OPTION_CONTROLLER. */
+/* An option of one example, "--count" for example. */
 struct option {
     const char *name;
-    int *value;
+    void *value;
     int kind;
 };
 
@@ -49,8 +52,20 @@ void note(const char *text);
  */
 int worth_retrying(const i2psock_error *err);
 
+/*
+ * Says on standard error what has become of the destination's session since the last call, and returns its present state.
+ * For a poll loop, when i2psock_dest_fd() is readable.
+ */
+i2psock_state tell_state(const i2psock_dest *dest);
+
 /* Prints bytes from the network with everything unprintable escaped: they must not reach a terminal as they are. */
 void print_bytes(const char *data, size_t len);
+
+/*
+ * Prints a line somebody has written, in UTF-8 if the terminal takes that, with "?" for everything that could make the
+ * terminal do something, or hide what is there.
+ */
+void print_text(const char *data, size_t len);
 
 /* Milliseconds of a clock that only runs forward. */
 int64_t now_ms(void);

@@ -25,6 +25,9 @@ static const char usage[] =
     "to standard output.\n"
     "\n"
     "  -l               listen: print an address on standard error and take the first stream\n"
+    "  -k NAME          use the address that is kept under this name, the same every time. Its keys are made the first\n"
+    "                   time\n"
+    "  --keys FOLDER    where the keys of names are kept ($XDG_DATA_HOME/i2psock or ~/.local/share/i2psock)\n"
     "  -q SECONDS       connecting side: when standard input has ended, close as soon as all of it is written and\n"
     "                   nothing has arrived for so long (10). The listening side goes on until the stream ends:\n"
     "                   SAM has no half close, so the end of the input cannot be told to the peer\n"
@@ -239,12 +242,12 @@ static i2psock_status run(i2psock_pending *pending, const i2psock_dest *announce
     }
 }
 
-static i2psock_dest *open_dest(const i2psock_controller *controller, const i2psock_options *options, int verbose,
-                               i2psock_error **err) {
+static i2psock_dest *open_dest(const i2psock_controller *controller, const char *name, const i2psock_options *options,
+                               int verbose, i2psock_error **err) {
     i2psock_pending *pending = NULL;
     i2psock_dest *dest = NULL;
 
-    if (i2psock_dest_open_start(controller, NULL, I2PSOCK_STREAM, options, I2PSOCK_TIMEOUT_DEFAULT, &pending, err)
+    if (i2psock_dest_open_start(controller, name, I2PSOCK_STREAM, options, I2PSOCK_TIMEOUT_DEFAULT, &pending, err)
         == I2PSOCK_OK) {
         if (run(pending, NULL, verbose, err) == I2PSOCK_OK) {
             i2psock_pending_finish_dest(pending, &dest, err);
@@ -297,18 +300,22 @@ int main(int argc, char **argv) {
     i2psock_dest *dest = NULL;
     i2psock_stream *stream = NULL;
     i2psock_error *err = NULL;
+    const char *name = NULL;
     int arguments, status = EXIT_FAILED;
     int listening = 0, verbose = 0, quiet = 10, retries = 3;
     struct option options[] = {{"-l", NULL, OPTION_FLAG},
                                {"-v", NULL, OPTION_FLAG},
                                {"-q", NULL, OPTION_NUMBER},
                                {"--retries", NULL, OPTION_NUMBER},
+                               {"-k", NULL, OPTION_TEXT},
+                               {"--keys", NULL, OPTION_KEYS},
                                {NULL, NULL, 0}};
 
     options[0].value = &listening;
     options[1].value = &verbose;
     options[2].value = &quiet;
     options[3].value = &retries;
+    options[4].value = &name;
     settings_read(&settings, &arguments, argc, argv, options, usage);
     if (arguments != (listening ? 0 : 1)) {
         usage_error(&settings, "either -l or one address is needed");
@@ -324,7 +331,7 @@ int main(int argc, char **argv) {
         complain("no SAM bridge", err);
         goto end;
     }
-    dest = open_dest(controller, settings.dest, verbose, &err);
+    dest = open_dest(controller, name, settings.dest, verbose, &err);
     if (dest == NULL) {
         complain("no destination", err);
         goto end;

@@ -96,14 +96,14 @@
 #include <stdint.h>
 
 /* Version of this header, as text. */
-#define I2PSOCK_VERSION "0.2.0"
+#define I2PSOCK_VERSION "0.3.0"
 
 
 /// Major version of this header.
 #define I2PSOCK_VERSION_MAJOR 0
 
 /// Minor version of this header.
-#define I2PSOCK_VERSION_MINOR 2
+#define I2PSOCK_VERSION_MINOR 3
 
 /// Patch version of this header.
 #define I2PSOCK_VERSION_PATCH 0
@@ -471,7 +471,7 @@ typedef int (*i2psock_make_send)(void *user, i2psock_fd *fd, i2psock_pending **p
 extern "C" {
 #endif // __cplusplus
 
-/// Version of the library that runs, such as "0.2.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
+/// Version of the library that runs, such as "0.3.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
 const char *i2psock_version(void);
 
 /// Name of a status, such as "NETWORK"; "unknown" for other numbers. Static: never free it.
@@ -714,7 +714,8 @@ const char *i2psock_state_name(int state);
 /// I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
 ///
 /// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of i2psock_options_set_keys().
-/// Any other name has an address of its own that stays: its keys are made when it is first opened, or are those that
+/// Any other name (1 to 64 bytes of UTF-8 without slash, backslash and control characters, no dot in front, no white space at
+/// either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own that stays: its keys are made when it is first opened, or are those that
 /// are given, and are kept in the folder of the controller's option "key_store". Names are for every style. A name is open in one
 /// process at a time; within a controller, opening it again gives another handle to the same session, which ends with the
 /// last handle. A destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
@@ -761,8 +762,8 @@ int i2psock_dest_style(const i2psock_dest *dest);
 i2psock_state i2psock_dest_state(const i2psock_dest *dest,
                                  i2psock_error **err);
 
-/// Number of the attempt to open a lost session again that is going on or comes next, counted from 1; 0 when no session was
-/// lost, and for NULL. It begins anew after a session that lived for a minute.
+/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
+/// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 int i2psock_dest_attempt(const i2psock_dest *dest);
 
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
@@ -775,7 +776,7 @@ int i2psock_dest_timeout_ms(const i2psock_dest *dest);
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
 /// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
-/// kept. With the keeper, watching it is optional:
+/// kept, and handles of one name share them: each is reported once. With the keeper, watching it is optional:
 /// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
 /// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
 /// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on

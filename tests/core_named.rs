@@ -193,6 +193,29 @@ fn closing_the_controller_ends_the_wait_for_a_name() {
     assert_eq!(waiting.join().unwrap().status, Status::Closed);
 }
 
+/// Nobody has looked at it since: opening the name again is opening it anew.
+#[test]
+fn a_session_that_was_lost_unseen_is_not_shared() {
+    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+    let store = folder.0.to_str().unwrap();
+    let controller = controller_with(&bridge, &[("key_store", store), ("keeper", "0")]);
+    let wanted = options(&[("recover", "0")]);
+    let lost = try_named(&controller, "alice", 1, &wanted).unwrap();
+    bridge.faults().kill_all_sessions(false);
+    wait_until("the end has arrived", || {
+        i2psock::sys::poll_one(lost.presence().fd(), i2psock::sys::IN, 0).unwrap() != 0
+    });
+    wait_until("it is lost", || {
+        lost.presence().session().drive();
+        lost.presence().session().scope().cause().is_some()
+    });
+    let again = try_named(&controller, "alice", 1, &wanted).unwrap();
+    let client = open(&controller);
+    let (x, y) = pair(&client, &again);
+    echo(&x, &y, 1, 100);
+    assert_eq!(failure(lost.connect(base64(&client), &Options::default(), LIMIT)).status, Status::Closed);
+}
+
 #[test]
 fn keys_can_be_brought_along() {
     let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
@@ -210,6 +233,20 @@ fn keys_can_be_brought_along() {
     assert_eq!(failure(try_named(&controller, "carol", 1, &wanted)).status, Status::State);
     wanted.set_keys(None::<&Keys>);
     drop(try_named(&controller, "carol", 1, &wanted).unwrap());
+}
+
+/// As after a crash of the program: the router finds out only later.
+#[test]
+fn a_router_that_needs_five_seconds() {
+    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+    let controller = folder.controller(&bridge);
+    drop(named(&controller, "alice"));
+    bridge.faults().duplicated_for(std::time::Duration::from_secs(5));
+    let dest = named(&controller, "alice");
+    // Not asked without a pause.
+    let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
+    assert!((3..30).contains(&asked), "asked {asked} times");
+    drop(dest);
 }
 
 #[test]

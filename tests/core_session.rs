@@ -508,6 +508,41 @@ fn a_router_that_does_not_read_blocks_nobody() {
     }
 }
 
+/// A router that dies ends its connections in no certain order: the end of the session is the cause of all.
+#[test]
+fn the_session_is_blamed_although_its_end_shows_later() {
+    for keeper in ["1", "0"] {
+        for ends in [true, false] {
+            let (cut, is_cut) = std::sync::mpsc::channel::<()>();
+            let is_cut = std::sync::Mutex::new(is_cut);
+            let cut = std::sync::Mutex::new(cut);
+            let script = Script::start(move |_, mut talk| match talk.greet() {
+                command if command.starts_with("SESSION CREATE ") => {
+                    talk.session(1);
+                    if ends && is_cut.lock().unwrap().recv_timeout(LONG).is_ok() {
+                        std::thread::sleep(Duration::from_millis(20));
+                        talk.hang_up();
+                    }
+                    talk.linger();
+                }
+                command if command.starts_with("STREAM CONNECT ") => {
+                    talk.hang_up();
+                    cut.lock().unwrap().send(()).unwrap();
+                }
+                _ => {}
+            });
+            let controller = try_controller(&script.address(), &[("keeper", keeper)]).unwrap();
+            let dest = open(&controller);
+            let mut connecting = dest.connect(&destination(9), &Options::default(), LIMIT).unwrap();
+            let error = failure(stream_of(&mut connecting));
+            assert_eq!(error.operation, Operation::Connect);
+            let expected = if ends { Status::Closed } else { Status::Protocol };
+            assert_eq!(error.status, expected, "keeper {keeper}: {error:?}");
+            assert_eq!(failure(connecting.complete()), error);
+        }
+    }
+}
+
 /// A session that ends because the bridge breaks the protocol has ended: CLOSED, as after any other loss.
 #[test]
 fn a_session_lost_by_nonsense_is_closed() {

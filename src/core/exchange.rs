@@ -31,6 +31,7 @@ pub struct Exchange {
     phase_deadline: Deadline,
     unreachable: Option<Error>,
     surplus: Vec<u8>,
+    cut: bool,
 }
 
 /// What is left of an exchange that came to its end.
@@ -62,6 +63,7 @@ impl Exchange {
             phase_deadline: None,
             unreachable: None,
             surplus: Vec::new(),
+            cut: false,
         })
     }
 
@@ -109,6 +111,11 @@ impl Exchange {
     /// Whether the bridge has the whole request and may be acting on it.
     pub fn is_asked(&self) -> bool {
         self.handshake.is_asked()
+    }
+
+    /// Whether it failed because the connection ended.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// The last reply.
@@ -284,11 +291,15 @@ impl Exchange {
         let result = match sys::recv(socket.as_raw_fd(), &mut buffer, sys::MSG_DONTWAIT | peek) {
             Err(error) if sys::would_block(&error) => return Ok(false),
             Err(error) => {
+                self.cut = true;
                 let mut closed = self.handshake.eof();
                 closed.os_error = error.raw_os_error().unwrap_or(0);
                 Err(closed)
             }
-            Ok(0) => Err(self.handshake.eof()),
+            Ok(0) => {
+                self.cut = true;
+                Err(self.handshake.eof())
+            }
             Ok(count) => self.take(socket, buffer.get(..count).unwrap_or_default(), exact),
         };
         sys::wipe(&mut buffer);

@@ -90,7 +90,7 @@ impl Listener {
 
     /// How many accepts have failed one after the other, and why the last one has.
     pub fn failures(&self) -> (u32, Option<Error>) {
-        self.listening.failures()
+        self.listening.failures(!self.presence.bridge().fork.in_child())
     }
 
     /// There is something to do that no descriptor tells of.

@@ -89,9 +89,11 @@ impl Listening {
         (stream, full)
     }
 
-    /// How many accepts have failed one after the other, and why the last one has.
-    pub fn failures(&self) -> (u32, Option<Error>) {
-        (self.failures.load(Ordering::Relaxed), self.queue.lock().error.clone())
+    /// How many accepts have failed one after the other, and why the last one has; that only if it is told without waiting
+    /// for a lock, unless `wait` is set.
+    pub fn failures(&self, wait: bool) -> (u32, Option<Error>) {
+        let queue = if wait { Some(self.queue.lock()) } else { self.queue.try_lock() };
+        (self.failures.load(Ordering::Relaxed), queue.and_then(|queue| queue.error.clone()))
     }
 
     /// When it has to be driven even without an event.
@@ -277,6 +279,7 @@ impl Listening {
             queue.streams.clear();
         }
         self.arrived.abandon();
+        self.watch.abandon();
     }
 }
 

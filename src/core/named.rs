@@ -51,6 +51,11 @@ impl Named {
             ));
         };
         crate::core::store::check_name(name)?;
+        // Whoever has the name may have lost its session without anybody having looked yet.
+        let holder = self.names.lock().get(name).and_then(|entry| entry.presence.upgrade());
+        if let Some(holder) = holder {
+            holder.look();
+        }
         // Declared first, so that it is dropped without the lock: the last one to drop it needs that.
         let known;
         let mut names = self.names.lock();
@@ -66,19 +71,17 @@ impl Named {
             return Ok(Turn::Wait(wake));
         }
         // Under the lock: two threads must not meet each other's file lock.
-        let claim = store.lock(name)?;
+        let claim = store.lock(name).map_err(|error| error.during(Operation::Create))?;
         names.insert(name.to_owned(), Entry::default());
         drop(names);
         Ok(Turn::Mine(Hold { named: Arc::clone(self), name: name.to_owned(), claim: Some(claim) }))
     }
-}
 
-impl Named {
-    /// Makes everybody who waits for a name look again.
+    /// Whoever waits for a name has to look again: the controller is closed.
     pub fn wake_all(&self) {
-        for entry in self.names.lock().values() {
-            wake(&entry.waiting);
-        }
+        let waiting: Vec<_> =
+            self.names.lock().values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)).collect();
+        wake(&waiting);
     }
 }
 
@@ -92,12 +95,13 @@ pub struct Hold {
 impl Hold {
     /// The keys that belong to the name, if there are any yet.
     pub fn load(&self) -> Result<Option<Keys>> {
-        self.claim.as_ref().map_or(Ok(None), Claim::load)
+        self.claim.as_ref().map_or(Ok(None), Claim::load).map_err(|error| error.during(Operation::Create))
     }
 
     /// Keeps new keys.
     pub fn save(&self, keys: &Keys) -> Result<()> {
-        self.claim.as_ref().map_or(Ok(()), |claim| claim.save(keys))
+        let saved = self.claim.as_ref().map_or(Ok(()), |claim| claim.save(keys));
+        saved.map_err(|error| error.during(Operation::Create))
     }
 
     /// From now on the name can be shared.

@@ -24,6 +24,9 @@ use crate::sys::{self, PollFd, Wake, Watch};
 const DUPLICATE_PATIENCE: Duration = Duration::from_secs(6);
 const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 
+/// So long the end of a session may show after the end of one of its connections.
+const CUT_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long an operation may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -81,6 +84,12 @@ enum Work {
         fields: Option<Fields>,
         /// For a lookup that may go through any session: whom to ask when this one ends, and the name.
         elsewhere: Option<(Arc<Controller>, String)>,
+    },
+    /// A connection that ended: is it alone, or has its session ended?
+    Cut {
+        exchange: Box<Exchange>,
+        error: Error,
+        due: Deadline,
     },
     /// A destination whose name somebody else is busy with, or that the router has not let go of yet.
     Later {
@@ -204,7 +213,11 @@ impl Pending {
                 self.work = Work::Nothing;
                 return Ok(Some(Product::Dest(dest)));
             }
-            Next::Wait(wake) => Work::Later { controller, plan, wake: Some(wake), due: None },
+            Next::Wait(wake) => {
+                // Closed in between, it will wake nobody any more.
+                controller.check_open(Operation::Create)?;
+                Work::Later { controller, plan, wake: Some(wake), due: None }
+            }
             Next::Ask(exchange) => Work::Exchange(exchange, Goal::Dest(controller, plan)),
         };
         Ok(None)
@@ -300,7 +313,7 @@ impl Pending {
             Ok(None) => return Ok(Progress::Block),
             Err(error) => {
                 if let Work::Exchange(_, goal @ Goal::Dest(..)) = &mut self.work {
-                    // Others may want the name, and need not wait until this is freed.
+                    // Others may be waiting for the name, and need not until this is freed; the reply stays.
                     *goal = Goal::Reached;
                 }
                 self.state = State::Failed(error.clone());
@@ -330,8 +343,19 @@ impl Pending {
                 Ok(Progress::Done) => goal.reach(exchange).map(Some),
                 Ok(Progress::Block) => self.accept_elsewhere(),
                 Err(error) if self.try_later(&error) => Ok(None),
-                Err(error) => Err(self.blame_session(error)),
+                Err(error) => self.blame_session(error),
             },
+            Work::Cut { error, due, .. } => {
+                if let Some(session) = &self.session {
+                    session.drive();
+                    session.check_alive(self.operation)?;
+                }
+                if passed(*due) || passed(self.deadline) {
+                    Err(error.clone())
+                } else {
+                    Ok(None)
+                }
+            }
             Work::Later { wake, due, .. } => {
                 let called = wake.as_ref().is_some_and(|wake| wake.is_set());
                 if !called && !passed(*due) {
@@ -368,11 +392,25 @@ impl Pending {
         }
     }
 
-    /// What ends a session ends its connections too, in no certain order: the session's end is the cause.
-    fn blame_session(&self, error: Error) -> Error {
-        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else { return error };
+    /// What ends a session ends its connections too, in no certain order: the session's end is the cause, also when it shows
+    /// a moment later.
+    fn blame_session(&mut self, error: Error) -> Result<Option<Product>> {
+        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else {
+            return Err(error);
+        };
         session.drive();
-        session.check_alive(self.operation).err().unwrap_or(error)
+        session.check_alive(self.operation)?;
+        match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Exchange(exchange, _) if exchange.is_cut() => {
+                self.past_generations += exchange.generation() + u64::from(self.watch.take().is_some());
+                self.work = Work::Cut { exchange, error, due: after(Some(CUT_PATIENCE)) };
+                Ok(None)
+            }
+            other => {
+                self.work = other;
+                Err(error)
+            }
+        }
     }
 
     /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
@@ -476,7 +514,7 @@ impl Pending {
         let present = match &self.work {
             Work::Exchange(exchange, _) => exchange.generation(),
             Work::Lookup { .. } | Work::Later { wake: Some(_), .. } => 1,
-            Work::Later { wake: None, .. } | Work::Nothing => 0,
+            Work::Later { wake: None, .. } | Work::Cut { .. } | Work::Nothing => 0,
         };
         self.past_generations + present + u64::from(self.watch.is_some())
     }
@@ -494,7 +532,7 @@ impl Pending {
     fn deadline(&self) -> Deadline {
         match (&self.state, &self.work) {
             (State::Running, Work::Exchange(exchange, _)) => earlier(self.deadline, exchange.deadline()),
-            (State::Running, Work::Later { due, .. }) => earlier(self.deadline, *due),
+            (State::Running, Work::Later { due, .. } | Work::Cut { due, .. }) => earlier(self.deadline, *due),
             (State::Running, _) => self.deadline,
             _ => None,
         }
@@ -513,7 +551,7 @@ impl Pending {
         match (&self.state, &self.work) {
             (State::Failed(_), _) => Stage::Failed,
             (State::Ready(_) | State::Taken, _) | (_, Work::Nothing) => Stage::Done,
-            (_, Work::Lookup { .. } | Work::Later { .. }) => Stage::Working,
+            (_, Work::Lookup { .. } | Work::Later { .. } | Work::Cut { .. }) => Stage::Working,
             (_, Work::Exchange(exchange, _)) => match exchange.phase() {
                 _ if !exchange.is_established() => Stage::Connecting,
                 Phase::Hello => Stage::Greeting,
@@ -543,7 +581,7 @@ impl Pending {
     /// A field of the bridge's last reply; private keys are never among them.
     pub fn reply(&self, key: &str) -> Option<&str> {
         let fields = match &self.work {
-            Work::Exchange(exchange, _) => exchange.reply(),
+            Work::Exchange(exchange, _) | Work::Cut { exchange, .. } => exchange.reply(),
             Work::Lookup { fields, .. } => fields.as_ref(),
             Work::Later { .. } | Work::Nothing => None,
         };

@@ -272,6 +272,10 @@ impl Presence {
             present.session.abandon();
         }
         self.home.changed.abandon();
+        self.home.work.abandon();
+        if let Some(face) = &self.face {
+            face.abandon();
+        }
         if let Some(mut attempt) = self.attempt.try_lock() {
             *attempt = None;
         }
@@ -309,13 +313,18 @@ impl Presence {
     /// Milliseconds until the program has to drive it even without an event; -1 for never, as always with a keeper.
     pub fn timeout_ms(&self) -> i32 {
         match self.home.keeper {
-            Some(_) => -1,
-            None => poll_timeout(self.deadline()),
+            None if !self.bridge.fork.in_child() => poll_timeout(self.deadline()),
+            _ => -1,
         }
     }
 
     /// Present state, number of the attempt to open the session again, and why there is none.
     pub fn state(&self) -> (State, u32, Option<Error>) {
+        if self.bridge.fork.in_child() {
+            // Whoever had the lock is not here.
+            let present = self.present.try_lock();
+            return present.map_or((State::Dead, 0, None), |p| (p.state, p.attempt, p.error.clone()));
+        }
         let present = self.present.lock();
         match (present.state, present.session.scope().cause()) {
             // Nobody has looked at it yet.
@@ -325,12 +334,19 @@ impl Presence {
         }
     }
 
+    /// Sees whether the session was lost.
+    pub fn look(&self) {
+        let mut log = Vec::new();
+        self.notice(&mut log);
+        self.bridge.log.lines(log);
+    }
+
     /// Does pending work (without a keeper) and returns the next unreported change.
     pub fn service(&self) -> Option<State> {
         match self.home.keeper {
             None => self.drive(),
             // It may not have got there yet.
-            Some(_) => self.notice(&mut Vec::new()),
+            Some(_) => self.look(),
         }
         let mut present = self.present.lock();
         let change = present.unseen.pop_front();
@@ -413,12 +429,10 @@ impl Presence {
         };
         if due && slot.is_none() {
             match self.attempt() {
-                Ok(attempt) => {
-                    *slot = Some(attempt);
-                    self.tell(State::Connecting);
-                }
+                Ok(attempt) => *slot = Some(attempt),
                 Err(error) => return self.failed(error, log),
             }
+            self.advance(State::Connecting);
         }
         let Some(attempt) = slot.as_mut() else { return };
         // Sockets that an exchange closes must not be watched any more: see `Session::finish`.
@@ -432,10 +446,13 @@ impl Presence {
         match result {
             Ok(Progress::Block) => {
                 drop(self.home.work.set(attempt.exchange.fd(), attempt.exchange.events()));
-                let stage = if attempt.exchange.phase() == Phase::Reply { State::Building } else { State::Connecting };
-                self.tell(stage);
+                if attempt.exchange.phase() == Phase::Reply {
+                    self.advance(State::Building);
+                }
             }
             Ok(Progress::Done) => {
+                // However quick the router was, a program sees the same changes.
+                self.advance(State::Building);
                 if let Some(attempt) = slot.take() {
                     if let Err(error) = self.renew(attempt) {
                         self.failed(error, log);
@@ -449,10 +466,10 @@ impl Presence {
         }
     }
 
-    fn tell(&self, stage: State) {
+    fn advance(&self, state: State) {
         let mut present = self.present.lock();
         if present.state != State::Dead {
-            present.change(stage, &self.home);
+            present.change(state, &self.home);
         }
     }
 

@@ -95,7 +95,14 @@ impl Recipe {
                 self.style.word()
             ));
         }
-        match wanted.wanted.iter().find(|entry| !self.wanted.contains(entry)) {
+        let has = |entry: &(String, String)| match entry.0.as_str() {
+            // What it is by default counts, too.
+            "recover" => self.recover == wanted.recover,
+            // Keys tell theirs.
+            "signature_type" => true,
+            _ => self.wanted.contains(entry),
+        };
+        match wanted.wanted.iter().find(|entry| !has(entry)) {
             Some((key, _)) => state(format!("destination \"{name}\" is open with another value of option {key}")),
             None => Ok(()),
         }

@@ -208,8 +208,11 @@ impl Session {
                 engine.close(&cause);
             }
         }
-        self.home.changed.set();
-        self.poke();
+        match &self.home.keeper {
+            Some(keeper) => keeper.poke(),
+            // Nobody else looks.
+            None => self.home.changed.set(),
+        }
     }
 
     /// In a child of fork(2) the session is the parent's: our copies of its descriptors are closed and nothing else.
@@ -262,13 +265,6 @@ impl Session {
         };
         self.bridge.log.lines(log);
         Ok(sent)
-    }
-
-    /// The keeper has to look at what the control socket waits for.
-    fn poke(&self) {
-        if let Some(keeper) = &self.home.keeper {
-            keeper.poke();
-        }
     }
 
     /// Accepts that wait and that were given up.

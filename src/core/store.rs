@@ -14,7 +14,7 @@
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,13 @@ impl Store {
         take(&file, name, &what)?;
         let identity = identity(&folder).map_err(|error| folder_error(&self.folder, &error))?;
         remove_leftovers(&folder, &self.folder, name);
-        Ok(Claim { name: name.to_owned(), store: self.clone(), identity, lock: SharedFd::new(OwnedFd::from(file)) })
+        Ok(Claim {
+            name: name.to_owned(),
+            store: self.clone(),
+            identity,
+            lock: SharedFd::new(OwnedFd::from(file)),
+            process: std::process::id(),
+        })
     }
 
     fn open_folder(&self, make: bool) -> Result<Folder> {
@@ -96,6 +102,17 @@ pub struct Claim {
     store: Store,
     identity: (u64, u64),
     lock: SharedFd,
+    process: u32,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // In a child of fork(2) it would be taken from the parent.
+        if self.process == std::process::id() && !self.lock.is_taken() {
+            // Closing alone would leave it locked as long as a child of fork(2) lives.
+            sys::unlock(self.lock.as_raw_fd());
+        }
+    }
 }
 
 impl Claim {

@@ -86,7 +86,7 @@ impl AsRawFd for Wake {
 
 /// One descriptor that is readable while any of several others has the events asked of it (epoll).
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub struct Watch(SharedFd);
 
 impl Watch {
     /// A new one that watches nothing.
@@ -94,7 +94,7 @@ impl Watch {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: as above.
-        Ok(Watch(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Watch(SharedFd::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
     fn control(&self, operation: libc::c_int, fd: RawFd, events: i16) -> io::Result<()> {
@@ -124,6 +124,11 @@ impl Watch {
     /// Watches `fd` no longer.
     pub fn remove(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0)
+    }
+
+    /// In a child of fork(2): closes it, whoever seems to use it.
+    pub fn abandon(&self) {
+        self.0.close_now();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -110,6 +110,13 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Gives a file up that [`try_lock`] has taken, for everybody who has a descriptor of that description: a child of fork(2)
+/// that lives on must not keep it.
+pub fn unlock(fd: RawFd) {
+    // SAFETY: plain system call. It can only fail for a descriptor that is not open.
+    unsafe { libc::flock(fd, libc::LOCK_UN) };
 }
 
 /// The effective user.

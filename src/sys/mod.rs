@@ -15,7 +15,7 @@ mod splice;
 
 pub use datagram::*;
 pub use event::{poll, poll_one, PollFd, Ready, Selector, Wake, Watch, ERR, HUP, IN, OUT};
-pub use file::{open_to_read, try_lock, user, Access, Folder};
+pub use file::{open_to_read, try_lock, unlock, user, Access, Folder};
 pub use many::{receive_many, send_datagrams, Batch, MANY};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
 pub use shared::SharedFd;

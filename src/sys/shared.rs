@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct SharedFd {
     fd: RawFd,
+    taken: AtomicBool,
     /// Guards "given away" against "shut down by number".
-    taken: Mutex<bool>,
+    giving: Mutex<()>,
     ended: AtomicBool,
     carrying: AtomicBool,
 }
@@ -24,7 +25,8 @@ impl SharedFd {
         use std::os::fd::IntoRawFd;
         SharedFd {
             fd: fd.into_raw_fd(),
-            taken: Mutex::new(false),
+            taken: AtomicBool::new(false),
+            giving: Mutex::new(()),
             ended: AtomicBool::new(false),
             carrying: AtomicBool::new(false),
         }
@@ -33,8 +35,8 @@ impl SharedFd {
     /// Marks the descriptor as ended and, if it is still ours, shuts the socket down in both directions.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        let taken = self.taken.lock();
-        if !*taken {
+        let _giving = self.giving.lock();
+        if !self.is_taken() {
             // SAFETY: plain system call on a descriptor that is open as long as `self` lives and is not taken.
             unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
         }
@@ -66,13 +68,13 @@ impl SharedFd {
 
     /// Gives the descriptor away: from now on the caller closes it. `None` when it was given away before.
     pub fn take(&self) -> Option<RawFd> {
-        let mut taken = self.taken.lock();
-        (!std::mem::replace(&mut *taken, true)).then_some(self.fd)
+        let _giving = self.giving.lock();
+        (!self.taken.swap(true, Ordering::AcqRel)).then_some(self.fd)
     }
 
-    /// Whether the descriptor was given away.
+    /// Whether the descriptor was given away. Never waits: in a child of fork(2) somebody may have had the lock for ever.
     pub fn is_taken(&self) -> bool {
-        *self.taken.lock()
+        self.taken.load(Ordering::Acquire)
     }
 }
 

@@ -118,7 +118,7 @@ int count_fds(void) { return count_entries("/proc/self/fd") - 1; }
 int count_threads(void) { return count_entries("/proc/self/task"); }
 
 void expect_threads(int wanted) {
-    long long end = now_ms() + 3000;
+    long long end = now_ms() + 3000 * slowness();
     while (count_threads() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d threads, not %d", count_threads(), wanted);
         pause_ms(1);
@@ -126,9 +126,17 @@ void expect_threads(int wanted) {
 }
 
 void expect_fds(int wanted) {
-    long long end = now_ms() + 1000;
+    long long end = now_ms() + 1000 * slowness();
     while (count_fds() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, not %d", count_fds(), wanted);
+        pause_ms(1);
+    }
+}
+
+void expect_fds_at_most(int most) {
+    long long end = now_ms() + 1000 * slowness();
+    while (count_fds() > most) {
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, more than %d", count_fds(), most);
         pause_ms(1);
     }
 }
@@ -147,8 +155,10 @@ static int poll_for(int fd, short events, int ms) {
     }
 }
 
-int readable(int fd, int ms) { return poll_for(fd, POLLIN, ms); }
-int writable(int fd, int ms) { return poll_for(fd, POLLOUT, ms); }
+/* Long waits are for what must come, short ones for what may not. */
+static int patience(int ms) { return ms >= 1000 ? ms * slowness() : ms; }
+int readable(int fd, int ms) { return poll_for(fd, POLLIN, patience(ms)); }
+int writable(int fd, int ms) { return poll_for(fd, POLLOUT, patience(ms)); }
 
 char *big_text(size_t length, char fill) {
     char *text = (char *) malloc(length + 1);
@@ -158,10 +168,25 @@ char *big_text(size_t length, char fill) {
     return text;
 }
 
+#define MAX_INHERITED 256
+static char inherited[MAX_INHERITED];
+
 void check_cloexec(int fd) {
     int flags = fcntl(fd, F_GETFD);
     CHECK(flags >= 0);
     CHECK(flags & FD_CLOEXEC);
+}
+
+void check_all_cloexec(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *entry;
+    CHECK(dir != NULL);
+    while ((entry = readdir(dir)) != NULL) {
+        int fd = atoi(entry->d_name);
+        /* Those that were there before the first test are not ours. */
+        if (entry->d_name[0] != '.' && !(fd < MAX_INHERITED && inherited[fd])) check_cloexec(fd);
+    }
+    closedir(dir);
 }
 
 void gate_open(gate *g) {
@@ -215,7 +240,7 @@ static int run_one(const test_case *test) {
         test->run();
         err_done();
         expect_threads(threads);
-        if (count_fds() != fds) fail_at(test->name, 0, "%d descriptors are open, %d were before", count_fds(), fds);
+        expect_fds(fds);
         fflush(NULL);
         exit(0);
     }
@@ -240,6 +265,7 @@ bridge common = { 0, -1, 0, 0 };
 int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
     size_t i;
     int failed = 0, a;
+    for (a = 0; a < MAX_INHERITED; a++) inherited[a] = fcntl(a, F_GETFD) >= 0;
     bridge_start(&common, NULL);
     for (i = 0; i < count; i++) {
         int wanted = argc < 2;
@@ -252,32 +278,33 @@ int run_tests(int argc, char **argv, const test_case *tests, size_t count) {
 
 /* ---- the loopback bridge ---- */
 
-/* "SAM <tcp> <udp>" */
-static void read_ports(int fd, bridge *b) {
+/* "SAM <tcp> <udp>"; 0 if the program ended without a word. */
+static int read_ports(int fd, bridge *b) {
     char text[64];
     size_t used = 0;
     while (used < sizeof text - 1) {
         CHECK(readable(fd, 10000));
-        if (read(fd, text + used, 1) != 1) fail_at(__FILE__, __LINE__, "the bridge did not say its port");
+        if (read(fd, text + used, 1) != 1) return 0;
         if (text[used] == '\n') break;
         used++;
     }
     text[used] = 0;
     CHECK(sscanf(text, "SAM %d %d", &b->port, &b->udp) == 2);
+    return 1;
 }
 
-void bridge_start(bridge *b, const char *arg, ...) {
+/* Whether it runs. With a certain port it may not: somebody else may have it. */
+static int bridge_run(bridge *b, int port, const char *const *more) {
     const char *program = getenv("I2PSOCK_BRIDGE");
     const char *args[32];
+    char number[16];
     int in[2], out[2], count = 0;
-    va_list list;
     if (program == NULL) program = "target/release/i2psock-bridge";
+    snprintf(number, sizeof number, "%d", port);
     args[count++] = program;
     args[count++] = "--port";
-    args[count++] = "0";
-    va_start(list, arg);
-    for (; arg != NULL && count < 31; arg = va_arg(list, const char *)) args[count++] = arg;
-    va_end(list);
+    args[count++] = number;
+    while (*more != NULL && count < 31) args[count++] = *more++;
     args[count] = NULL;
     CHECK(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
     b->pid = fork();
@@ -292,9 +319,45 @@ void bridge_start(bridge *b, const char *arg, ...) {
     close(in[0]);
     close(out[1]);
     b->stdin_fd = in[1];
-    read_ports(out[0], b);
+    if (!read_ports(out[0], b)) {
+        close(out[0]);
+        bridge_stop(b);
+        return 0;
+    }
     close(out[0]);
     CHECK(b->port > 0 && b->udp > 0);
+    return 1;
+}
+
+void bridge_start(bridge *b, const char *arg, ...) {
+    const char *args[32];
+    int count = 0;
+    va_list list;
+    va_start(list, arg);
+    for (; arg != NULL && count < 31; arg = va_arg(list, const char *)) args[count++] = arg;
+    va_end(list);
+    args[count] = NULL;
+    if (!bridge_run(b, 0, args)) fail_at(__FILE__, __LINE__, "the bridge did not say its port");
+}
+
+void bridge_start_to_stay(bridge *b) {
+    /* Below the ports that the system gives away: while the bridge is gone nobody gets this one by chance. */
+    const char *none = NULL;
+    int tries;
+    for (tries = 0; tries < 50; tries++) {
+        int port = 12000 + (int) ((now_ms() * 131 + getpid() * 7 + tries * 1009) % 18000);
+        if (bridge_run(b, port, &none)) return;
+    }
+    fail_at(__FILE__, __LINE__, "no port for a bridge");
+}
+
+void bridge_start_again(bridge *b, const char *arg, const char *value) {
+    const char *args[3];
+    args[0] = arg;
+    args[1] = value;
+    args[2] = NULL;
+    CHECK_INT(b->pid, 0);
+    if (!bridge_run(b, b->port, args)) fail_at(__FILE__, __LINE__, "the bridge did not start again at port %d", b->port);
 }
 
 void bridge_stop(bridge *b) {
@@ -333,6 +396,92 @@ i2psock_controller *open_bridge(const bridge *b, int keeper) {
     snprintf(text, sizeof text, "127.0.0.1:%d", b->udp);
     OK(i2psock_options_set(options, "udp", text, &E));
     return open_options(options, keeper);
+}
+
+i2psock_controller *open_store(int port, int keeper, const char *folder) {
+    i2psock_options *options = options_for_port(port);
+    OK(i2psock_options_set(options, "key_store", folder, &E));
+    return open_options(options, keeper);
+}
+
+i2psock_dest *open_named(i2psock_controller *controller, const char *name) {
+    i2psock_dest *dest = NULL;
+    OK(i2psock_dest_open(controller, name, I2PSOCK_STREAM, NULL, 10000 * slowness(), &dest, &E));
+    CHECK(dest != NULL);
+    CHECK_STR(i2psock_dest_name(dest), name);
+    return dest;
+}
+
+i2psock_dest *open_recovering(i2psock_controller *controller) {
+    i2psock_options *options = i2psock_options_new();
+    i2psock_dest *dest;
+    OK(i2psock_options_set_int(options, "recover", 1, &E));
+    dest = open_style(controller, I2PSOCK_STREAM, options);
+    i2psock_options_free(options);
+    return dest;
+}
+
+i2psock_listener *open_listener(const i2psock_dest *dest, int backlog) {
+    i2psock_listener *listener = NULL;
+    OK(i2psock_listener_open(dest, backlog, NULL, &listener, &E));
+    CHECK(listener != NULL);
+    return listener;
+}
+
+i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **out) {
+    long long end = now_ms() + 10000 * slowness();
+    for (;;) {
+        i2psock_status status = ST(ANY, i2psock_listener_accept(listener, out, &E));
+        int due;
+        if (status != I2PSOCK_BLOCK) return status;
+        CHECK(*out == NULL);
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "no stream comes");
+        due = i2psock_listener_timeout_ms(listener);
+        /* The descriptor and the time that are told are all that is waited for. */
+        poll_for(i2psock_listener_fd(listener), POLLIN, due < 0 ? (int) (end - now_ms()) + 1 : due);
+    }
+}
+
+typedef struct { const i2psock_dest *from; const char *to; i2psock_stream *out; } connecting;
+
+static void *connect_one(void *arg) {
+    connecting *k = (connecting *) arg;
+    OK(i2psock_dest_connect(k->from, k->to, NULL, 10000 * slowness(), &k->out, &E));
+    err_done();
+    return NULL;
+}
+
+void meet(const i2psock_dest *from, const i2psock_dest *to, const i2psock_listener *listener, i2psock_stream **out, i2psock_stream **in) {
+    connecting k;
+    pthread_t thread;
+    k.from = from;
+    k.to = dest_text(to);
+    k.out = NULL;
+    thread = start_thread(connect_one, &k);
+    CHECK_INT(listener_next(listener, in), I2PSOCK_OK);
+    join_thread(thread);
+    *out = k.out;
+}
+
+char *folder_new(void) {
+    const char *parent = getenv("TMPDIR");
+    char *path = (char *) malloc(4096);
+    CHECK(path != NULL);
+    snprintf(path, 4096, "%s/i2psock-XXXXXX", parent != NULL && *parent ? parent : "/tmp");
+    CHECK(mkdtemp(path) != NULL);
+    return path;
+}
+
+void folder_remove(char *path) {
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    CHECK(dir != NULL);
+    while ((entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    closedir(dir);
+    CHECK(rmdir(path) == 0);
+    free(path);
 }
 
 i2psock_controller *open_common(void) { return open_bridge(&common, 1); }

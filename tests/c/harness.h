@@ -79,6 +79,7 @@ int count_fds(void);
 int count_threads(void);
 /* Waits until that many are open: a thread of the library may be about to close its last reference. */
 void expect_fds(int wanted);
+void expect_fds_at_most(int most);
 /* Waits until the kernel has forgotten threads that have ended. */
 void expect_threads(int wanted);
 long long now_ms(void);
@@ -90,6 +91,8 @@ int readable(int fd, int ms);
 int writable(int fd, int ms);
 char *big_text(size_t length, char fill);
 void check_cloexec(int fd);
+/* Every descriptor this program has opened. */
+void check_all_cloexec(void);
 
 /* One-shot event between threads; waiting is bounded. */
 typedef struct {
@@ -118,6 +121,9 @@ typedef struct {
 void bridge_start(bridge *b, const char *arg, ...);
 /* Ends it at once and waits for it. */
 void bridge_stop(bridge *b);
+/* One that can be stopped and started again at the same port, with an argument or NULL. */
+void bridge_start_to_stay(bridge *b);
+void bridge_start_again(bridge *b, const char *arg, const char *value);
 
 i2psock_options *options_for_port(int port);
 /* A controller for the bridge of this test program; a bridge is started once per program. */
@@ -129,6 +135,19 @@ i2psock_dest *open_dest(i2psock_controller *controller);
 i2psock_controller *open_bridge(const bridge *b, int keeper);
 /* A destination of datagrams; `options` may be NULL. */
 i2psock_dest *open_style(i2psock_controller *controller, int style, const i2psock_options *options);
+/* A controller with a folder of key files. */
+i2psock_controller *open_store(int port, int keeper, const char *folder);
+i2psock_dest *open_named(i2psock_controller *controller, const char *name);
+/* A transient destination whose lost sessions are opened again. */
+i2psock_dest *open_recovering(i2psock_controller *controller);
+i2psock_listener *open_listener(const i2psock_dest *dest, int backlog);
+/* Waits for the next stream (OK) or the end (CLOSED), with nothing but the listener's descriptor and time. */
+i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **out);
+/* One connection, from start to end. */
+void meet(const i2psock_dest *from, const i2psock_dest *to, const i2psock_listener *listener, i2psock_stream **out, i2psock_stream **in);
+/* An empty folder for nobody else; removed, its files included, and freed by the other. */
+char *folder_new(void);
+void folder_remove(char *path);
 /* Two connected streams of one destination each. */
 typedef struct {
     i2psock_controller *controller;

@@ -14,7 +14,7 @@ static void again_and_again(void) {
             threads = count_threads();
         }
     }
-    CHECK_INT(count_fds(), fds);
+    expect_fds(fds);
     expect_threads(threads);
 }
 
@@ -31,13 +31,13 @@ static void with_the_dest(void) {
         i2psock_addr *a = NULL;
         d = open_dest(c);
         ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, 5, &s, &E));
-        OK(i2psock_dest_lookup(d, "ME", 5000, &a, &E));
+        OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
         i2psock_addr_free(a);
-        ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, 5000, &s, &E));
-        ST(ANY, i2psock_dest_connect_start(d, DEST_A, NULL, 5000, &n, &E));
+        ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, 5000 * slowness(), &s, &E));
+        ST(ANY, i2psock_dest_connect_start(d, DEST_A, NULL, 5000 * slowness(), &n, &E));
         i2psock_pending_free(n);
         i2psock_dest_close(d);
-        CHECK_INT(count_fds(), before);
+        expect_fds(before);
     }
     i2psock_controller_close(c);
 }
@@ -58,7 +58,7 @@ static void with_the_session(void) {
     CHECK_INT(count_fds(), before + 2);
     bridge_stop(&b);
     while (i2psock_dest_state(d, NULL) != I2PSOCK_STATE_DEAD) pause_ms(1);
-    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, 5000, &s, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, 5000 * slowness(), &s, &E));
     /* The control socket and the accept that was given up are gone with the session. */
     expect_fds(before - 1);
     i2psock_dest_close(d);
@@ -75,19 +75,19 @@ static i2psock_status limited(i2psock_controller *c, i2psock_dest *d, int kind) 
     i2psock_status got = I2PSOCK_OK;
     switch (kind) {
     case 0:
-        got = ST(ANY, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 5000, &dest, &E));
+        got = ST(ANY, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &dest, &E));
         break;
     case 1:
-        got = ST(ANY, i2psock_dest_connect(d, DEST_A, NULL, 5000, &s, &E));
+        got = ST(ANY, i2psock_dest_connect(d, DEST_A, NULL, 5000 * slowness(), &s, &E));
         break;
     case 2:
         got = ST(ANY, i2psock_dest_accept(d, 20, &s, &E));
         break;
     case 3:
-        got = ST(ANY, i2psock_dest_lookup(d, "ME", 5000, &a, &E));
+        got = ST(ANY, i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
         break;
     case 4:
-        got = ST(ANY, i2psock_keys_generate(c, 7, 5000, &k, &E));
+        got = ST(ANY, i2psock_keys_generate(c, 7, 5000 * slowness(), &k, &E));
         break;
     case 5:
         got = ST(ANY, i2psock_controller_check(c, 5000, &E));

@@ -18,7 +18,7 @@ static void statics(void) {
     CHECK_STR(i2psock_state_name(I2PSOCK_STATE_READY), "READY");
     CHECK_STR(i2psock_state_name(I2PSOCK_STATE_DEAD), "DEAD");
     CHECK_STR(i2psock_state_name(-1), "unknown");
-    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 200);
+    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 300);
 }
 
 static void errors(void) {
@@ -217,6 +217,8 @@ static void destinations(void) {
     CHECK(E == NULL);
     CHECK_INT(i2psock_dest_state(NULL, NULL), I2PSOCK_STATE_NONE);
     CHECK_INT(i2psock_dest_state(dest, NULL), I2PSOCK_STATE_READY);
+    CHECK_INT(i2psock_dest_attempt(NULL), 0);
+    CHECK_INT(i2psock_dest_attempt(dest), 0);
     CHECK_INT(i2psock_dest_fd(NULL), -1);
     CHECK_INT(i2psock_dest_timeout_ms(NULL), -1);
     BAD(i2psock_dest_service(NULL, &state, &E));
@@ -268,6 +270,39 @@ static void destinations(void) {
     i2psock_dest_close(NULL);
 }
 
+static void listeners(void) {
+    DIRTY(i2psock_listener, l);
+    DIRTY(i2psock_stream, s);
+    BAD(i2psock_listener_open(NULL, 0, NULL, &l, &E));
+    CLEAN(l);
+    BAD(i2psock_listener_open(dest, 0, NULL, NULL, &E));
+    CHECK_INT(i2psock_listener_open(NULL, 0, NULL, NULL, NULL), I2PSOCK_INVALID);
+    l = (i2psock_listener *) 0x55;
+    CHECK_INT(i2psock_listener_open(dest, -1, NULL, &l, NULL), I2PSOCK_INVALID);
+    CLEAN(l);
+    CHECK_INT(i2psock_listener_fd(NULL), -1);
+    CHECK_INT(i2psock_listener_timeout_ms(NULL), -1);
+    BAD(i2psock_listener_accept(NULL, &s, &E));
+    CLEAN(s);
+    CHECK_INT(i2psock_listener_accept(NULL, NULL, NULL), I2PSOCK_INVALID);
+    err_prepare();
+    CHECK_INT(i2psock_listener_failures(NULL, &E), 0);
+    CHECK(E == NULL);
+    CHECK_INT(i2psock_listener_failures(NULL, NULL), 0);
+    /* What may be NULL. */
+    CHECK_INT(i2psock_listener_open(dest, 0, NULL, &l, NULL), I2PSOCK_OK);
+    BAD(i2psock_listener_accept(l, NULL, &E));
+    s = (i2psock_stream *) 0x55;
+    CHECK_INT(i2psock_listener_accept(l, &s, NULL), I2PSOCK_BLOCK);
+    CLEAN(s);
+    err_prepare();
+    CHECK_INT(i2psock_listener_failures(l, &E), 0);
+    CHECK(E == NULL);
+    CHECK_INT(i2psock_listener_failures(l, NULL), 0);
+    i2psock_listener_close(l);
+    i2psock_listener_close(NULL);
+}
+
 static void pendings(void) {
     DIRTY(i2psock_dest, d);
     DIRTY(i2psock_stream, s);
@@ -294,7 +329,7 @@ static void pendings(void) {
     BAD(i2psock_pending_finish_addr(NULL, &a, &E));
     CLEAN(a);
     CHECK_INT(i2psock_pending_finish_addr(NULL, NULL, NULL), I2PSOCK_INVALID);
-    OK(i2psock_dest_lookup_start(dest, "ME", 5000, &p, &E));
+    OK(i2psock_dest_lookup_start(dest, "ME", 5000 * slowness(), &p, &E));
     CHECK_INT(i2psock_pending_wait(p, -1, NULL), I2PSOCK_OK);
     CHECK(i2psock_pending_reply(p, NULL) == NULL);
     CHECK(i2psock_pending_reply(p, "") == NULL);
@@ -313,6 +348,7 @@ static void streams(void) {
     i2psock_fd fd = 77;
     pair p;
     CHECK(i2psock_stream_peer(NULL) == NULL);
+    CHECK_INT(i2psock_stream_peer_verified(NULL), 0);
     CHECK(i2psock_stream_peer_text(NULL) == NULL);
     CHECK_INT(i2psock_stream_from_port(NULL), -1);
     CHECK_INT(i2psock_stream_unsent(NULL), -1);
@@ -505,12 +541,13 @@ static void with_handles(void (*run)(void)) {
 static void keys_null(void) { with_handles(keys); }
 static void controllers_null(void) { with_handles(controllers); }
 static void destinations_null(void) { with_handles(destinations); }
+static void listeners_null(void) { with_handles(listeners); }
 static void pendings_null(void) { with_handles(pendings); }
 static void datagrams_null(void) { with_handles(datagrams); }
 static void numbers_null(void) { with_handles(lost_numbers); }
 
 static const test_case tests[] = {
     T(statics), T(errors), T(options), T(addresses), T(keys_null), T(controllers_null), T(destinations_null),
-    T(pendings_null), T(streams), T(datagrams_null), T(numbers_null),
+    T(listeners_null), T(pendings_null), T(streams), T(datagrams_null), T(numbers_null),
 };
 MAIN(tests)

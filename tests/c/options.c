@@ -79,7 +79,7 @@ static char *create_line(const i2psock_options *o, plan *p) {
     i2psock_controller *c = open_port(fake_port(f), 1);
     i2psock_dest *d = NULL;
     char *line;
-    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 5000, &d, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 5000 * slowness(), &d, &E));
     line = fake_copy(f, "SESSION CREATE");
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -144,7 +144,7 @@ static void of_another_object(void) {
     BAD(i2psock_controller_open(d, &controller, &E));
     OK(i2psock_controller_open(c, &controller, &E));
     BAD(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, c, 5000, &dest, &E));
-    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, d, 5000, &dest, &E));
+    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, d, 5000 * slowness(), &dest, &E));
     BAD(i2psock_dest_connect(dest, DEST_A, c, 1000, &stream, &E));
     BAD(i2psock_dest_connect(dest, DEST_A, o, 1000, &stream, &E));
     OK(i2psock_keys_from_text(KEYS_A, &keys, &E));
@@ -240,7 +240,7 @@ static void copied(void) {
     OK(i2psock_controller_open(o, &c, &E));
     i2psock_options_free(o);
     OK(i2psock_options_set(d, "nickname", "kept", &E));
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, d, 5000, &p, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, d, 5000 * slowness(), &p, &E));
     OK(i2psock_options_set(d, "nickname", "changed", &E));
     i2psock_options_free(d);
     OK(i2psock_pending_wait(p, -1, &E));
@@ -280,7 +280,7 @@ static void refused_before_a_byte(void) {
         BAD(i2psock_controller_lookup(c, text, 2000, &a, &E));
         BAD(i2psock_controller_lookup_start(c, text, 2000, &n, &E));
         CHECK(s == NULL && a == NULL && n == NULL);
-        if (*text) CHECK(ST(ANY, i2psock_dest_open(c, text, I2PSOCK_STREAM, NULL, 2000, &other, &E)) != I2PSOCK_OK);
+        if (*text) CHECK(ST(ANY, i2psock_dest_open(c, text, I2PSOCK_STREAM, NULL, 2000 * slowness(), &other, &E)) != I2PSOCK_OK);
         if (i < EVIL && *text) {
             snprintf(host, sizeof host, "%s.i2p", text);
             BAD(i2psock_dest_connect(d, host, NULL, 2000, &s, &E));
@@ -317,7 +317,7 @@ static void refused_before_a_byte(void) {
     /* The bridge still hears what is right: the counters above are alive. */
     {
         i2psock_stream *s = NULL;
-        OK(i2psock_dest_connect(d, DEST_B, NULL, 2000, &s, &E));
+        OK(i2psock_dest_connect(d, DEST_B, NULL, 2000 * slowness(), &s, &E));
         CHECK_INT(fake_connections(f), before + 1);
         CHECK_INT(fake_lines(f, "STREAM CONNECT"), 1);
         i2psock_stream_free(s);

@@ -45,7 +45,7 @@ static void all_kinds(int keeper) {
     i2psock_dest *d = NULL;
     i2psock_stream *s = NULL, *in = NULL;
     i2psock_addr *a = NULL;
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 10000, &n, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &n, &E));
     ST(ANY, i2psock_pending_finish_stream(n, &s, &E));
     CHECK_INT(i2psock_error_status(E), I2PSOCK_STATE);
     CHECK_INT(drive(n, 10000), I2PSOCK_OK);
@@ -75,7 +75,7 @@ static void all_kinds(int keeper) {
     CHECK_INT(i2psock_pending_timeout_ms(n), -1);
     CHECK_STR(i2psock_pending_stage_name(n), "waiting for a peer");
     CHECK(!readable(i2psock_pending_fd(n), 50));
-    OK(i2psock_dest_connect_start(d, dest_text(d), NULL, 5000, &m, &E));
+    OK(i2psock_dest_connect_start(d, dest_text(d), NULL, 5000 * slowness(), &m, &E));
     CHECK_INT(drive(m, 5000), I2PSOCK_OK);
     CHECK(readable(i2psock_pending_fd(n), 5000));
     CHECK_INT(drive(n, 5000), I2PSOCK_OK);
@@ -89,14 +89,14 @@ static void all_kinds(int keeper) {
     CHECK(readable(i2psock_stream_fd(in), 5000));
     i2psock_stream_free(s);
     i2psock_stream_free(in);
-    OK(i2psock_dest_lookup_start(d, "ME", 5000, &n, &E));
+    OK(i2psock_dest_lookup_start(d, "ME", 5000 * slowness(), &n, &E));
     CHECK_INT(drive(n, 5000), I2PSOCK_OK);
     OK(i2psock_pending_finish_addr(n, &a, &E));
     CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(d)), 1);
     i2psock_addr_free(a);
     i2psock_pending_free(n);
     /* A bridge may be so quick that the start knows already. */
-    while (ST(ANY, i2psock_dest_lookup_start(d, "nosuch.i2p", 5000, &n, &E)) != I2PSOCK_OK) ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
+    while (ST(ANY, i2psock_dest_lookup_start(d, "nosuch.i2p", 5000 * slowness(), &n, &E)) != I2PSOCK_OK) ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
     CHECK_INT(drive(n, 5000), I2PSOCK_NETWORK);
     ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
     ST(I2PSOCK_NETWORK, i2psock_pending_step(n, &E));
@@ -106,7 +106,7 @@ static void all_kinds(int keeper) {
     CHECK(a == NULL);
     CHECK(i2psock_pending_reply(n, "RESULT") != NULL);
     i2psock_pending_free(n);
-    while (ST(ANY, i2psock_dest_connect_start(d, DEST_A, NULL, 5000, &n, &E)) != I2PSOCK_OK) ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "");
+    while (ST(ANY, i2psock_dest_connect_start(d, DEST_A, NULL, 5000 * slowness(), &n, &E)) != I2PSOCK_OK) ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "");
     CHECK_INT(drive(n, 5000), I2PSOCK_NETWORK);
     ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "");
     CHECK_STR(i2psock_pending_reply(n, "RESULT"), "CANT_REACH_PEER");
@@ -124,16 +124,16 @@ static void waits(void) {
     i2psock_pending *n = NULL;
     i2psock_stream *s = NULL;
     long long start = now_ms();
-    OK(i2psock_dest_accept_start(d, 400, &n, &E));
+    OK(i2psock_dest_accept_start(d, 1500, &n, &E));
     ST(I2PSOCK_INVALID, i2psock_pending_wait(n, -2, &E));
     BLOCK(i2psock_pending_wait(n, 0, &E));
     BLOCK(i2psock_pending_wait(n, 50, &E));
     CHECK(now_ms() - start >= 50);
     ST(I2PSOCK_STATE, i2psock_pending_finish_stream(n, &s, &E));
-    CHECK(i2psock_pending_timeout_ms(n) <= 400);
+    CHECK(i2psock_pending_timeout_ms(n) <= 1500);
     ST(I2PSOCK_TIMEOUT, i2psock_pending_wait(n, -1, &E));
-    ERR(I2PSOCK_OP_ACCEPT, "", "400 ms");
-    CHECK(now_ms() - start >= 400 && now_ms() - start < 5000 * slowness());
+    ERR(I2PSOCK_OP_ACCEPT, "", "1500 ms");
+    CHECK(now_ms() - start >= 1500 && now_ms() - start < 5000 * slowness());
     ST(I2PSOCK_TIMEOUT, i2psock_pending_step(n, &E));
     ST(I2PSOCK_TIMEOUT, i2psock_pending_finish_stream(n, &s, &E));
     CHECK(s == NULL);
@@ -158,7 +158,7 @@ static void with_epoll(void) {
     int epoll = epoll_create1(EPOLL_CLOEXEC), rounds = 0;
     uint64_t known = 0;
     i2psock_status got;
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 10000, &n, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &n, &E));
     while ((got = ST(ANY, i2psock_pending_step(n, &E))) == I2PSOCK_BLOCK) {
         struct epoll_event event;
         memset(&event, 0, sizeof event);
@@ -298,19 +298,19 @@ static void freed_after_completion(void) {
     for (how = 0; how < 3; how++) {
         OK(i2psock_dest_accept_start(d, -1, &n, &E));
         while (i2psock_pending_stage(n) != I2PSOCK_STAGE_LISTENING) BLOCK(i2psock_pending_wait(n, 1, &E));
-        OK(i2psock_dest_connect(other, dest_text(d), NULL, 5000, &s, &E));
+        OK(i2psock_dest_connect(other, dest_text(d), NULL, 5000 * slowness(), &s, &E));
         OK(i2psock_stream_send(s, "kept", 4, 0, NULL, &E));
         /* 0: the program never saw it; 1: done, not fetched. */
         if (how == 0) CHECK(readable(i2psock_pending_fd(n), 5000));
-        if (how == 1) OK(i2psock_pending_wait(n, 5000, &E));
+        if (how == 1) OK(i2psock_pending_wait(n, 5000 * slowness(), &E));
         i2psock_pending_free(n);
         if (how == 2) {
             /* Through a second pending that is given up as well. */
             OK(i2psock_dest_accept_start(d, -1, &n, &E));
-            OK(i2psock_pending_wait(n, 5000, &E));
+            OK(i2psock_pending_wait(n, 5000 * slowness(), &E));
             i2psock_pending_free(n);
         }
-        OK(i2psock_dest_accept(d, 5000, &in, &E));
+        OK(i2psock_dest_accept(d, 5000 * slowness(), &in, &E));
         CHECK((fcntl(i2psock_stream_fd(in), F_GETFL) & O_NONBLOCK) == 0);
         CHECK_INT(i2psock_addr_equal(i2psock_stream_peer(in), i2psock_dest_addr(other)), 1);
         OK(i2psock_stream_recv(in, b, 4, MSG_WAITALL, &count, &E));
@@ -365,7 +365,7 @@ static void peer_lines(void) {
         CHECK_HAS_NOT(i2psock_error_message(E), "qkJstRzgXTHeJCf");
         CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
     }
-    OK(i2psock_dest_accept(d, 3000, &s, &E));
+    OK(i2psock_dest_accept(d, 3000 * slowness(), &s, &E));
     OK(i2psock_stream_recv(s, b, 2, MSG_WAITALL, &n, &E));
     CHECK(memcmp(b, "hi", 2) == 0);
     i2psock_stream_free(s);
@@ -430,15 +430,15 @@ static void cancelled(int keeper) {
                 d = open_dest(c);
                 fds_open = count_fds();
                 threads_open = count_threads();
-                if (kind == 0) OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000, &n, &E));
-                if (kind == 1) OK(i2psock_dest_connect_start(d, DEST_B, NULL, 5000, &n, &E));
-                if (kind == 2) OK(i2psock_dest_accept_start(d, 5000, &n, &E));
-                if (kind == 3) OK(i2psock_dest_lookup_start(d, "x.i2p", 5000, &n, &E));
+                if (kind == 0) OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &n, &E));
+                if (kind == 1) OK(i2psock_dest_connect_start(d, DEST_B, NULL, 5000 * slowness(), &n, &E));
+                if (kind == 2) OK(i2psock_dest_accept_start(d, 5000 * slowness(), &n, &E));
+                if (kind == 3) OK(i2psock_dest_lookup_start(d, "x.i2p", 5000 * slowness(), &n, &E));
                 if (kind == 4) {
                     /* A controller's lookup has a connection of its own when no destination is open. */
                     i2psock_dest_close(d);
                     d = NULL;
-                    OK(i2psock_controller_lookup_start(c, "x.i2p", 5000, &n, &E));
+                    OK(i2psock_controller_lookup_start(c, "x.i2p", 5000 * slowness(), &n, &E));
                 }
                 while (!gate_wait(&stop_here.reached, 1, 0)) ST(ANY, i2psock_pending_wait(n, 1, &E));
                 if (round == 0) ST(ANY, i2psock_pending_wait(n, 2, &E));
@@ -494,14 +494,14 @@ static void dest_that_nobody_fetched(void) {
     i2psock_pending *n = NULL, *m = NULL;
     i2psock_dest *d = NULL;
     int before = count_fds();
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000, &n, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &n, &E));
     OK(i2psock_pending_wait(n, -1, &E));
     i2psock_pending_free(n);
     CHECK_INT(count_fds(), before);
     /* Closing the controller ends one that is done, but not fetched. */
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000, &n, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &n, &E));
     OK(i2psock_pending_wait(n, -1, &E));
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000, &m, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &m, &E));
     i2psock_controller_close(c);
     if (ST(ANY, i2psock_pending_finish_dest(n, &d, &E)) == I2PSOCK_OK) {
         CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_DEAD);

@@ -21,12 +21,12 @@ for arg in "$@"; do
 done
 all=1
 if [ ${#names[@]} -eq 0 ]; then
-    names=(stream pending fakebridge dgram dest fork threads leaks controller options addr_keys keyfiles nulls errors fdtools)
+    names=(recovery stream pending fakebridge dgram dest fork listener named threads leaks controller options addr_keys keyfiles nulls errors fdtools)
 else
     all=0
 fi
 # What is also run with the static library and with clang's build.
-subset=(nulls addr_keys keyfiles dest dgram threads fork)
+subset=(nulls addr_keys keyfiles dest dgram threads fork listener named)
 warn=(-g -O1 -Wall -Wextra -Wpedantic -Werror)
 
 passed=0 failed=0 skipped=0
@@ -51,12 +51,14 @@ if have flock; then
     flock 9
 fi
 rm -rf "$out/run"
-mkdir -p "$out/run/lib" "$out/run/static" "$out/run/log" || exit 1
+mkdir -p "$out/run/lib" "$out/run/static" "$out/run/log" "$out/run/tmp" || exit 1
 # A copy under the name the linker writes into programs; nobody rebuilds it under a running test.
 cp "$release/libi2psock.so" "$out/run/lib/libi2psock.so.0" && ln -s libi2psock.so.0 "$out/run/lib/libi2psock.so" || exit 1
 cp "$release/libi2psock.a" "$out/run/static/" || exit 1
 cp "$release/i2psock-bridge" "$out/run/" || exit 1
 export I2PSOCK_BRIDGE=$out/run/i2psock-bridge I2PSOCK_SO=$out/run/lib/libi2psock.so.0
+# Key files of the tests.
+export TMPDIR=$out/run/tmp
 unset I2P_SAM_ADDRESS
 
 cflags=(-Iinclude) shared=("-L$out/run/lib" -li2psock)

@@ -12,6 +12,12 @@ bin=$root/target/examples-c
 folder=$(mktemp -d) || exit 1
 kind=$1
 under=()
+# Names of these tests must not get into the user's own key store.
+export XDG_DATA_HOME=$folder/data
+# So many seconds something may take that is soon done as a rule.
+patience=60
+# For what is worth knowing of a check that succeeds.
+exec 5>&1
 
 cleanup() {
     router_stop
@@ -247,6 +253,316 @@ reader_goes() {
     [ "$status" = 3 ] || { echo "exit status $status"; return 1; }
 }
 
+# ---- names, listeners, recovery ----
+
+own_folder() {
+    mkdir "$folder/own.$BASHPID" && cd "$folder/own.$BASHPID"
+}
+
+# As example, for the background: the process is the program's, or rather that of timeout, which passes signals on.
+exec_example() {
+    local limit=$1 name=$2
+    shift 2
+    exec timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
+}
+
+# Process number of the program itself: program_of PROCESS [NAME].
+program_of() {
+    pgrep -P "$1" ${2:+-x "$2"}
+}
+
+has_both() {
+    has_line "$1" "$2" && has_line "$1" "$3"
+}
+
+# How many lines of FILE match: lines_are COUNT PATTERN FILE.
+lines_are() {
+    [ "$(grep -c "$2" "$3")" = "$1" ]
+}
+
+# Starts i2pcat -l with the options given; its address goes to $address.
+start_listening() {
+    : >listen.err
+    exec_example 200 i2pcat -l --sam "$sam_a" "${settings[@]}" "$@" </dev/null >listen.out 2>listen.err &
+    listening=$!
+    wait_until 60 has_line '^Listening on ' listen.err || { cat listen.err; return 1; }
+    address=$(address_in listen.err)
+}
+
+same_address_every_time() {
+    local first listening
+    own_folder || return 1
+    trap end_all EXIT
+    start_listening -k alice || return 1
+    first=$address
+    end_process "$listening"
+    start_listening -k bob || return 1
+    [ "$address" != "$first" ] || { echo "two names have the same address"; return 1; }
+    end_process "$listening"
+    # Another folder, other keys.
+    start_listening -k alice --keys "$PWD/keys" || return 1
+    [ "$address" != "$first" ] && [ -e keys/alice.dat ] || { echo "--keys does nothing"; return 1; }
+    end_process "$listening"
+    start_listening -k alice || return 1
+    [ "$address" = "$first" ] || { echo "$first has become $address"; return 1; }
+    echo hello | example 100 i2pcat -k bob -q 1 --sam "$sam_b" "${settings[@]}" "$first" || return 1
+    wait "$listening" && [ "$(cat listen.out)" = hello ] || { cat listen.err; return 1; }
+    # That of the connecting side is kept, too.
+    start_server --count 1 || return 1
+    echo hello | example 100 i2pcat -k alice -q 1 --sam "$sam_b" "${settings[@]}" "$address" || return 1
+    wait "$server" || { cat server.err; return 1; }
+    cat server.out
+    has_line "^Received a message from $first: hello" server.out
+}
+
+name_of_another_process() {
+    local listening
+    own_folder || return 1
+    trap end_all EXIT
+    start_listening -k carol || return 1
+    expect 1 example 60 i2pcat -l -k carol --sam "$sam_b" "${settings[@]}" </dev/null 2>second.err || return 1
+    cat second.err
+    has_line "\"carol\" is open in process $(program_of "$listening")\$" second.err || return 1
+    # The one that has it was not disturbed, and gives it free.
+    echo hello | example 100 i2pcat -q 1 --sam "$sam_b" "${settings[@]}" "$address" || return 1
+    wait "$listening" && [ "$(cat listen.out)" = hello ] || { cat listen.err; return 1; }
+    start_listening -k carol
+}
+
+# A router of this check alone, which can be killed and started anew.
+start_own_router() {
+    # Not that of the other checks.
+    router_keeper='' router_pid=''
+    mkdir router && trap 'end_all; router_stop' EXIT || return 1
+    ROUTER_RESTARTS=1 BRIDGE_OPTIONS='' router_start "$1" router
+}
+
+# Each line with the time before it.
+stamped() {
+    local line
+    while IFS= read -r line; do
+        printf '%s %s\n' "$EPOCHREALTIME" "$line"
+    done
+}
+
+server_over_a_restart() {
+    local named
+    own_folder && start_own_router bridge || return 1
+    # Without a name the destination goes with the router.
+    exec_example 300 server --sam "$sam_a" >transient.out 2>transient.err &
+    transient=$!
+    exec_example 300 server --name alice --sam "$sam_a" >named.out 2>named.err &
+    named=$!
+    wait_until 60 has_both '^Server address: ' named.out transient.out || { cat named.err transient.err; return 1; }
+    address=$(address_in named.out)
+    example 100 client --sam "$sam_a" "$address" || return 1
+    router_kill || return 1
+    wait "$transient"
+    [ $? = 1 ] && has_line 'server: the destination has ended: ' transient.err || { cat transient.err; return 1; }
+    # Nobody is there the first time. (A program that was not looked at for a while tells of the latest attempt only.)
+    wait_until 60 has_line '^server: lost: .*; attempt [2-9]$' named.err || { cat named.err; return 1; }
+    router_restart || return 1
+    wait_until 60 has_line '^server: ready again$' named.err || { cat named.err; return 1; }
+    example 100 client --sam "$sam_a" "$address" || { cat named.err; return 1; }
+    cat named.out named.err
+    lines_are 2 '^Received a message from .*: Hello, there!$' named.out
+}
+
+# ---- chat ----
+
+declare -A chatting=() feeding=() address_of=() short_of=()
+
+# start_chat WHO ARGUMENT...: what comes into the file WHO.say it says; WHO.out is what it shows, WHO.err the rest, stamped.
+start_chat() {
+    local who=$1
+    shift
+    mkfifo "$who.in" && : >"$who.say" || return 1
+    tail -f -n +1 "$who.say" >"$who.in" 2>/dev/null &
+    feeding[$who]=$!
+    LC_ALL=C.UTF-8 exec_example 600 chat --sam "${chat_sam:-$sam_a}" "${settings[@]}" "$@" <"$who.in" \
+        >"${chat_output:-$who.out}" 2> >(stamped >"$who.err") &
+    chatting[$who]=$!
+    wait_until "$patience" has_line 'others reach you at' "$who.err" || { cat "$who.err"; return 1; }
+    address_of[$who]=$(address_in "$who.err")
+    short_of[$who]=${address_of[$who]:0:8}
+}
+
+# hears WHO OTHER TEXT: WHO gets to see this line of OTHER.
+hears() {
+    wait_until "$patience" has_line "^${short_of[$2]}: $3\$" "$1.out" || { tail -n 100 "$1.out" "$1.err"; return 1; }
+}
+
+# The input of WHO ends, and then it does.
+quit_chat() {
+    end_process "${feeding[$1]}"
+    wait_until "$patience" has_ended "${chatting[$1]}" || { cat "$1.err"; return 1; }
+    expect "${2:-0}" wait "${chatting[$1]}" || { cat "$1.err"; return 1; }
+}
+
+has_ended() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
+three_chat() {
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat alice || return 1
+    # Said before anybody is there.
+    echo 'early bird' >>alice.say
+    chat_sam=$sam_b start_chat bob "${address_of[alice]}" || return 1
+    hears bob alice 'early bird' || return 1
+    start_chat carol "${address_of[alice]}" "${address_of[bob]}" || return 1
+    wait_until "$patience" lines_are 2 ' is here$' alice.err && wait_until "$patience" lines_are 2 ' is here$' bob.err &&
+        wait_until "$patience" lines_are 2 ' is here$' carol.err || { cat ./*.err; return 1; }
+    for who in alice bob carol; do
+        echo "I am $who, grüß dich" >>"$who.say"
+    done
+    for who in alice bob carol; do
+        for other in alice bob carol; do
+            [ "$who" = "$other" ] || hears "$who" "$other" "I am $other, grüß dich" || return 1
+        done
+    done
+    # Who has only one line to say gets to say it to both.
+    echo 'hello both' | example 200 chat --sam "$sam_a" "${settings[@]}" "${address_of[alice]}" "${address_of[bob]}" || return 1
+    wait_until "$patience" has_both ': hello both$' alice.out bob.out || { cat ./*.err; return 1; }
+    # Who leaves is missed, and the others go on.
+    quit_chat bob || return 1
+    wait_until "$patience" has_both "chat: ${short_of[bob]} has left\$" alice.err carol.err || { cat ./*.err; return 1; }
+    echo 'only we two' >>carol.say
+    hears alice carol 'only we two' || return 1
+    quit_chat carol && quit_chat alice || return 1
+    # Everything once, and nothing besides.
+    cat ./*.out
+    [ "$(cat ./*.out | wc -l)" = 10 ]
+}
+
+# Two who call each other have two streams, and nothing is said twice.
+two_streams_between_two() {
+    local bob
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat bob --name bob || return 1
+    bob=$(example 60 lookup --sam "$sam_b" "${settings[@]}" --dest "${address_of[bob]}" | sed -n 1p) || return 1
+    quit_chat bob && rm bob.in || return 1
+    # In base64, so that she does not know whom she calls.
+    start_chat alice "$bob" && wait_until "$patience" has_line 'is not there yet' alice.err || return 1
+    start_chat bob --name bob "${address_of[alice]}" || return 1
+    wait_until "$patience" lines_are 2 " ${short_of[bob]} is here\$" alice.err &&
+        wait_until "$patience" lines_are 2 " ${short_of[alice]} is here\$" bob.err || { cat ./*.err; return 1; }
+    echo 'once' >>alice.say
+    echo 'me too' >>bob.say
+    hears alice bob 'me too' && hears bob alice 'once' || return 1
+    quit_chat bob && quit_chat alice && cat ./*.out && [ "$(cat ./*.out | wc -l)" = 2 ]
+}
+
+# Whether a chat has begun to read the file that is its input, and reads no further.
+stands_still() {
+    local program before
+    program=$(program_of "$1" chat) || return 1
+    before=$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0") || return 1
+    sleep 1
+    [ "$before" -gt 100000 ] && [ "$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0")" = "$before" ]
+}
+
+# A whole file is said at the pace of those who hear it, and to its end, which has no newline.
+chat_from_a_file() {
+    local bob stopped
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat alice || return 1
+    seq -f 'line %.0f of a file, and not a short one either: what it goes through has room for many' 200000 | head -c -1 >file
+    stopped=$(program_of "${chatting[alice]}" chat) || return 1
+    trap 'kill -CONT "$stopped"; end_all' EXIT
+    kill -STOP "$stopped"
+    exec_example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err &
+    bob=$!
+    # As long as she does not listen he has to wait.
+    wait_until "$patience" stands_still "$bob" || { cat bob.err; return 1; }
+    kill -CONT "$stopped"
+    wait "$bob" || { cat bob.err; return 1; }
+    wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
+    echo >>file
+    sed 's/^[a-z2-7]*: //' alice.out | cmp - file || return 1
+    # Nowhere to show what is heard.
+    chat_output=/dev/full start_chat carol "${address_of[alice]}" && wait_until "$patience" has_line ' is here$' carol.err || return 1
+    echo hello >>alice.say
+    wait_until "$patience" has_ended "${chatting[carol]}" || { cat carol.err; return 1; }
+    expect 1 wait "${chatting[carol]}" && quit_chat alice || return 1
+    # Nobody is there, and nothing was said.
+    expect 0 example 60 chat --sam "$sam_b" "${settings[@]}" </dev/null
+}
+
+hostile_lines() {
+    local long expected
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat alice || return 1
+    long=$(printf '%05000d' 7)
+    printf 'a\033[2Jb\007\tc\n\302\2332J\n\377\342\200\256evil\303\n\rbob: hi\r\n%s\n\n\300\257\355\240\200\n\0\177 grün 日本 😀\nno end' \
+        "$long" >data
+    example 60 i2pcat -k mallory -q 2 --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <data 2>mallory.err ||
+        { cat mallory.err; return 1; }
+    wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
+    quit_chat alice || return 1
+    sed 's/^[a-z2-7]\{8\}: //' alice.out >got
+    printf '%s\n' 'a?[2Jb??c' '??2J' '????evil?' '?bob: hi' "${long:0:1000}..." '' '?????' '?? grün 日本 😀' 'no end' >expected
+    diff expected got || return 1
+    # A terminal that does not know UTF-8 is not shown any.
+    LC_ALL=C example 60 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" </dev/null
+}
+
+# Nobody waits for somebody who does not read.
+slow_peer() {
+    local stopped round sent
+    own_folder || return 1
+    trap end_all EXIT
+    start_chat alice && start_chat slow "${address_of[alice]}" && start_chat fast "${address_of[alice]}" || return 1
+    wait_until "$patience" lines_are 2 ' is here$' alice.err || return 1
+    stopped=$(program_of "${chatting[slow]}" chat) || return 1
+    trap 'kill -KILL "$stopped"; end_all' EXIT
+    kill -STOP "$stopped"
+    # As much as it takes: what lies between the two has room for some.
+    for ((round = 1; round <= 100; round++)); do
+        seq -f "round $round line %.0f, and a long line it is, to fill what has room between the two" 10000 >>alice.say
+        sent=$(wc -l <alice.say)
+        wait_until "$patience" lines_are "$sent" '' fast.out || { wc -l fast.out; tail -n 3 ./*.err; return 1; }
+        ! has_line 'takes nothing any more' alice.err || break
+    done
+    cat alice.err
+    has_line "chat: ${short_of[slow]} takes nothing any more, and is dropped\$" alice.err || return 1
+    ! has_line "${short_of[fast]} takes nothing" alice.err || return 1
+    sed 's/^[a-z2-7]*: //' fast.out | cmp - alice.say && quit_chat alice
+}
+
+# The router is killed under two chats, and started again with the same port. Both open their sessions again, and the one
+# that has called the other calls again, with nobody's help.
+chats_over_a_restart() {
+    local killed back round
+    own_folder && start_own_router "$1" || return 1
+    start_chat alice --name alice && chat_sam=$sam_b start_chat bob --name bob "${address_of[alice]}" || return 1
+    wait_until 120 has_both ' is here$' alice.err bob.err || { cat ./*.err; return 1; }
+    echo 'before' >>alice.say
+    hears bob alice 'before' || return 1
+    killed=${EPOCHREALTIME/./}
+    router_kill || return 1
+    # The router is not there yet when it is looked for. (A program that was slow tells of the latest attempt only.)
+    wait_until "$patience" has_both ' has left$' alice.err bob.err &&
+        wait_until "$patience" has_both 'chat: lost: .*; attempt [2-9]$' alice.err bob.err || { cat ./*.err; return 1; }
+    router_restart || return 1
+    # Over a router that is just starting, the first stream may break off again, and with it what was said on it.
+    for ((round = 1; round <= 12; round++)); do
+        echo "after $round" >>bob.say
+        ! wait_until 10 has_line "^${short_of[bob]}: after [0-9]*\$" alice.out || break
+    done
+    echo 'welcome back' >>alice.say
+    hears alice bob 'after [0-9]*' && hears bob alice 'welcome back' || { cat ./*.err; return 1; }
+    back=${EPOCHREALTIME/./}
+    has_both 'chat: ready again$' alice.err bob.err || { cat ./*.err; return 1; }
+    printf '    %s: both heard each other again %d.%d s after the kill\n' "$1" $(((back - killed) / 1000000)) \
+        $(((back - killed) / 100000 % 10)) >&5
+    quit_chat bob && quit_chat alice
+}
+
 wrong_usage() {
     local line
     while read -r line; do
@@ -284,12 +600,19 @@ poll --limit -1
 i2pcat
 i2pcat -l a.i2p
 i2pcat -q
+i2pcat -l -k
+i2pcat -l --keys
+server --name
+chat not/an/address
+chat --name
+chat --keys
+chat 1.i2p 2.i2p 3.i2p 4.i2p 5.i2p 6.i2p 7.i2p 8.i2p 9.i2p 10.i2p 11.i2p 12.i2p 13.i2p 14.i2p 15.i2p 16.i2p 17.i2p
 LINES
 }
 
 help() {
     local name
-    for name in server client dgram_server dgram_client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat chat; do
         example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
     done
     expect 1 eval 'example 20 server --help >/dev/full'
@@ -298,7 +621,8 @@ help() {
 # Port 1 has no listener; if it has, that is no SAM bridge either.
 no_bridge() {
     local name
-    for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p'; do
+    for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p' \
+        'i2pcat -l -k alice' 'chat' 'chat --name alice a.i2p'; do
         # shellcheck disable=SC2086
         expect 1 example 60 ${name%% *} --sam 127.0.0.1:1 ${name#"${name%% *}"} || return 1
         # shellcheck disable=SC2086
@@ -326,7 +650,7 @@ no_echo() {
 compile() {
     local name flags
     flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
-    for name in server client dgram_server dgram_client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat chat; do
         # shellcheck disable=SC2086
         "$@" -Wall -Wextra -Wpedantic -Werror -o "$folder/compiled" "$root/examples-c/$name.c" "$root/examples-c/common.c" \
             -x none $flags || return 1
@@ -355,6 +679,7 @@ over_the_bridge() {
         [ "$personality" = emissary ] ||
             check "datagrams in band, bridge as $personality" every_datagram_once --set in_band=1
         check "i2pcat, 10 MiB each way, bridge as $personality" copy_both_ways 10485760
+        check "chat, bridge as $personality" three_chat
         router_stop
     done
     BRIDGE_OPTIONS='--split 1'
@@ -374,6 +699,14 @@ over_the_bridge() {
     else
         skip "strace is not installed: the system calls of datagrams are not counted"
     fi
+    check "a name has the same address every time" same_address_every_time
+    check "a name that another process has" name_of_another_process
+    check "server --name over a restart of the router" server_over_a_restart
+    check "chat over a restart of the router" chats_over_a_restart bridge
+    check "chat from a file" chat_from_a_file
+    check "chat with two streams between two" two_streams_between_two
+    check "chat with hostile lines" hostile_lines
+    check "chat with a slow peer" slow_peer
     check "wrong usage" wrong_usage
     check "--help" help
     check "no bridge" no_bridge
@@ -388,6 +721,10 @@ over_the_bridge() {
         check "valgrind: poll" everything_in_one_loop
         check "valgrind: i2pcat" copy_both_ways 300000
         check "valgrind: nobody is at the address" nobody_there
+        check "valgrind: a name has the same address every time" same_address_every_time
+        check "valgrind: server --name over a restart of the router" server_over_a_restart
+        check "valgrind: chat" three_chat
+        check "valgrind: chat over a restart of the router" chats_over_a_restart bridge
         under=()
     else
         skip "valgrind is not installed: leaks are not looked for"
@@ -414,6 +751,7 @@ over_the_bridge() {
 }
 
 over_real_routers() {
+    patience=240
     check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
     mkdir "$folder/$kind"
     router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
@@ -423,7 +761,9 @@ over_real_routers() {
     # i2pd loses raw datagrams of one and two bytes.
     [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
     check "lookup over $kind" find
+    check "chat over $kind" three_chat
     router_stop
+    check "chat over $kind that is killed and started anew" chats_over_a_restart "$kind"
 }
 
 case $kind in
