@@ -96,14 +96,14 @@
 #include <stdint.h>
 
 /* Version of this header, as text. */
-#define I2PSOCK_VERSION "0.3.0"
+#define I2PSOCK_VERSION "0.4.0"
 
 
 /// Major version of this header.
 #define I2PSOCK_VERSION_MAJOR 0
 
 /// Minor version of this header.
-#define I2PSOCK_VERSION_MINOR 3
+#define I2PSOCK_VERSION_MINOR 4
 
 /// Patch version of this header.
 #define I2PSOCK_VERSION_PATCH 0
@@ -471,7 +471,7 @@ typedef int (*i2psock_make_send)(void *user, i2psock_fd *fd, i2psock_pending **p
 extern "C" {
 #endif // __cplusplus
 
-/// Version of the library that runs, such as "0.3.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
+/// Version of the library that runs, such as "0.4.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
 const char *i2psock_version(void);
 
 /// Name of a status, such as "NETWORK"; "unknown" for other numbers. Static: never free it.

@@ -5,11 +5,11 @@ use std::ffi::{c_char, c_int};
 /// Major version of this header.
 pub const I2PSOCK_VERSION_MAJOR: c_int = 0;
 /// Minor version of this header.
-pub const I2PSOCK_VERSION_MINOR: c_int = 3;
+pub const I2PSOCK_VERSION_MINOR: c_int = 4;
 /// Patch version of this header.
 pub const I2PSOCK_VERSION_PATCH: c_int = 0;
 
-/// Version of the library that runs, such as "0.3.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
+/// Version of the library that runs, such as "0.4.0"; compare with I2PSOCK_VERSION of the header. Static: never free it.
 #[no_mangle]
 pub extern "C" fn i2psock_version() -> *const c_char {
     static TEXT: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

@@ -18,7 +18,7 @@ static void statics(void) {
     CHECK_STR(i2psock_state_name(I2PSOCK_STATE_READY), "READY");
     CHECK_STR(i2psock_state_name(I2PSOCK_STATE_DEAD), "DEAD");
     CHECK_STR(i2psock_state_name(-1), "unknown");
-    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 300);
+    CHECK_INT(I2PSOCK_VERSION_MAJOR * 10000 + I2PSOCK_VERSION_MINOR * 100 + I2PSOCK_VERSION_PATCH, 400);
 }
 
 static void errors(void) {
