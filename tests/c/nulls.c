@@ -567,7 +567,7 @@ static void tunnels(void) {
     CHECK(i2psock_tunnel_name(NULL) == NULL);
     CHECK(i2psock_tunnel_remote(NULL) == NULL);
     CHECK_INT(i2psock_tunnel_port(NULL), 0);
-    E = POISON;
+    err_prepare();
     CHECK_INT(i2psock_tunnel_state(NULL, &E), I2PSOCK_STATE_NONE);
     CHECK(E == NULL);
     CHECK_INT(i2psock_tunnel_state(NULL, NULL), I2PSOCK_STATE_NONE);

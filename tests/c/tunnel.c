@@ -770,6 +770,8 @@ static void no_descriptors_left(void) {
     enum { CLIENTS = 20 };
     struct rlimit old, low;
     int left;
+    /* It plays the limit itself: a connection that is accepted above it is closed at once. */
+    if (under_valgrind()) return;
     CHECK(getrlimit(RLIMIT_NOFILE, &old) == 0);
     for (left = 0; left < 3; left++) {
         both b;
