@@ -124,7 +124,7 @@ impl Tunneling {
                     again.push(id);
                 }
             }
-            if receive && !self.over {
+            if receive {
                 self.take_connections(&mut again);
             }
         }
@@ -213,6 +213,7 @@ impl Tunneling {
             }
             let taken = match self.waiting.take() {
                 Some(near) => Ok(Some(near)),
+                None if self.over => return,
                 None => self.receive.take().inspect(|taken| {
                     self.shared.counts.total.fetch_add(taken.iter().count() as u64, Ordering::Relaxed);
                 }),
