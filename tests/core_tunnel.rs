@@ -231,13 +231,15 @@ fn a_life_is_bounded_and_idleness_too() {
 fn a_slow_reader_stops_the_writer_and_nobody_else() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller(&bridge);
-    let target = Server::start(|mut stream| {
+    let over = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&over);
+    let target = Server::start(move |mut stream| {
         let mut first = [0];
         stream.read_exact(&mut first).unwrap();
-        if first[0] == b'n' {
-            std::thread::sleep(LONG);
+        while first[0] == b'n' && !done.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
         }
-        stream.write_all(&first).unwrap();
+        drop(stream.write_all(&first));
         let mut writer = stream.try_clone().unwrap();
         drop(std::io::copy(&mut stream, &mut writer));
     });
@@ -269,6 +271,7 @@ fn a_slow_reader_stops_the_writer_and_nobody_else() {
     server.close();
     assert!(start.elapsed() < SOON);
     assert_eq!(count(&client, |c| &c.now), 0);
+    over.store(true, Ordering::SeqCst);
 }
 
 /// I2PSOCK_TUNNEL_ROUNDS=125 makes it a thousand connections.
@@ -592,14 +595,14 @@ fn a_destination_that_ends_under_it() {
 /// A full tunnel still serves its destination.
 #[test]
 fn a_full_tunnel_without_a_keeper_is_driven() {
-    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_millis(200)), ..Config::default() }).unwrap();
+    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_secs(2)), ..Config::default() }).unwrap();
     let controller = controller_with(&bridge, &[("keeper", "0")]);
     let target = Server::echo();
     let (server, client) = both(&controller, &target, &[("nconnect", "1")]);
     let mut stream = call(&client);
     round_trip(&mut stream, 1, 100);
     let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
-    assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) >= 6), "{:?}", bridge.texts());
+    assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) >= 4), "{:?}", bridge.texts());
     round_trip(&mut stream, 2, 100);
     assert_eq!((count(&client, |c| &c.now), count(&server, |c| &c.now)), (1, 1));
 }

@@ -254,11 +254,12 @@ impl Tunneling {
             self.waiting = near;
             return self.pause(error);
         }
+        // Told first: whoever sees the end may ask at once.
+        self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+        self.shared.remember(error);
         if let Some(near) = near {
             near.end();
         }
-        self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-        self.shared.remember(error);
     }
 
     /// Has the other side of a connection made.
