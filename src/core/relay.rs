@@ -52,8 +52,8 @@ impl End {
         }
     }
 
-    /// Ends it in both directions, after what is still on its way out. Closing alone would not, while a child of fork(2)
-    /// has it, too.
+    /// Ends it in both directions, after what is still on its way out. Closing alone would not, while a child of
+    /// fork(2) has it, too.
     pub fn end(&self) {
         match self {
             End::Socket(fd) => sys::end_both(fd.as_raw_fd()),

@@ -246,8 +246,8 @@ impl Tunneling {
         self.pause = after(Some(NO_DESCRIPTORS));
     }
 
-    /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them; one
-    /// does, since those that wait have descriptors, too.
+    /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
+    /// one does, since those that wait have descriptors, too.
     fn fail(&mut self, near: Option<End>, error: Error) {
         let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
         if near.is_some() && wanting && self.waiting.is_none() {

@@ -153,7 +153,8 @@ pub fn end_sending(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
-/// shutdown(2) of both halves; of a listening socket, it listens no more. Unlike closing it does so for every process that has it.
+/// shutdown(2) of both halves; a listening socket listens no more. Unlike closing it does so for every process that has
+/// it.
 pub fn end_both(fd: RawFd) {
     // SAFETY: plain system call. It fails only when the connection is gone anyway.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
