@@ -5,16 +5,18 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{mpsc, Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use common::*;
 use i2psock::core::options::Options;
 use i2psock::core::pending::{Pending, Product};
-use i2psock::core::tunnel::{Tunnel, TunnelPlan};
-use i2psock::error::{Result, Status};
-use i2psock_bridge::{Bridge, Config};
+use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
+use i2psock::error::{Error, Operation, Result, Status};
+use i2psock::sys::Place;
+use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 fn tunnel_of(mut pending: Pending) -> Result<Tunnel> {
     pending.complete()?;
@@ -229,13 +231,15 @@ fn a_life_is_bounded_and_idleness_too() {
 fn a_slow_reader_stops_the_writer_and_nobody_else() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller(&bridge);
-    let target = Server::start(|mut stream| {
+    let over = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&over);
+    let target = Server::start(move |mut stream| {
         let mut first = [0];
         stream.read_exact(&mut first).unwrap();
-        if first[0] == b'n' {
-            std::thread::sleep(LONG);
+        while first[0] == b'n' && !done.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
         }
-        stream.write_all(&first).unwrap();
+        drop(stream.write_all(&first));
         let mut writer = stream.try_clone().unwrap();
         drop(std::io::copy(&mut stream, &mut writer));
     });
@@ -267,10 +271,13 @@ fn a_slow_reader_stops_the_writer_and_nobody_else() {
     server.close();
     assert!(start.elapsed() < SOON);
     assert_eq!(count(&client, |c| &c.now), 0);
+    over.store(true, Ordering::SeqCst);
 }
 
+/// I2PSOCK_TUNNEL_ROUNDS=125 makes it a thousand connections.
 #[test]
 fn many_at_random() {
+    let rounds = std::env::var("I2PSOCK_TUNNEL_ROUNDS").map_or(40, |text| text.parse().unwrap());
     let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller(&bridge);
     let target = Server::echo();
@@ -280,7 +287,7 @@ fn many_at_random() {
             let client = &client;
             scope.spawn(move || {
                 let mut rng = Rng::new(thread + 1);
-                for round in 0..40 {
+                for round in 0..rounds {
                     let mut stream = call(client);
                     match rng.next() % 4 {
                         // Gone before, in the middle, and after; or with a reset.
@@ -296,7 +303,7 @@ fn many_at_random() {
         }
     });
     wait_until("all are closed", || count(&client, |c| &c.now) + count(&server, |c| &c.now) == 0);
-    assert_eq!(count(&client, |c| &c.total), 320);
+    assert_eq!(count(&client, |c| &c.total), 8 * rounds);
 }
 
 #[test]
@@ -319,4 +326,284 @@ fn wrong_arguments() {
     assert_eq!(failure(try_server(&controller, "1", &bad)).status, Status::Invalid);
     let bound = try_client(&controller, "0", "a.i2p", &options(&[("bind", "127.0.0.2")])).unwrap();
     assert!(TcpStream::connect(("127.0.0.2", bound.port())).is_ok());
+}
+
+type Far = i2psock::core::tunnel::Send;
+
+/// A tunnel without I2P: from a TCP port to what `make` makes.
+fn local(make: impl FnMut() -> Result<Far> + Send + 'static, entries: &[(&str, &str)]) -> (Tunnel, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let make: MakeSend = Box::new(make);
+    let limits = Limits::new(&options(entries), None);
+    (Tunnel::begin(Receive::Socket(listener.into()), make, limits, None, None, 0).unwrap(), address)
+}
+
+fn reach(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+fn far_pair() -> (UnixStream, UnixStream) {
+    let (far, target) = UnixStream::pair().unwrap();
+    target.set_read_timeout(Some(LONG)).unwrap();
+    target.set_write_timeout(Some(LONG)).unwrap();
+    (far, target)
+}
+
+/// Writes until nothing more fits for a while, and says how much did.
+fn stuff(mut stream: &UnixStream) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut quiet) = (0, 0);
+    while quiet < 20 {
+        match stream.write(&[b'a'; 10_000]) {
+            Ok(count) => (sent, quiet) = (sent + count, 0),
+            Err(_) => {
+                quiet += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    sent
+}
+
+/// A client that says all it has to say and ends its half: the connection ends, but not before what is there already.
+#[test]
+fn an_answer_that_is_there_already_is_delivered() {
+    let (far, mut target) = far_pair();
+    let (mut far, (release, wait)) = (Some(far), mpsc::channel::<()>());
+    let (tunnel, address) = local(
+        move || {
+            wait.recv_timeout(LONG).unwrap();
+            Ok(Far::Socket(far.take().unwrap().into()))
+        },
+        &[],
+    );
+    let mut stream = reach(address);
+    stream.write_all(b"request").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    target.write_all(&[b'a'; 100_000]).unwrap();
+    release.send(()).unwrap();
+    let (mut answer, mut request) = (Vec::new(), Vec::new());
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), 100_000);
+    target.read_to_end(&mut request).unwrap();
+    assert_eq!(request, b"request");
+    assert_eq!(count(&tunnel, |c| &c.bytes_in), 100_000);
+}
+
+/// A server that answers the beginning of an upload with an error and closes, which resets the rest of it.
+#[test]
+fn an_answer_to_half_a_request_is_delivered() {
+    let (far, target) = far_pair();
+    let mut far = Some(far);
+    let (_tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
+    let mut stream = reach(address);
+    let mut uploading = stream.try_clone().unwrap();
+    let upload = std::thread::spawn(move || drop(uploading.write_all(&vec![1; 50 << 20])));
+    let mut first = [0];
+    (&target).read_exact(&mut first).unwrap();
+    // As much as there is room for all the way; the client reads none of it yet.
+    let sent = stuff(&target);
+    drop(target);
+    let mut got = 0;
+    let mut buffer = vec![0; 10_000];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        got += count;
+    }
+    assert_eq!(got, sent);
+    upload.join().unwrap();
+}
+
+/// A target that goes on talking to somebody who has left does not keep us busy.
+#[test]
+fn a_target_that_never_stops_is_stopped() {
+    let (far, mut target) = far_pair();
+    let mut far = Some(far);
+    let (_tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
+    drop(reach(address));
+    assert_eq!(target.read(&mut [0]).unwrap(), 0);
+    let start = Instant::now();
+    while target.write_all(&[0; 10_000]).is_ok() {
+        assert!(start.elapsed() < SOON, "it is still listened to");
+    }
+}
+
+#[test]
+fn failures_of_every_kind_leave_room() {
+    let bridge = Bridge::start(Config::default()).unwrap();
+    let controller = controller(&bridge);
+    let dest = Arc::new(open(&controller));
+    let nobody = destination(3);
+    let (target, refusing) = (Server::echo(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let leaving = Server::start(drop);
+    let resetting = Server::start(|mut stream| stream.read_exact(&mut [0]).unwrap_or(()));
+    let addresses = [target.address, leaving.address, resetting.address];
+    let next = Arc::new(AtomicUsize::new(0));
+    let (turn, from) = (Arc::clone(&next), Arc::clone(&dest));
+    let places = |address| Ok(Far::Places(vec![Place::Tcp(address)]));
+    let pending = |pending: Result<Pending>| pending.map(|pending| Far::Pending(Box::new(pending)));
+    let (tunnel, address) = local(
+        move || match turn.load(Ordering::SeqCst) {
+            0 => Err(Error::new(Status::State, Operation::Connect, "no")),
+            1 => places(refusing),
+            2 => Ok(Far::Places(Vec::new())),
+            3 => Ok(Far::Socket(std::fs::File::open("/dev/null").unwrap().into())),
+            4 => Ok(Far::Socket(std::fs::File::open("/proc/self/exe").unwrap().into())),
+            5 => pending(from.connect(&nobody, &Options::default(), LIMIT)),
+            6 => pending(from.lookup("ME", LIMIT)),
+            7 => Ok(Far::Socket(TcpListener::bind("127.0.0.1:0").unwrap().into())),
+            8 => Ok(Far::Socket(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into())),
+            9 => places(addresses[1]),
+            10 => places(addresses[2]),
+            // Nobody accepts it.
+            11 => pending(from.connect(
+                base64(&from),
+                &Options::default(),
+                i2psock::core::pending::Limit::After(Duration::from_millis(50)),
+            )),
+            _ => places(addresses[0]),
+        },
+        &[("nconnect", "2")],
+    );
+    for kind in 0..12 {
+        next.store(kind, Ordering::SeqCst);
+        let mut streams: Vec<_> = (0..4).map(|_| reach(address)).collect();
+        for stream in &mut streams {
+            drop(stream.write_all(b"xy"));
+            let mut byte = [0];
+            assert!(!matches!(stream.read(&mut byte), Ok(1)), "kind {kind}");
+        }
+        wait_until(&format!("all of kind {kind} are over"), || count(&tunnel, |c| &c.now) == 0);
+    }
+    next.store(12, Ordering::SeqCst);
+    let streams: Vec<_> = (0..8).map(|_| reach(address)).collect();
+    for (number, mut stream) in streams.into_iter().enumerate() {
+        round_trip(&mut stream, number as u64, 1000);
+    }
+    wait_until("they are over", || count(&tunnel, |c| &c.now) == 0);
+    assert_eq!(count(&tunnel, |c| &c.total), 56);
+    assert!(count(&tunnel, |c| &c.failed) >= 28, "{:?}", tunnel.counts());
+    assert!(tunnel.next_error().is_some());
+}
+
+/// Closing, even from within, keeps nobody waiting for the connections that are still to be taken.
+#[test]
+fn closing_takes_no_more_connections() {
+    let own: Arc<OnceLock<Tunnel>> = Arc::default();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (release, wait) = mpsc::channel::<()>();
+    let (closing, counter, wait) = (Arc::clone(&own), Arc::clone(&calls), Mutex::new(wait));
+    let (tunnel, address) = local(
+        move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            wait.lock().unwrap().recv_timeout(LONG).unwrap();
+            closing.get().unwrap().close();
+            Err(Error::new(Status::State, Operation::Connect, "closed"))
+        },
+        &[],
+    );
+    own.set(tunnel).ok().unwrap();
+    let streams: Vec<_> = (0..10).map(|_| reach(address)).collect();
+    for _ in &streams {
+        // It is gone once the tunnel is.
+        let _ = release.send(());
+    }
+    for mut stream in streams {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+/// Connecting over I2P takes longer than a connection may be idle.
+#[test]
+fn nobody_is_idle_before_it_is_connected() {
+    let bridge = Bridge::start(Config::default()).unwrap();
+    let controller = controller(&bridge);
+    let target = Server::echo();
+    let server = try_server(&controller, &target.address.to_string(), &Options::default()).unwrap();
+    let client = try_client(&controller, "0", &address(&server), &options(&[("idle_timeout", "1000")])).unwrap();
+    bridge.faults().every(Reply::StreamConnect, Action::Delay(Duration::from_millis(1500)));
+    round_trip(&mut call(&client), 1, 100);
+    assert_eq!(count(&client, |c| &c.expired), 0);
+}
+
+/// Whether a connection through it works.
+fn works(tunnel: &Tunnel) -> bool {
+    let mut stream = call(tunnel);
+    stream.write_all(b"x").is_ok() && matches!(stream.read(&mut [0]), Ok(1))
+}
+
+/// A bridge that stops and is started again: nobody has to call anything, with a keeper or without.
+#[test]
+fn both_ends_outlive_the_router() {
+    for keeper in ["1", "0"] {
+        let bridge = Bridge::start(Config::default()).unwrap();
+        let controller = controller_with(&bridge, &[("keeper", keeper)]);
+        let target = Server::echo();
+        let (server, client) = both(&controller, &target, &[("recover", "1")]);
+        let mut streams: Vec<_> = (0..10).map(|_| call(&client)).collect();
+        for stream in &mut streams {
+            round_trip(stream, 1, 1000);
+        }
+        // In the middle of all these.
+        let (port, udp_port) = (bridge.port(), bridge.udp_port());
+        bridge.stop();
+        for mut stream in streams {
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        }
+        wait_until("all are closed", || count(&client, |c| &c.now) + count(&server, |c| &c.now) == 0);
+        for _ in 0..3 {
+            assert!(!works(&client));
+        }
+        assert_eq!(count(&client, |c| &c.failed), 3);
+        let error = client.next_error().unwrap();
+        assert!(matches!(error.status, Status::Closed | Status::Io), "{error:?}");
+        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let end = Instant::now() + LONG * 3;
+        while !works(&client) {
+            assert!(Instant::now() < end, "it never works again with keeper {keeper}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        round_trip(&mut call(&client), 2, 100_000);
+    }
+}
+
+/// A session that is lost without recovery: the tunnel says so by failing what comes, and closes in time.
+#[test]
+fn a_destination_that_ends_under_it() {
+    for keeper in ["1", "0"] {
+        let bridge = Bridge::start(Config::default()).unwrap();
+        let controller = controller_with(&bridge, &[("keeper", keeper)]);
+        let target = Server::echo();
+        let (server, client) = both(&controller, &target, &[]);
+        assert!(works(&client));
+        server.dest().unwrap().shutdown().unwrap();
+        client.dest().unwrap().shutdown().unwrap();
+        assert!(!works(&client));
+        wait_until("the failure", || count(&client, |c| &c.failed) == 1);
+        wait_until("the error", || server.next_error().is_some_and(|error| error.status == Status::Closed));
+        let start = Instant::now();
+        client.close();
+        server.close();
+        assert!(start.elapsed() < SOON);
+    }
+}
+
+/// A full tunnel still serves its destination.
+#[test]
+fn a_full_tunnel_without_a_keeper_is_driven() {
+    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_secs(2)), ..Config::default() }).unwrap();
+    let controller = controller_with(&bridge, &[("keeper", "0")]);
+    let target = Server::echo();
+    let (server, client) = both(&controller, &target, &[("nconnect", "1")]);
+    let mut stream = call(&client);
+    round_trip(&mut stream, 1, 100);
+    let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
+    assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) >= 4), "{:?}", bridge.texts());
+    round_trip(&mut stream, 2, 100);
+    assert_eq!((count(&client, |c| &c.now), count(&server, |c| &c.now)), (1, 1));
 }

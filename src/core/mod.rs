@@ -11,6 +11,7 @@ pub mod forwarding;
 pub mod goal;
 pub mod keeper;
 pub mod keyfile;
+pub mod link;
 pub mod listener;
 pub mod listening;
 pub mod log;

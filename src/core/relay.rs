@@ -1,9 +1,10 @@
 //! Two sockets joined: what comes from one goes to the other.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use crate::core::stream::Stream;
+use crate::core::{after, earlier, passed, Deadline};
 use crate::sys::{self, Carrier};
 
 /// Room for bytes on their way that nobody uses at the moment, kept for the next who does.
@@ -50,6 +51,16 @@ impl End {
             End::Stream(stream) => stream.fd(),
         }
     }
+
+    /// Ends it in both directions, after what is still on its way out. Closing alone would not, while a child of
+    /// fork(2) has it, too.
+    pub fn end(&self) {
+        match self {
+            End::Socket(fd) => sys::end_both(fd.as_raw_fd()),
+            // It fails only when that has happened before.
+            End::Stream(stream) => drop(stream.shutdown()),
+        }
+    }
 }
 
 /// What became of moving bytes.
@@ -61,35 +72,38 @@ pub enum Flowed {
     Goes,
     /// The source has ended and everything it had sent is delivered.
     Ended,
+    /// The other end takes nothing any more.
+    Refused,
 }
 
 /// One direction.
 #[derive(Default)]
 pub struct Flow {
     carrier: Option<Carrier>,
+    refused: bool,
     /// Bytes delivered.
     pub moved: u64,
 }
 
 impl Flow {
     /// Moves what can be moved without waiting, up to about `budget` bytes.
-    pub fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> io::Result<Flowed> {
+    pub fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> Flowed {
         let mut left = budget;
-        loop {
+        while !self.refused {
             let carrier = self.carrier.get_or_insert_with(|| carriers.get());
             if carrier.held() == 0 {
                 match carrier.take(from) {
-                    Ok(0) => {
-                        self.release(carriers);
-                        return Ok(Flowed::Ended);
-                    }
-                    Ok(_) => {}
+                    Ok(1..) => {}
                     Err(error) if sys::would_block(&error) => {
                         // While nothing moves, a relay has no pipe.
                         self.release(carriers);
-                        return Ok(Flowed::Waits);
+                        return Flowed::Waits;
                     }
-                    Err(error) => return Err(error),
+                    // A reset is an end, too: what came before it has been taken.
+                    Ok(0) | Err(_) => {
+                        self.release(carriers);
+                        return Flowed::Ended;
+                    }
                 }
             }
             while carrier.held() > 0 {
@@ -98,14 +112,25 @@ impl Flow {
                         self.moved += count as u64;
                         left = left.saturating_sub(count);
                     }
-                    Err(error) if sys::would_block(&error) => return Ok(Flowed::Waits),
-                    Err(error) => return Err(error),
+                    Err(error) if sys::would_block(&error) => return Flowed::Waits,
+                    Err(_) => {
+                        // It may still have something to say: an answer to the beginning of what was sent to it.
+                        self.refused = true;
+                        self.release(carriers);
+                        return Flowed::Refused;
+                    }
                 }
             }
             if left == 0 {
-                return Ok(Flowed::Goes);
+                return Flowed::Goes;
             }
         }
+        Flowed::Refused
+    }
+
+    /// Bytes that were taken and not given yet.
+    pub fn held(&self) -> usize {
+        self.carrier.as_ref().map_or(0, Carrier::held)
     }
 
     /// Nothing is moved any more; what was on its way is lost.
@@ -120,8 +145,33 @@ impl Flow {
     }
 }
 
+/// How long an end may take none of what was sent to it before the other end had ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between looking how much a stream has taken, at first and at most: the system has no event for that.
+const LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(320);
+/// What an end that has everything may go on sending to nobody.
+const WASTE: usize = 4 << 20;
+
 /// An end that is about to be closed: closing it with unread input would throw away what is still on its way out.
-pub struct Farewell(End);
+pub struct Farewell {
+    end: End,
+    until: Deadline,
+    unsent: usize,
+    wasted: usize,
+    look: Duration,
+}
+
+/// How a [`Farewell`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It can be closed now.
+    Over,
+    /// Not yet.
+    Waits,
+    /// There is more to do at once.
+    Goes,
+}
 
 impl Farewell {
     /// Nothing more is sent to it.
@@ -130,25 +180,54 @@ impl Farewell {
         if let End::Socket(fd) = &end {
             sys::end_sending(fd.as_raw_fd());
         }
-        Farewell(end)
+        Farewell { end, until: after(Some(PATIENCE)), unsent: usize::MAX, wasted: 0, look: LOOK }
     }
 
-    /// Whether it can be closed now. What it still sends is dropped.
-    pub fn is_over(&self) -> bool {
-        let fd = self.0.fd();
+    /// The end.
+    pub fn end(&self) -> &End {
+        &self.end
+    }
+
+    /// When to look again even without an event.
+    pub fn deadline(&self) -> Deadline {
+        match self.end {
+            // It closes when it has read everything, and that is an event.
+            End::Socket(_) => self.until,
+            End::Stream(_) => earlier(self.until, after(Some(self.look))),
+        }
+    }
+
+    /// Looks whether it can be closed now. What it still sends is dropped.
+    pub fn step(&mut self) -> Parting {
+        let fd = self.end.fd();
         let mut waste = [0; 16384];
+        let mut quiet = false;
         for _ in 0..16 {
             match sys::recv(fd, &mut waste, sys::MSG_DONTWAIT) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if sys::would_block(&error) => break,
-                Err(_) => return true,
+                Ok(0) => return Parting::Over,
+                Ok(count) => self.wasted = self.wasted.saturating_add(count),
+                Err(error) if sys::would_block(&error) => {
+                    quiet = true;
+                    break;
+                }
+                Err(_) => return Parting::Over,
             }
         }
-        match (&self.0, sys::unsent(fd)) {
-            // It closes when it has read everything, and that is when we do.
-            (End::Socket(_), _) => false,
-            (End::Stream(_), left) => left.map_or(true, |left| left == 0),
+        let Ok(unsent) = sys::unsent(fd) else { return Parting::Over };
+        let has_all = unsent == 0 && (matches!(self.end, End::Stream(_)) || self.wasted >= WASTE);
+        if unsent < self.unsent {
+            // A slow reader reads.
+            self.unsent = unsent;
+            self.until = after(Some(PATIENCE));
+        }
+        if has_all || passed(self.until) {
+            return Parting::Over;
+        }
+        self.look = (self.look * 2).min(LONGEST_LOOK);
+        if quiet {
+            Parting::Waits
+        } else {
+            Parting::Goes
         }
     }
 }

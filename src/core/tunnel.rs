@@ -15,6 +15,7 @@ use crate::core::dest::Dest;
 use crate::core::listener::Listener;
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Limit, Pending};
+use crate::core::relay::End;
 use crate::core::tunneling::Tunneling;
 use crate::error::{Error, Operation, Result};
 use crate::name::Target;
@@ -127,7 +128,7 @@ pub struct Tunnel {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     dest: Option<Arc<Dest>>,
-    remote: Option<Target>,
+    remote: Option<Box<Target>>,
     port: u16,
     fork: ForkGuard,
 }
@@ -179,9 +180,11 @@ impl TunnelPlan {
             }
             TunnelPlan::Client(listener, target, limits) => {
                 let port = listener.local_addr().map_or(0, |address| address.port());
-                let (from, to) = (Arc::clone(&dest), target.wire().to_owned());
+                // In a child of fork(2) nobody would drop what the thread has.
+                let (from, to) = (Arc::downgrade(&dest), target.wire().to_owned());
                 let make: MakeSend = Box::new(move || {
-                    let pending = from.connect(&to, &Options::default(), Limit::Default)?;
+                    let gone = || Error::closed(Operation::Connect, "the tunnel was closed");
+                    let pending = from.upgrade().ok_or_else(gone)?.connect(&to, &Options::default(), Limit::Default)?;
                     Ok(Send::Pending(Box::new(pending)))
                 });
                 Tunnel::begin(Receive::Socket(listener.into()), make, limits, Some(dest), Some(target), port)
@@ -229,12 +232,20 @@ impl Tunnel {
             stop: AtomicBool::new(false),
             errors: Mutex::default(),
         });
-        let tunneling = Tunneling::new(Arc::clone(&shared), receive, make, limits)?;
+        let presence = dest.as_ref().map(|dest| Arc::clone(dest.presence()));
+        let tunneling = Tunneling::new(Arc::clone(&shared), receive, make, limits, presence)?;
         let builder = std::thread::Builder::new().name("i2psock-tunnel".into());
         // Signals belong to the program's own threads; and splice(2) knows no MSG_NOSIGNAL.
         let thread = sys::with_signals_blocked(|| builder.spawn(move || tunneling.run()));
         let thread = thread.map_err(|error| Error::io(Operation::None, "a thread for the tunnel", &error))?;
-        Ok(Tunnel { shared, thread: Mutex::new(Some(thread)), dest, remote, port, fork: ForkGuard::new() })
+        Ok(Tunnel {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            dest,
+            remote: remote.map(Box::new),
+            port,
+            fork: ForkGuard::new(),
+        })
     }
 
     /// Starts opening a tunnel on a destination of its own.
@@ -264,7 +275,7 @@ impl Tunnel {
 
     /// Where it leads to over I2P.
     pub fn remote(&self) -> Option<&Target> {
-        self.remote.as_ref()
+        self.remote.as_deref()
     }
 
     /// The port it listens on; 0: none.
@@ -315,6 +326,26 @@ impl Receive {
             Ok(true) => Ok(Receive::Foreign(fd)),
             Ok(false) => Err(Error::invalid("receive is no stream socket that is bound and listening")),
             Err(error) => Err(Error::invalid(format!("receive is no socket: {error}"))),
+        }
+    }
+
+    /// The next connection, if there is one.
+    pub fn take(&self) -> Result<Option<End>> {
+        let fd = match self {
+            Receive::Listener(listener) => return Ok(listener.accept()?.map(End::Stream)),
+            Receive::Borrowed(listener) => return Ok(listener.accept()?.map(End::Stream)),
+            Receive::Socket(fd) => fd.as_raw_fd(),
+            Receive::Foreign(fd) => *fd,
+        };
+        match sys::accept_now(fd) {
+            Ok(socket) => {
+                sys::set_nodelay(socket.as_raw_fd());
+                Ok(Some(End::Socket(socket)))
+            }
+            Err(error) if sys::would_block(&error) => Ok(None),
+            // That one is gone already; the next may be there.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(None),
+            Err(error) => Err(Error::io(Operation::Accept, "accept", &error)),
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::pending::{Pending, Product};
-use crate::core::relay::{Carriers, End, Farewell, Flow, Flowed};
+use crate::core::link::{connect, far_socket, Link, Served, Stage};
+use crate::core::pending::Product;
+use crate::core::presence::Presence;
+use crate::core::relay::{Carriers, End, Farewell, Flowed, Parting};
 use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Shared};
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
-use crate::sys::{self, Place, Ready, Selector};
+use crate::sys::{self, Ready, Selector};
 
 /// Bytes of one direction before others get a turn.
 const TURN: usize = 1 << 20;
@@ -19,48 +21,14 @@ const TURN: usize = 1 << 20;
 const TAKES: usize = 64;
 /// How long to leave new connections alone when there are no descriptors for them.
 const NO_DESCRIPTORS: Duration = Duration::from_millis(200);
-/// How long an end may take to read what was sent to it before the other end had ended.
-const FAREWELL: Duration = Duration::from_secs(10);
-/// How often to look whether it has: the system has no event for that.
-const LOOK: Duration = Duration::from_millis(10);
+/// Connections that only say farewell, besides as many as may be open.
+const FAREWELLS: usize = 64;
 
 const WAKE: u64 = 0;
 const RECEIVE: u64 = 1;
-/// Tokens of connections begin here: two for each, one for either side.
-const FIRST: u64 = 2;
-
-/// A connection.
-struct Link {
-    near: Option<End>,
-    stage: Stage,
-    outward: Flow,
-    inward: Flow,
-    idle_until: Deadline,
-    ends: Deadline,
-    /// When it is in `timers`.
-    due: Deadline,
-}
-
-enum Stage {
-    /// The other side is being made by the library.
-    Pending(Box<Pending>),
-    /// The other side is connecting; there are more places to try.
-    Connecting(End, Vec<Place>),
-    /// Both are there.
-    Open(End),
-    /// One end has ended, and the other one is reading what it had sent.
-    Farewell(Farewell, Deadline),
-    /// Over.
-    Gone,
-}
-
-/// What became of serving a connection.
-enum Served {
-    Stays,
-    /// It wants another turn at once.
-    Again,
-    Over,
-}
+const DEST: u64 = 2;
+/// Tokens of connections begin after this: two for each, one for either side.
+const LAST: u64 = 3;
 
 /// Everything the thread has.
 pub struct Tunneling {
@@ -79,14 +47,27 @@ pub struct Tunneling {
     receiving: bool,
     pause: Deadline,
     over: bool,
+    /// A connection for whose other side there were no descriptors.
+    waiting: Option<End>,
+    /// The tunnel's own destination, if nobody else drives it.
+    dest: Option<Arc<Presence>>,
 }
 
 impl Tunneling {
     /// Prepares it.
-    pub fn new(shared: Arc<Shared>, receive: Receive, make: MakeSend, limits: Limits) -> Result<Self> {
-        let system = |error| Error::io(Operation::None, "a descriptor for the tunnel", &error);
+    pub fn new(
+        shared: Arc<Shared>,
+        receive: Receive,
+        make: MakeSend,
+        limits: Limits,
+        dest: Option<Arc<Presence>>,
+    ) -> Result<Self> {
+        let dest = dest.filter(|dest| dest.home().keeper.is_none());
         let selector = Selector::new().map_err(system)?;
         selector.add(shared.wake.as_raw_fd(), WAKE, sys::IN).map_err(system)?;
+        if let Some(dest) = &dest {
+            selector.add(dest.fd(), DEST, sys::IN).map_err(system)?;
+        }
         let carriers = Carriers::new(limits.buffer, limits.splice);
         Ok(Tunneling {
             shared,
@@ -98,10 +79,12 @@ impl Tunneling {
             links: HashMap::new(),
             open: 0,
             timers: BTreeSet::new(),
-            last: FIRST / 2,
+            last: LAST / 2,
             receiving: false,
             pause: None,
             over: false,
+            waiting: None,
+            dest,
         })
     }
 
@@ -109,7 +92,7 @@ impl Tunneling {
     pub fn run(mut self) {
         let mut ready: Vec<Ready> = Vec::new();
         let mut again: Vec<u64> = Vec::new();
-        while !self.shared.stop.load(Ordering::Acquire) {
+        while !self.is_stopped() {
             self.watch_receive();
             let timeout = if again.is_empty() { poll_timeout(self.next_due()) } else { 0 };
             if self.selector.wait(&mut ready, timeout).is_err() {
@@ -117,31 +100,59 @@ impl Tunneling {
                 std::thread::sleep(NO_DESCRIPTORS);
             }
             let mut serve = std::mem::take(&mut again);
-            let mut receive = passed(self.pause) || self.receive_due();
+            let mut receive = passed(self.pause) || passed(self.listener_deadline()) || self.is_waiting();
+            let mut drive = self.dest.as_ref().is_some_and(|dest| passed(dest.deadline()));
             for ready in &ready {
                 match ready.token {
                     WAKE => self.shared.wake.clear(),
                     RECEIVE => receive = true,
+                    DEST => drive = true,
                     token => serve.push(token / 2),
                 }
+            }
+            if drive {
+                self.drive();
             }
             serve.extend(self.expired());
             serve.sort_unstable();
             serve.dedup();
             for id in serve {
+                if self.is_stopped() {
+                    break;
+                }
                 if self.serve(id) {
                     again.push(id);
                 }
             }
-            if receive && !self.over {
+            if receive {
                 self.take_connections(&mut again);
             }
         }
         self.close();
     }
 
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// Does what a keeper would do for the tunnel's own destination.
+    fn drive(&mut self) {
+        let Some(dest) = &self.dest else { return };
+        while dest.service().is_some() {}
+        if dest.check(Operation::None).is_err() {
+            self.selector.remove(dest.fd());
+            self.dest = None;
+        }
+    }
+
     fn has_room(&self) -> bool {
-        self.open < self.limits.connections
+        let most = self.limits.connections;
+        self.open < most && self.links.len() < most.saturating_mul(2).saturating_add(FAREWELLS)
+    }
+
+    /// Whether the connection without an other side is to be tried again now.
+    fn is_waiting(&self) -> bool {
+        self.waiting.is_some() && self.pause.is_none() && self.has_room()
     }
 
     /// Connections are waited for only while there is room: those above the limit wait where they are.
@@ -164,22 +175,22 @@ impl Tunneling {
     }
 
     fn next_due(&self) -> Deadline {
+        if self.is_waiting() {
+            return Some(Instant::now());
+        }
         let timer = self.timers.first().map(|(at, _)| *at);
-        earlier(earlier(timer, self.pause), self.listener_deadline())
+        let dest = self.dest.as_ref().and_then(|dest| dest.deadline());
+        earlier(earlier(timer, self.pause), earlier(dest, self.listener_deadline()))
     }
 
-    /// Without a keeper somebody has to drive the listener's destination.
+    /// Without a keeper somebody has to drive the listener's destination: whoever accepts.
     fn listener_deadline(&self) -> Deadline {
         let timeout = match &self.receive {
-            Receive::Listener(listener) => listener.timeout_ms(),
-            Receive::Borrowed(listener) => listener.timeout_ms(),
+            Receive::Listener(listener) if self.receiving => listener.timeout_ms(),
+            Receive::Borrowed(listener) if self.receiving => listener.timeout_ms(),
             _ => -1,
         };
         u64::try_from(timeout).ok().and_then(|timeout| after(Some(Duration::from_millis(timeout))))
-    }
-
-    fn receive_due(&self) -> bool {
-        passed(self.listener_deadline())
     }
 
     fn expired(&mut self) -> Vec<u64> {
@@ -197,13 +208,23 @@ impl Tunneling {
 
     fn take_connections(&mut self, again: &mut Vec<u64>) {
         for _ in 0..TAKES {
-            if !self.has_room() {
+            if !self.has_room() || self.is_stopped() {
                 return;
             }
-            match self.take_one() {
+            let taken = match self.waiting.take() {
+                Some(near) => Ok(Some(near)),
+                None if self.over => return,
+                None => self.receive.take().inspect(|taken| {
+                    self.shared.counts.total.fetch_add(taken.iter().count() as u64, Ordering::Relaxed);
+                }),
+            };
+            match taken {
                 Ok(Some(near)) => {
-                    if let Some(id) = self.begin(near) {
+                    if let Some(id) = self.begin(near).filter(|id| self.serve(*id)) {
                         again.push(id);
+                    }
+                    if self.pause.is_some() {
+                        return;
                     }
                 }
                 Ok(None) => return,
@@ -213,66 +234,52 @@ impl Tunneling {
                     self.shared.remember(error);
                     return;
                 }
-                Err(error) => {
-                    self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
-                    self.shared.remember(error);
-                    self.pause = after(Some(NO_DESCRIPTORS));
-                    return;
-                }
+                Err(error) => return self.pause(error),
             }
         }
     }
 
-    fn take_one(&self) -> Result<Option<End>> {
-        let fd = match &self.receive {
-            Receive::Listener(listener) => return Ok(listener.accept()?.map(End::Stream)),
-            Receive::Borrowed(listener) => return Ok(listener.accept()?.map(End::Stream)),
-            Receive::Socket(fd) => fd.as_raw_fd(),
-            Receive::Foreign(fd) => *fd,
-        };
-        match sys::accept_now(fd) {
-            Ok(socket) => {
-                sys::set_nodelay(socket.as_raw_fd());
-                Ok(Some(End::Socket(socket)))
-            }
-            Err(error) if sys::would_block(&error) => Ok(None),
-            // That one is gone already; the next may be there.
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(None),
-            Err(error) => Err(Error::io(Operation::Accept, "accept", &error)),
+    /// Leaves new connections alone for a while.
+    fn pause(&mut self, error: Error) {
+        self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+        self.shared.remember(error);
+        self.pause = after(Some(NO_DESCRIPTORS));
+    }
+
+    /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
+    /// one does, since those that wait have descriptors, too.
+    fn fail(&mut self, near: Option<End>, error: Error) {
+        let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
+        if near.is_some() && wanting && self.waiting.is_none() {
+            self.waiting = near;
+            return self.pause(error);
+        }
+        // Told first: whoever sees the end may ask at once.
+        self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+        self.shared.remember(error);
+        if let Some(near) = near {
+            near.end();
         }
     }
 
     /// Has the other side of a connection made.
     fn begin(&mut self, near: End) -> Option<u64> {
-        self.shared.counts.total.fetch_add(1, Ordering::Relaxed);
         let stage = match (self.make)() {
             Ok(Send::Pending(pending)) => Ok(Stage::Pending(pending)),
-            // Moving bytes must never wait, however the program has made it.
-            Ok(Send::Socket(fd)) => sys::set_nonblocking(fd.as_raw_fd(), true)
-                .map_err(system)
-                .map(|()| Stage::Connecting(End::Socket(fd), Vec::new())),
+            Ok(Send::Socket(fd)) => far_socket(fd),
             Ok(Send::Places(places)) => connect(places),
             Err(error) => Err(error),
         };
         let stage = match stage {
             Ok(stage) => stage,
             Err(error) => {
-                self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-                self.shared.remember(error);
+                self.fail(Some(near), error);
                 return None;
             }
         };
         self.last += 1;
         let id = self.last;
-        let link = Link {
-            near: Some(near),
-            stage,
-            outward: Flow::default(),
-            inward: Flow::default(),
-            idle_until: after(self.limits.idle),
-            ends: after(self.limits.life),
-            due: None,
-        };
+        let link = Link::new(near, stage, after(self.limits.life));
         self.links.insert(id, link);
         self.open += 1;
         self.shared.counts.now.fetch_add(1, Ordering::Relaxed);
@@ -307,8 +314,12 @@ impl Tunneling {
                 again
             }
             Err(error) => {
-                self.shared.remember(error);
+                if let Some(near) = &link.near {
+                    self.selector.remove(near.fd());
+                }
+                let near = link.unmade();
                 self.forget(link);
+                self.fail(near, error);
                 false
             }
         }
@@ -321,19 +332,15 @@ impl Tunneling {
             counts.expired.fetch_add(1, Ordering::Relaxed);
             return Ok(Served::Over);
         }
-        let failed = |error: Error| {
-            counts.failed.fetch_add(1, Ordering::Relaxed);
-            error
-        };
         match &mut link.stage {
             Stage::Pending(pending) => {
                 // A step may close its descriptor.
                 self.selector.remove(pending.fd());
-                match pending.step().map_err(failed)? {
+                match pending.step()? {
                     Progress::Block => {
                         let (fd, events) = (pending.fd(), pending.events());
                         if fd >= 0 {
-                            self.selector.add(fd, id * 2, events).map_err(|error| failed(system(error)))?;
+                            self.selector.add(fd, id * 2, events).map_err(system)?;
                         }
                         Ok(Served::Stays)
                     }
@@ -342,39 +349,41 @@ impl Tunneling {
                             Product::Stream(stream) => Ok(stream),
                             other => Err(other),
                         });
-                        let stream = stream.map_err(failed)?;
-                        self.join(id, link, End::Stream(stream)).map_err(failed)
+                        let stream = stream?;
+                        self.join(id, link, End::Stream(stream))
                     }
                 }
             }
             Stage::Connecting(end, places) => {
                 self.selector.remove(end.fd());
-                let events = sys::poll_one(end.fd(), sys::OUT, 0).map_err(|error| failed(system(error)))?;
+                let events = sys::poll_one(end.fd(), sys::OUT, 0).map_err(system)?;
                 if events == 0 {
-                    self.selector.add(end.fd(), id * 2, sys::OUT).map_err(|error| failed(system(error)))?;
+                    self.selector.add(end.fd(), id * 2, sys::OUT).map_err(system)?;
                     return Ok(Served::Stays);
                 }
                 match sys::socket_error(end.fd()) {
                     Ok(()) => {
                         let stage = std::mem::replace(&mut link.stage, Stage::Gone);
                         let Stage::Connecting(end, _) = stage else { return Ok(Served::Over) };
-                        self.join(id, link, end).map_err(failed)
+                        self.join(id, link, end)
                     }
                     Err(error) if places.is_empty() => {
-                        Err(failed(Error::io(Operation::Connect, "cannot connect to the target", &error)))
+                        Err(Error::io(Operation::Connect, "cannot connect to the target", &error))
                     }
                     Err(_) => {
-                        link.stage = connect(std::mem::take(places)).map_err(failed)?;
+                        link.stage = connect(std::mem::take(places))?;
                         Ok(Served::Again)
                     }
                 }
             }
-            Stage::Open(_) => self.relay(link),
+            Stage::Open(_) => Ok(self.relay(id, link)),
             Stage::Gone => Ok(Served::Over),
-            Stage::Farewell(farewell, until) => match farewell.is_over() || passed(*until) {
-                true => Ok(Served::Over),
-                false => Ok(Served::Stays),
-            },
+            Stage::Farewell(_) if passed(link.ends) => Ok(Served::Over),
+            Stage::Farewell(farewell) => Ok(match farewell.step() {
+                Parting::Over => Served::Over,
+                Parting::Waits => Served::Stays,
+                Parting::Goes => Served::Again,
+            }),
         }
     }
 
@@ -385,61 +394,78 @@ impl Tunneling {
         }
         self.selector.add_changes(far.fd(), id * 2 + 1).map_err(system)?;
         link.stage = Stage::Open(far);
+        link.idle_until = after(self.limits.idle);
         Ok(Served::Again)
     }
 
-    fn relay(&mut self, link: &mut Link) -> Result<Served> {
-        let (Some(near), Stage::Open(far)) = (&link.near, &link.stage) else { return Ok(Served::Over) };
-        let (near_fd, far_fd) = (near.fd(), far.fd());
-        let mut flow = |flow: &mut Flow, from, to, count: &AtomicU64| {
-            let before = flow.moved;
-            let result = flow.run(from, to, &mut self.carriers, TURN);
-            count.fetch_add(flow.moved - before, Ordering::Relaxed);
-            result
-        };
+    fn relay(&mut self, id: u64, link: &mut Link) -> Served {
         let before = link.outward.moved + link.inward.moved;
-        let outward = flow(&mut link.outward, near_fd, far_fd, &self.shared.counts.bytes_out);
-        let inward = flow(&mut link.inward, far_fd, near_fd, &self.shared.counts.bytes_in);
-        if self.limits.idle.is_some() && link.outward.moved + link.inward.moved != before {
+        let outward = self.flow(link, true, TURN);
+        let inward = self.flow(link, false, TURN);
+        if link.outward.moved + link.inward.moved != before {
             link.idle_until = after(self.limits.idle);
         }
         match (outward, inward) {
-            (Ok(Flowed::Ended), _) => self.part(link, true),
-            (_, Ok(Flowed::Ended)) => self.part(link, false),
-            // A reset is an end; what the other side has sent goes nowhere any more.
-            (Err(_), _) | (_, Err(_)) => Ok(Served::Over),
-            (Ok(Flowed::Goes), _) | (_, Ok(Flowed::Goes)) => Ok(Served::Again),
-            (Ok(Flowed::Waits), Ok(Flowed::Waits)) => Ok(Served::Stays),
+            (Flowed::Ended, _) => self.part(id, link, true),
+            (_, Flowed::Ended) => self.part(id, link, false),
+            (Flowed::Refused, Flowed::Refused) => Served::Over,
+            (Flowed::Goes, _) | (_, Flowed::Goes) => Served::Again,
+            _ => Served::Stays,
         }
     }
 
-    /// One side has ended and the other has been given all it had sent: that one may still read it in peace.
-    fn part(&mut self, link: &mut Link, near_ended: bool) -> Result<Served> {
-        let Stage::Open(far) = std::mem::replace(&mut link.stage, Stage::Gone) else {
-            return Ok(Served::Over);
+    /// Moves bytes one way.
+    fn flow(&mut self, link: &mut Link, outward: bool, budget: usize) -> Flowed {
+        let (Some(near), Stage::Open(far)) = (&link.near, &link.stage) else { return Flowed::Refused };
+        let (flow, from, to, count) = match outward {
+            true => (&mut link.outward, near.fd(), far.fd(), &self.shared.counts.bytes_out),
+            false => (&mut link.inward, far.fd(), near.fd(), &self.shared.counts.bytes_in),
         };
-        let Some(near) = link.near.take() else { return Ok(Served::Over) };
+        let before = flow.moved;
+        let flowed = flow.run(from, to, &mut self.carriers, budget);
+        count.fetch_add(flow.moved - before, Ordering::Relaxed);
+        flowed
+    }
+
+    /// One side has ended and the other has been given all it had sent: that one may still read it in peace.
+    fn part(&mut self, id: u64, link: &mut Link, near_ended: bool) -> Served {
+        let (Some(near), Stage::Open(far)) = (&link.near, &link.stage) else { return Served::Over };
+        // What the other one had sent before goes as far as it goes without waiting.
+        let (held, left) = if near_ended { (link.inward.held(), far.fd()) } else { (link.outward.held(), near.fd()) };
+        let budget = held.saturating_add(sys::unread(left).unwrap_or(0));
         self.selector.remove(near.fd());
         self.selector.remove(far.fd());
-        let (ended, left) = if near_ended { (near, far) } else { (far, near) };
-        drop(ended);
+        if budget > 0 {
+            self.flow(link, !near_ended, budget);
+        }
         link.outward.stop(&mut self.carriers);
         link.inward.stop(&mut self.carriers);
-        link.stage = Stage::Farewell(Farewell::new(left), after(Some(FAREWELL)));
-        Ok(Served::Again)
+        let (near, stage) = (link.near.take(), std::mem::replace(&mut link.stage, Stage::Gone));
+        let (Some(near), Stage::Open(far)) = (near, stage) else { return Served::Over };
+        let (ended, left) = if near_ended { (near, far) } else { (far, near) };
+        ended.end();
+        let farewell = Farewell::new(left);
+        // Without memory for it, it is looked at later.
+        drop(self.selector.add_changes(farewell.end().fd(), id * 2));
+        link.stage = Stage::Farewell(farewell);
+        Served::Again
     }
 
     /// Closes what is left of a connection.
     fn forget(&mut self, mut link: Link) {
         link.outward.stop(&mut self.carriers);
         link.inward.stop(&mut self.carriers);
-        if let Some(near) = &link.near {
-            self.selector.remove(near.fd());
+        if let Stage::Pending(pending) = &link.stage {
+            self.selector.remove(pending.fd());
         }
-        match &link.stage {
-            Stage::Pending(pending) => self.selector.remove(pending.fd()),
-            Stage::Connecting(end, _) | Stage::Open(end) => self.selector.remove(end.fd()),
-            Stage::Farewell(..) | Stage::Gone => {}
+        let far = match &link.stage {
+            Stage::Connecting(end, _) | Stage::Open(end) => Some(end),
+            Stage::Farewell(farewell) => Some(farewell.end()),
+            Stage::Pending(_) | Stage::Gone => None,
+        };
+        for end in link.near.iter().chain(far) {
+            self.selector.remove(end.fd());
+            end.end();
         }
     }
 
@@ -447,44 +473,21 @@ impl Tunneling {
         if self.receiving {
             self.selector.remove(self.receive.as_raw_fd());
         }
+        if let Some(dest) = &self.dest {
+            self.selector.remove(dest.fd());
+        }
         for (_, link) in std::mem::take(&mut self.links) {
             self.forget(link);
         }
+        if let Some(near) = &self.waiting {
+            near.end();
+        }
+        if let Receive::Socket(fd) = &self.receive {
+            // A child of fork(2) may have it, too, and must not keep the port.
+            sys::end_both(fd.as_raw_fd());
+        }
         self.shared.counts.now.store(0, Ordering::Relaxed);
     }
-}
-
-impl Link {
-    /// Whether it counts.
-    fn is_open(&self) -> bool {
-        !matches!(self.stage, Stage::Farewell(..) | Stage::Gone)
-    }
-
-    fn deadline(&self) -> Deadline {
-        let limits = earlier(self.ends, self.idle_until);
-        match &self.stage {
-            Stage::Pending(pending) => {
-                let step = u64::try_from(pending.timeout_ms()).ok().map(Duration::from_millis);
-                earlier(limits, step.and_then(|step| after(Some(step))))
-            }
-            Stage::Farewell(_, until) => earlier(*until, after(Some(LOOK))),
-            Stage::Connecting(..) | Stage::Open(_) => limits,
-            Stage::Gone => None,
-        }
-    }
-}
-
-/// Starts connecting to the first of `places` that does not refuse at once.
-fn connect(places: Vec<Place>) -> Result<Stage> {
-    let mut failure = Error::new(Status::Io, Operation::Connect, "the target has no address");
-    let mut left = places.into_iter();
-    while let Some(place) = left.next() {
-        match sys::connect_start(&place) {
-            Ok((fd, _)) => return Ok(Stage::Connecting(End::Socket(fd), left.collect())),
-            Err(error) => failure = Error::io(Operation::Connect, "cannot connect to the target", &error),
-        }
-    }
-    Err(failure)
 }
 
 fn system(error: std::io::Error) -> Error {

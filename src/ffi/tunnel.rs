@@ -28,8 +28,8 @@ pub const I2PSOCK_TUNNEL_NOW: c_int = 1;
 pub const I2PSOCK_TUNNEL_TOTAL: c_int = 2;
 /// For i2psock_tunnel_count(): of these, ones whose other side could not be made.
 pub const I2PSOCK_TUNNEL_FAILED: c_int = 3;
-/// For i2psock_tunnel_count(): times a connection could not be taken, for want of descriptors for example; it waits and is tried
-/// again.
+/// For i2psock_tunnel_count(): times a connection could not be taken, or its other side not be made, for want of descriptors;
+/// it waits and is tried again.
 pub const I2PSOCK_TUNNEL_REFUSED: c_int = 4;
 /// For i2psock_tunnel_count(): connections that were ended because "timeout" or "idle_timeout" was over.
 pub const I2PSOCK_TUNNEL_EXPIRED: c_int = 5;
@@ -38,11 +38,13 @@ pub const I2PSOCK_TUNNEL_BYTES_OUT: c_int = 6;
 /// For i2psock_tunnel_count(): bytes the other way.
 pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 
-/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on one side gets
-/// one on the other, and what comes from either goes to the other, until one of the two closes or resets; what that one has sent is
-/// delivered, then both are closed (SAM has no half close). A slow reader stops the fast writer. Errors of a connection
-/// end that connection only. One background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes
-/// never leave the kernel.
+/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on one side
+/// gets one on the other, and what comes from either goes to the other, until one of the two closes or resets; what that one has
+/// sent is delivered, then both are closed. SAM has no half close: a client that ends its half after its request (nc -N) gets
+/// what is there of the answer by then. A slow reader stops the fast writer. Errors of a connection end that connection only. One
+/// background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes never leave the kernel. In a
+/// child of fork(2), descriptors of connections that were open stay so until it execs or ends; connections end all the same when
+/// the parent's do.
 ///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
 /// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
@@ -52,7 +54,7 @@ pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 ///   nconnect       connections at a time; -1, the default, for no limit. Those above it wait, they are not refused
 ///   timeout        how long a connection may last, whatever it does; -1 for no limit, the default except for
 ///                  i2psock_tunnel_new(): 60000
-///   idle_timeout   how long a connection may last without a byte; -1, the default, for no limit
+///   idle_timeout   how long a connection may last without a byte once both ends are there; -1, the default, for no limit
 ///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
 ///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1
 ///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1

@@ -153,9 +153,30 @@ pub fn end_sending(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// shutdown(2) of both halves; a listening socket listens no more. Unlike closing it does so for every process that has
+/// it.
+pub fn end_both(fd: RawFd) {
+    // SAFETY: plain system call. It fails only when the connection is gone anyway.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Bytes that were received and not read yet (FIONREAD).
+pub fn unread(fd: RawFd) -> io::Result<usize> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    check(unsafe { libc::ioctl(fd, libc::FIONREAD, &mut value) })?;
+    Ok(usize::try_from(value).unwrap_or(0))
+}
+
 /// Whether `fd` is a socket of a stream type that listens.
 pub fn is_listening(fd: RawFd) -> io::Result<bool> {
     Ok(get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0
+        && get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM)
+}
+
+/// Whether `fd` is a socket of a stream type that does not listen.
+pub fn is_stream(fd: RawFd) -> io::Result<bool> {
+    Ok(get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? == 0
         && get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM)
 }
 

@@ -530,6 +530,88 @@ static void lost_numbers(void) {
     i2psock_dest_close(d);
 }
 
+static int make_nothing(void *user, i2psock_fd *fd, i2psock_pending **pending) {
+    (void) user;
+    (void) fd;
+    (void) pending;
+    return I2PSOCK_STATE;
+}
+
+static void tunnels(void) {
+    DIRTY(i2psock_tunnel, t);
+    DIRTY(i2psock_pending, p);
+    i2psock_listener *l = NULL;
+    int which;
+    BAD(i2psock_tunnel_server(NULL, "", "1", NULL, 1000, &t, &E));
+    CLEAN(t);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_server(controller, "", NULL, NULL, 1000, &t, &E));
+    CLEAN(t);
+    BAD(i2psock_tunnel_server(controller, "", "1", NULL, 1000, NULL, &E));
+    CHECK_INT(i2psock_tunnel_server(NULL, NULL, NULL, NULL, 1000, NULL, NULL), I2PSOCK_INVALID);
+    BAD(i2psock_tunnel_server_start(NULL, "", "1", NULL, 1000, &p, &E));
+    CLEAN(p);
+    p = (i2psock_pending *) 0x55;
+    BAD(i2psock_tunnel_server_start(controller, "", NULL, NULL, 1000, &p, &E));
+    CLEAN(p);
+    BAD(i2psock_tunnel_server_start(controller, "", "1", NULL, 1000, NULL, &E));
+    CHECK_INT(i2psock_tunnel_server_start(NULL, NULL, NULL, NULL, 1000, NULL, NULL), I2PSOCK_INVALID);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_client(NULL, "", "0", DEST_A, NULL, 1000, &t, &E));
+    CLEAN(t);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_client(controller, "", NULL, DEST_A, NULL, 1000, &t, &E));
+    CLEAN(t);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_client(controller, "", "0", NULL, NULL, 1000, &t, &E));
+    CLEAN(t);
+    BAD(i2psock_tunnel_client(controller, "", "0", DEST_A, NULL, 1000, NULL, &E));
+    CHECK_INT(i2psock_tunnel_client(NULL, NULL, NULL, NULL, NULL, 1000, NULL, NULL), I2PSOCK_INVALID);
+    p = (i2psock_pending *) 0x55;
+    BAD(i2psock_tunnel_client_start(NULL, "", "0", DEST_A, NULL, 1000, &p, &E));
+    CLEAN(p);
+    p = (i2psock_pending *) 0x55;
+    BAD(i2psock_tunnel_client_start(controller, "", NULL, DEST_A, NULL, 1000, &p, &E));
+    CLEAN(p);
+    p = (i2psock_pending *) 0x55;
+    BAD(i2psock_tunnel_client_start(controller, "", "0", NULL, NULL, 1000, &p, &E));
+    CLEAN(p);
+    BAD(i2psock_tunnel_client_start(controller, "", "0", DEST_A, NULL, 1000, NULL, &E));
+    CHECK_INT(i2psock_tunnel_client_start(NULL, NULL, NULL, NULL, NULL, 1000, NULL, NULL), I2PSOCK_INVALID);
+    OK(i2psock_listener_open(dest, 0, NULL, &l, &E));
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_new(NULL, -1, make_nothing, NULL, NULL, &t, &E));
+    CLEAN(t);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_tunnel_new(l, -1, NULL, NULL, NULL, &t, &E));
+    CLEAN(t);
+    BAD(i2psock_tunnel_new(l, -1, make_nothing, NULL, NULL, NULL, &E));
+    CHECK_INT(i2psock_tunnel_new(NULL, -1, NULL, NULL, NULL, NULL, NULL), I2PSOCK_INVALID);
+    /* NULL for the user's argument, options and error is what it says. */
+    CHECK_INT(i2psock_tunnel_new(l, -1, make_nothing, NULL, NULL, &t, NULL), I2PSOCK_OK);
+    CHECK_INT(i2psock_tunnel_state(t, NULL), I2PSOCK_STATE_NONE);
+    i2psock_tunnel_close(t);
+    i2psock_listener_close(l);
+    t = (i2psock_tunnel *) 0x55;
+    BAD(i2psock_pending_finish_tunnel(NULL, &t, &E));
+    CLEAN(t);
+    OK(i2psock_dest_lookup_start(dest, "ME", 5000, &p, &E));
+    BAD(i2psock_pending_finish_tunnel(p, NULL, &E));
+    CHECK_INT(i2psock_pending_finish_tunnel(NULL, NULL, NULL), I2PSOCK_INVALID);
+    i2psock_pending_free(p);
+    CHECK(i2psock_tunnel_addr(NULL) == NULL);
+    CHECK(i2psock_tunnel_name(NULL) == NULL);
+    CHECK(i2psock_tunnel_remote(NULL) == NULL);
+    CHECK_INT(i2psock_tunnel_port(NULL), 0);
+    err_prepare();
+    CHECK_INT(i2psock_tunnel_state(NULL, &E), I2PSOCK_STATE_NONE);
+    CHECK(E == NULL);
+    CHECK_INT(i2psock_tunnel_state(NULL, NULL), I2PSOCK_STATE_NONE);
+    for (which = -1; which < 9; which++) CHECK_INT(i2psock_tunnel_count(NULL, which), 0);
+    CHECK(i2psock_tunnel_next_error(NULL) == NULL);
+    i2psock_tunnel_close(NULL);
+}
+
 static void with_handles(void (*run)(void)) {
     controller = open_common();
     dest = open_dest(controller);
@@ -544,10 +626,11 @@ static void destinations_null(void) { with_handles(destinations); }
 static void listeners_null(void) { with_handles(listeners); }
 static void pendings_null(void) { with_handles(pendings); }
 static void datagrams_null(void) { with_handles(datagrams); }
+static void tunnels_null(void) { with_handles(tunnels); }
 static void numbers_null(void) { with_handles(lost_numbers); }
 
 static const test_case tests[] = {
     T(statics), T(errors), T(options), T(addresses), T(keys_null), T(controllers_null), T(destinations_null),
-    T(listeners_null), T(pendings_null), T(streams), T(datagrams_null), T(numbers_null),
+    T(listeners_null), T(pendings_null), T(streams), T(datagrams_null), T(numbers_null), T(tunnels_null),
 };
 MAIN(tests)

@@ -21,12 +21,12 @@ for arg in "$@"; do
 done
 all=1
 if [ ${#names[@]} -eq 0 ]; then
-    names=(recovery stream pending fakebridge dgram dest fork listener named threads leaks controller options addr_keys keyfiles nulls errors fdtools)
+    names=(recovery stream pending fakebridge dgram dest fork listener named tunnel threads leaks controller options addr_keys keyfiles nulls errors fdtools)
 else
     all=0
 fi
 # What is also run with the static library and with clang's build.
-subset=(nulls addr_keys keyfiles dest dgram threads fork listener named)
+subset=(nulls addr_keys keyfiles dest dgram threads fork listener named tunnel)
 warn=(-g -O1 -Wall -Wextra -Wpedantic -Werror)
 
 passed=0 failed=0 skipped=0
