@@ -25,7 +25,7 @@ ROOT := $(CURDIR)
 TARGET := $(ROOT)/target
 RELEASE := $(TARGET)/release
 PC := $(TARGET)/pkgconfig
-EXAMPLES := server client dgram_server dgram_client lookup poll i2pcat
+EXAMPLES := server client dgram_server dgram_client lookup poll i2pcat tunnel
 EXAMPLE_DIR := $(TARGET)/examples-c
 EXAMPLE_BINS := $(EXAMPLES:%=$(EXAMPLE_DIR)/%)
 EXAMPLE_FLAGS := -std=c99 -Wall -Wextra -Wpedantic -Werror

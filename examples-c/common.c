@@ -99,7 +99,7 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
             option++;
         }
         if (option->name != NULL && option->kind == OPTION_FLAG) {
-            *option->value = 1;
+            *(int *) option->value = 1;
             continue;
         }
         if (option->name == NULL && strcmp(name, "--sam") != 0 && strcmp(name, "--set") != 0) {
@@ -112,12 +112,21 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
         }
         value = argv[++i];
         if (option->name != NULL && option->kind == OPTION_NUMBER) {
-            if (!read_number(value, option->value)) {
+            if (!read_number(value, (int *) option->value)) {
                 note(value);
                 usage_error(settings, "that is no number");
             }
-        } else if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
-                                              : i2psock_options_set(settings->controller, name + 2, value, &err)) {
+            continue;
+        }
+        if (option->name != NULL && option->kind == OPTION_TEXT) {
+            *(const char **) option->value = value;
+            continue;
+        }
+        if (option->name != NULL && option->kind == OPTION_KEYS) {
+            name = "--key_store"; /* what the library calls it */
+        }
+        if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
+                                       : i2psock_options_set(settings->controller, name + 2, value, &err)) {
             complain(value, err);
             usage_error(settings, "that cannot be set");
         }

@@ -15,13 +15,16 @@ struct settings {
     i2psock_options *dest;       /* for i2psock_dest_open() */
 };
 
-/* What an option of an example does: take a number, set *value to 1, or set the controller's option of its name. */
-enum { OPTION_NUMBER = 0, OPTION_FLAG = 1, OPTION_CONTROLLER = 2 };
+/*
+ * What an option of an example does: put a number or 1 into the int at `value`, put a text into the const char * there, set
+ * the controller's option of its name, or say where keys are kept. The last two need no `value`.
+ */
+enum { OPTION_NUMBER = 0, OPTION_FLAG = 1, OPTION_CONTROLLER = 2, OPTION_TEXT = 3, OPTION_KEYS = 4 };
 
-/* An option of one example, "--count" for example. `value` is not used with OPTION_CONTROLLER. */
+/* An option of one example, "--count" for example. */
 struct option {
     const char *name;
-    int *value;
+    void *value;
     int kind;
 };
 

@@ -7,6 +7,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/tests/steps.sh"
 # shellcheck source=../router.sh
 . "$root/tests/router.sh"
+# shellcheck source=tunnels.sh
+. "$root/tests/examples/tunnels.sh"
 
 bin=$root/target/examples-c
 folder=$(mktemp -d) || exit 1
@@ -284,12 +286,21 @@ poll --limit -1
 i2pcat
 i2pcat -l a.i2p
 i2pcat -q
+tunnel
+tunnel server
+tunnel server - 127.0.0.1:80 surplus
+tunnel server --name alice - 80
+tunnel server --timeout long - 80
+tunnel server --set nconnect=many - 80
+tunnel client 0
+tunnel client 0 not/an/address
+tunnel neither 0 a.i2p
 LINES
 }
 
 help() {
     local name
-    for name in server client dgram_server dgram_client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat tunnel; do
         example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
     done
     expect 1 eval 'example 20 server --help >/dev/full'
@@ -298,7 +309,8 @@ help() {
 # Port 1 has no listener; if it has, that is no SAM bridge either.
 no_bridge() {
     local name
-    for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p'; do
+    for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p' \
+        'tunnel server - 80' 'tunnel client 0 a.i2p'; do
         # shellcheck disable=SC2086
         expect 1 example 60 ${name%% *} --sam 127.0.0.1:1 ${name#"${name%% *}"} || return 1
         # shellcheck disable=SC2086
@@ -326,7 +338,7 @@ no_echo() {
 compile() {
     local name flags
     flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
-    for name in server client dgram_server dgram_client lookup poll i2pcat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat tunnel; do
         # shellcheck disable=SC2086
         "$@" -Wall -Wextra -Wpedantic -Werror -o "$folder/compiled" "$root/examples-c/$name.c" "$root/examples-c/common.c" \
             -x none $flags || return 1
@@ -374,6 +386,7 @@ over_the_bridge() {
     else
         skip "strace is not installed: the system calls of datagrams are not counted"
     fi
+    tunnels_over_the_bridge
     check "wrong usage" wrong_usage
     check "--help" help
     check "no bridge" no_bridge
@@ -388,6 +401,7 @@ over_the_bridge() {
         check "valgrind: poll" everything_in_one_loop
         check "valgrind: i2pcat" copy_both_ways 300000
         check "valgrind: nobody is at the address" nobody_there
+        check "valgrind: tunnels" web_requests 20 50000 1
         under=()
     else
         skip "valgrind is not installed: leaks are not looked for"
@@ -423,6 +437,7 @@ over_real_routers() {
     # i2pd loses raw datagrams of one and two bytes.
     [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
     check "lookup over $kind" find
+    tunnels 20 50000 4
     router_stop
 }
 
