@@ -109,6 +109,12 @@ start_end() {
     udp=$(after UDP "$folder/end.out")
 }
 
+# Neither is always the first.
+turns=(hand ours)
+take_turns() {
+    turns=("${turns[1]}" "${turns[0]}")
+}
+
 compare_relays() {
     local room round whose step
     local -A process=() port=()
@@ -129,16 +135,17 @@ compare_relays() {
     start hand-client PORT "$bin/relay" client "${sam_a##*:}" "$(after ADDRESS "$folder/hand-server.out")" 131072
     process[hand-client]=$started port[hand-client]=$(after PORT "$folder/hand-client.out")
     for ((round = 0; round < rounds; round++)); do
+        take_turns
         for room in 131072 1048576; do
             for step in '1 1024 0' '1 0 1024' '8 512 512'; do
-                for whose in ours hand; do
+                for whose in "${turns[@]}"; do
                     # shellcheck disable=SC2086
                     measure "$room-${step// /-}" "$whose" "${port[$whose-$room]}" $step "${process[$whose-$room]}"
                 done
             done
         done
         for step in '1 256 0' '8 128 128'; do
-            for whose in ours hand; do
+            for whose in "${turns[@]}"; do
                 # shellcheck disable=SC2086
                 measure "far-${step// /-}" "$whose" "${port[$whose-client]}" $step "${process[$whose-server]}" \
                     "${process[$whose-client]}"
@@ -218,7 +225,7 @@ idle_streams() {
 # time_calls WHAT COUNT: seconds and processor time of all of them.
 time_calls() {
     local whose
-    for whose in ours hand; do
+    for whose in "${turns[@]}"; do
         calls "$whose" "$1" "$2"
         note "$1-seconds" "$whose" "$(awk -v s="$(value seconds)" 'BEGIN { print s * 1000 }')"
         note "$1-processor" "$whose" "$(awk -v s="$(value processor)" 'BEGIN { print s * 1000 }')"
@@ -246,6 +253,7 @@ compare_clients() {
     count_calls dgram-recv-many 12800 'receive a datagram, 64 at once (hand: 16)'
     idle_streams
     for ((round = 0; round < rounds; round++)); do
+        take_turns
         time_calls connect 500
         time_calls echo 100
         time_calls dgram-send-many 20032

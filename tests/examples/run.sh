@@ -415,6 +415,14 @@ over_the_bridge() {
     else
         check "bridge that loses datagrams" false
     fi
+    BRIDGE_OPTIONS='--build-delay 600000'
+    mkdir "$folder/slow"
+    if router_start bridge "$folder/slow"; then
+        check "a tunnel that is not there yet ends" tunnel_ends_before_it_is_there
+        router_stop
+    else
+        check "bridge that is slow" false
+    fi
     if has clang; then
         check "examples compile with clang" compile clang -std=c99 -Wshadow -Wconversion
     else

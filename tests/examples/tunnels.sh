@@ -26,17 +26,19 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 '
 
-# flood PORT: 100 connections that write as much as they can, up to 2 MiB each; then one that is answered; then waits for the
-# end of its input.
+# flood PORT: 100 connections that write as much as they can, up to 2 MiB each and the first up to 256 MiB, which it must not
+# get rid of; then one that is answered; then waits for the end of its input.
+# shellcheck disable=SC2016
 flood='
 import select, socket, sys, time
 address = ("127.0.0.1", int(sys.argv[1]))
-flooding, sent, most = [], 0, 100 << 21
+flooding, sent = [], 0
 for _ in range(100):
     peer = socket.create_connection(address)
     peer.setblocking(False)
     flooding.append(peer)
 left = {peer: 1 << 21 for peer in flooding}
+left[flooding[0]] = 1 << 28
 moved = time.monotonic()
 while left and time.monotonic() < moved + 3:
     for peer in select.select([], list(left), [], 1)[1]:
@@ -49,6 +51,8 @@ while left and time.monotonic() < moved + 3:
         left[peer] -= count
         if left[peer] == 0:
             del left[peer]
+if flooding[0] not in left:
+    sys.exit("nothing stops who writes")
 print("flooded", sent >> 20, flush=True)
 peer = socket.create_connection(address)
 peer.settimeout(120)
@@ -174,9 +178,9 @@ all_have_begun() {
 # tunnel_ends_amid_downloads server|client: which of the two is ended.
 tunnel_ends_amid_downloads() {
     local i getting=()
-    own_web_folder && head -c 100000000 /dev/zero >web/large && start_web && start_tunnels "127.0.0.1:$web_port" || return 1
+    own_web_folder && truncate -s 1G web/large && start_web && start_tunnels "127.0.0.1:$web_port" || return 1
     for i in 1 2 3 4 5 6 7 8; do
-        curl --silent --noproxy '*' --limit-rate 100k --no-buffer --output "got.$i" "http://$near/large" &
+        curl --silent --noproxy '*' --limit-rate 2M --no-buffer --output "got.$i" "http://$near/large" &
         getting+=($!)
     done
     wait_until 60 all_have_begun || { cat client.err server.err; return 1; }
