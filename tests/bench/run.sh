@@ -115,8 +115,45 @@ take_turns() {
     turns=("${turns[1]}" "${turns[0]}")
 }
 
+# relay_calls WHOSE READY PROGRAM ARGUMENT...: what a client tunnel asks the system for to carry 512 MiB and bring back as much.
+relay_calls() {
+    local whose=$1 ready=$2 process
+    shift 2
+    start "counted-$whose" "$ready" strace -f -c -o "$folder/strace-$whose" "$@"
+    process=$started
+    "$bin/load" "$(sed -n 's/^\(PORT \|Listening on .*:\)//p' "$folder/counted-$whose.out")" 8 512 512 >"$folder/load.out" \
+        2>"$folder/load.err" || fail "load counted-$whose"
+    # strace ends with it.
+    kill "$(pgrep -P "$process")" && wait "$process"
+    note relay-calls "$whose" \
+        "$(awk '$NF ~ /^(splice|epoll_)/ { sum += $4 } END { print sum / 1024 }' "$folder/strace-$whose")"
+}
+
+has_descriptors() {
+    [ "$(find "/proc/$1/fd" -mindepth 1 | wc -l)" -ge "$2" ]
+}
+
+# idle_connections PROCESS PORT: "bytes descriptors" that each of 100 connections takes in the process while nothing comes. Each
+# has been used once.
+idle_connections() {
+    local fds memory i fd open=()
+    fds=$(find "/proc/$1/fd" -mindepth 1 | wc -l) memory=$(awk '/^VmRSS/ { print $2 }' "/proc/$1/status")
+    for ((i = 0; i < 100; i++)); do
+        exec {fd}<>"/dev/tcp/127.0.0.1/$2" || return 1
+        open+=("$fd")
+        # A byte is wanted.
+        printf '\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0' >&"$fd" && timeout 20 head -c 1 <&"$fd" >/dev/null || return 1
+    done
+    wait_until 20 has_descriptors "$1" $((fds + 200)) || return 1
+    echo "$((($(awk '/^VmRSS/ { print $2 }' "/proc/$1/status") - memory) * 1024 / 100))" \
+        "$((($(find "/proc/$1/fd" -mindepth 1 | wc -l) - fds + 50) / 100))"
+    for fd in "${open[@]}"; do
+        exec {fd}>&-
+    done
+}
+
 compare_relays() {
-    local room round whose step
+    local room round whose step idle_ours idle_hand
     local -A process=() port=()
     # Over the bridge that costs next to nothing.
     for room in 131072 1048576; do
@@ -134,6 +171,8 @@ compare_relays() {
     process[hand-server]=$started
     start hand-client PORT "$bin/relay" client "${sam_a##*:}" "$(after ADDRESS "$folder/hand-server.out")" 131072
     process[hand-client]=$started port[hand-client]=$(after PORT "$folder/hand-client.out")
+    idle_ours=$(idle_connections "${process[ours-131072]}" "${port[ours-131072]}") || fail "idle connections"
+    idle_hand=$(idle_connections "${process[hand-131072]}" "${port[hand-131072]}") || fail "idle connections by hand"
     for ((round = 0; round < rounds; round++)); do
         take_turns
         for room in 131072 1048576; do
@@ -160,7 +199,13 @@ compare_relays() {
         row "$room-1-0-1024-time" ms/GiB less "  processor time of the tunnel"
         row "$room-8-512-512-speed" MiB/s more "512 MiB to it and then from it, 8 connections"
         row "$room-8-512-512-time" ms/GiB less "  processor time of the tunnel"
+        if [ "$room" = 131072 ] && command -v strace >/dev/null; then
+            relay_calls ours Listening "$tunnel" client --sam "127.0.0.1:$cheap" 0 "$destination"
+            relay_calls hand PORT "$bin/relay" client "$cheap" "$destination" 131072
+            row relay-calls 1/MiB less "  system calls"
+        fi
     done
+    printf '\nAn idle connection of a tunnel, in bytes and descriptors: %s; by hand: %s.\n' "$idle_ours" "$idle_hand"
     heading "Tunnel client and server, over the loopback bridge"
     row far-1-256-0-speed MiB/s more "256 MiB, one connection"
     row far-1-256-0-time ms/GiB less "  processor time of both tunnels"
