@@ -26,9 +26,11 @@ ROOT := $(CURDIR)
 TARGET := $(ROOT)/target
 RELEASE := $(TARGET)/release
 PC := $(TARGET)/pkgconfig
-EXAMPLES := server client dgram_server dgram_client lookup poll i2pcat chat
+EXAMPLES := server client dgram_server dgram_client lookup poll i2pcat chat tunnel
 EXAMPLE_DIR := $(TARGET)/examples-c
 EXAMPLE_BINS := $(EXAMPLES:%=$(EXAMPLE_DIR)/%)
+BENCH_DIR := $(TARGET)/bench
+BENCH_BINS := $(patsubst %,$(BENCH_DIR)/%,end load relay calls)
 EXAMPLE_FLAGS := -std=c99 -Wall -Wextra -Wpedantic -Werror
 NETBOX := $(TARGET)/netbox/release/netbox
 
@@ -40,7 +42,7 @@ export CC CXX CFLAGS LDFLAGS CARGO RUSTC PKG_CONFIG
 CHECKS := lint rust c package examples netbox i2pd
 TALLY := $(TARGET)/check-tally
 
-.PHONY: all help lib pkgconfig examples bridge netbox demo check $(CHECKS:%=check-%) install uninstall header clean
+.PHONY: all help lib pkgconfig examples bridge netbox demo bench check $(CHECKS:%=check-%) install uninstall header clean
 .DELETE_ON_ERROR:
 
 all: lib pkgconfig
@@ -51,6 +53,7 @@ help:
 	@echo 'make examples        the programs of examples-c: target/examples-c'
 	@echo 'make check           every test; also check-lint, check-rust, check-c, check-package, check-examples,'
 	@echo '                     check-netbox, check-i2pd'
+	@echo 'make bench           figures, compared with programs written by hand in C: two minutes'
 	@echo 'make install         PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR'
 	@echo 'make uninstall       the same variables as with install'
 	@echo 'make header          writes include/i2psock.h from the source'
@@ -94,6 +97,14 @@ netbox:
 demo: examples bridge
 	@if [ '$(ROUTER)' = netbox ]; then $(MAKE) --no-print-directory netbox; fi
 	@examples-c/demo.sh '$(ROUTER)'
+
+bench: examples bridge $(BENCH_BINS)
+	tests/bench/run.sh
+
+$(BENCH_DIR)/%: tests/bench/%.c tests/bench/bench.h include/i2psock.h | all
+	@mkdir -p $(BENCH_DIR)
+	$(CC) $(EXAMPLE_FLAGS) -pthread $(CPPFLAGS) $(CFLAGS) -o $@ $< \
+		$$(PKG_CONFIG_PATH=$(PC) $(PKG_CONFIG) --cflags --libs i2psock) $(LDFLAGS)
 
 # One after the other, also with -j, and all of them, also after a failure.
 check:

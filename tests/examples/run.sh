@@ -7,6 +7,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 . "$root/tests/steps.sh"
 # shellcheck source=../router.sh
 . "$root/tests/router.sh"
+# shellcheck source=tunnels.sh
+. "$root/tests/examples/tunnels.sh"
 
 bin=$root/target/examples-c
 folder=$(mktemp -d) || exit 1
@@ -607,12 +609,21 @@ chat not/an/address
 chat --name
 chat --keys
 chat 1.i2p 2.i2p 3.i2p 4.i2p 5.i2p 6.i2p 7.i2p 8.i2p 9.i2p 10.i2p 11.i2p 12.i2p 13.i2p 14.i2p 15.i2p 16.i2p 17.i2p
+tunnel
+tunnel server
+tunnel server - 127.0.0.1:80 surplus
+tunnel server --name alice - 80
+tunnel server --timeout long - 80
+tunnel server --set nconnect=many - 80
+tunnel client 0
+tunnel client 0 not/an/address
+tunnel neither 0 a.i2p
 LINES
 }
 
 help() {
     local name
-    for name in server client dgram_server dgram_client lookup poll i2pcat chat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat chat tunnel; do
         example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
     done
     expect 1 eval 'example 20 server --help >/dev/full'
@@ -622,7 +633,8 @@ help() {
 no_bridge() {
     local name
     for name in 'server' 'client a.i2p' 'dgram_server' 'dgram_client a.i2p' 'lookup a.i2p' 'poll' 'i2pcat -l' 'i2pcat a.i2p' \
-        'i2pcat -l -k alice' 'chat' 'chat --name alice a.i2p'; do
+        'i2pcat -l -k alice' 'chat' 'chat --name alice a.i2p' \
+        'tunnel server - 80' 'tunnel client 0 a.i2p'; do
         # shellcheck disable=SC2086
         expect 1 example 60 ${name%% *} --sam 127.0.0.1:1 ${name#"${name%% *}"} || return 1
         # shellcheck disable=SC2086
@@ -650,7 +662,7 @@ no_echo() {
 compile() {
     local name flags
     flags=$(PKG_CONFIG_PATH=$root/target/pkgconfig "${PKG_CONFIG:-pkg-config}" --cflags --libs i2psock) || return 1
-    for name in server client dgram_server dgram_client lookup poll i2pcat chat; do
+    for name in server client dgram_server dgram_client lookup poll i2pcat chat tunnel; do
         # shellcheck disable=SC2086
         "$@" -Wall -Wextra -Wpedantic -Werror -o "$folder/compiled" "$root/examples-c/$name.c" "$root/examples-c/common.c" \
             -x none $flags || return 1
@@ -707,6 +719,7 @@ over_the_bridge() {
     check "chat with two streams between two" two_streams_between_two
     check "chat with hostile lines" hostile_lines
     check "chat with a slow peer" slow_peer
+    tunnels_over_the_bridge
     check "wrong usage" wrong_usage
     check "--help" help
     check "no bridge" no_bridge
@@ -725,6 +738,7 @@ over_the_bridge() {
         check "valgrind: server --name over a restart of the router" server_over_a_restart
         check "valgrind: chat" three_chat
         check "valgrind: chat over a restart of the router" chats_over_a_restart bridge
+        check "valgrind: tunnels" web_requests 20 50000 1
         under=()
     else
         skip "valgrind is not installed: leaks are not looked for"
@@ -737,6 +751,14 @@ over_the_bridge() {
         check "poll where datagrams get lost" everything_in_one_loop
     else
         check "bridge that loses datagrams" false
+    fi
+    BRIDGE_OPTIONS='--build-delay 600000'
+    mkdir "$folder/slow"
+    if router_start bridge "$folder/slow"; then
+        check "a tunnel that is not there yet ends" tunnel_ends_before_it_is_there
+        router_stop
+    else
+        check "bridge that is slow" false
     fi
     if has clang; then
         check "examples compile with clang" compile clang -std=c99 -Wshadow -Wconversion
@@ -762,6 +784,7 @@ over_real_routers() {
     [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
     check "lookup over $kind" find
     check "chat over $kind" three_chat
+    tunnels 20 50000 4
     router_stop
     check "chat over $kind that is killed and started anew" chats_over_a_restart "$kind"
 }
