@@ -1,4 +1,4 @@
-/* bench.h - what the programs of this folder share. Hand-written clients are for measuring: they give up at any error. */
+/* bench.h - what the programs of this folder share. They are for measuring, and give up at any error. */
 #ifndef BENCH_H
 #define BENCH_H
 

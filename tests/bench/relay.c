@@ -1,6 +1,6 @@
 /*
- * relay.c - a tunnel written by hand, to compare that of the library with: one epoll loop, splice(2), just enough SAM, which
- * it speaks while everything else waits. usage: relay client SAM_PORT ADDRESS ROOM, which prints "PORT number" of its own;
+ * relay.c - a tunnel written by hand, to compare that of the library with: one epoll loop, splice(2), just enough SAM,
+ * which it speaks while everything else waits. usage: relay client SAM_PORT ADDRESS ROOM, which prints "PORT number" of its own;
  * relay server SAM_PORT TARGET_PORT ROOM, which prints "ADDRESS destination". ROOM is the size of its pipes.
  */
 #include "bench.h"

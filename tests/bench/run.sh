@@ -57,6 +57,13 @@ processor_time() {
     cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
+# Where there are two processors and taskset, tunnels have one and who uses them the other: otherwise it is chance who pays for
+# what the system does for both.
+apart=() aside=()
+if taskset -c 0 true 2>/dev/null && taskset -c 1 true 2>/dev/null; then
+    apart=(taskset -c 1) aside=(taskset -c 0)
+fi
+
 # A figure of one round: note WHAT WHOSE NUMBER.
 note() {
     echo "$1 $2 $3" >>"$folder/figures"
@@ -86,7 +93,7 @@ measure() {
     for process in "${@:7}"; do
         begin=$((begin + $(processor_time "$process")))
     done
-    seconds=$("$bin/load" "$3" "$4" "$5" "$6" 2>"$folder/load.err") || fail "load $what $whose"
+    seconds=$(${aside[@]+"${aside[@]}"} "$bin/load" "$3" "$4" "$5" "$6" 2>"$folder/load.err") || fail "load $what $whose"
     for process in "${@:7}"; do
         end=$((end + $(processor_time "$process")))
     done
@@ -157,9 +164,9 @@ compare_relays() {
     local -A process=() port=()
     # Over the bridge that costs next to nothing.
     for room in 131072 1048576; do
-        start "ours-$room" Listening "$tunnel" client --sam "127.0.0.1:$cheap" --set "buffer_size=$room" 0 "$destination"
+        start "ours-$room" Listening ${apart[@]+"${apart[@]}"} "$tunnel" client --sam "127.0.0.1:$cheap" --set "buffer_size=$room" 0 "$destination"
         process[ours-$room]=$started port[ours-$room]=$(sed -n 's/^Listening on .*://p' "$folder/ours-$room.out")
-        start "hand-$room" PORT "$bin/relay" client "$cheap" "$destination" "$room"
+        start "hand-$room" PORT ${apart[@]+"${apart[@]}"} "$bin/relay" client "$cheap" "$destination" "$room"
         process[hand-$room]=$started port[hand-$room]=$(after PORT "$folder/hand-$room.out")
     done
     # Over the loopback bridge, from end to end.
