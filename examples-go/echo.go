@@ -1,7 +1,7 @@
 // The library from Go, by cgo: streams are os.Files in the runtime's poller, with deadlines, and hold no thread while they
 // wait.
 //
-// usage: go run . FOLDER [SAM UDP]   FOLDER keeps the keys; SAM and UDP are HOST:PORT of the router's bridge
+// usage: go run echo.go FOLDER [SAM UDP]   FOLDER keeps the keys; SAM and UDP are HOST:PORT of the router's bridge
 //
 // A server and a client, which could as well be on two sides of the world: the server has an address that stays, and sends a
 // mebibyte back; then two datagrams.
