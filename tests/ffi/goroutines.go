@@ -8,6 +8,7 @@ package main
 #cgo pkg-config: i2psock
 #include <i2psock.h>
 #include <stdlib.h>
+extern void hook(void *user, char *text);
 */
 import "C"
 
@@ -21,6 +22,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -73,6 +75,14 @@ func open(controller *C.i2psock_controller, name string, style int) (dest *C.i2p
 	return
 }
 
+func set(options *C.i2psock_options, key, value string) error {
+	k := C.CString(key)
+	defer C.free(unsafe.Pointer(k))
+	return with(value, func(text *C.char, cause **C.i2psock_error) C.i2psock_status {
+		return C.i2psock_options_set(options, k, text, cause)
+	})
+}
+
 func address(dest *C.i2psock_dest) string {
 	return C.GoString(C.i2psock_addr_base64(C.i2psock_dest_addr(dest)))
 }
@@ -107,7 +117,12 @@ func file(stream *C.i2psock_stream) (*os.File, error) {
 func serve(dest *C.i2psock_dest, serve func(*os.File)) error {
 	var listener *C.i2psock_listener
 	var cause *C.i2psock_error
-	status := C.i2psock_listener_open(dest, 64, nil, &listener, &cause)
+	options := C.i2psock_options_new()
+	defer C.i2psock_options_free(options)
+	if err := set(options, "accepts", "16"); err != nil {
+		return err
+	}
+	status := C.i2psock_listener_open(dest, 64, options, &listener, &cause)
 	if err := check(status, cause); err != nil {
 		return err
 	}
@@ -139,6 +154,17 @@ func serve(dest *C.i2psock_dest, serve func(*os.File)) error {
 		}
 	}()
 	return nil
+}
+
+var acceptsSeen int32
+
+// The log hook. Accepts are armed by the library's own thread, which Go has not made.
+//
+//export hook
+func hook(_ unsafe.Pointer, text *C.char) {
+	if strings.HasPrefix(C.GoString(text), "-> STREAM ACCEPT ") {
+		atomic.AddInt32(&acceptsSeen, 1)
+	}
 }
 
 func threads() int {
@@ -183,6 +209,11 @@ func waitIdle(controller *C.i2psock_controller) error {
 	if err := waitForPolling(1); err != nil { // that is the listener
 		return err
 	}
+	var cause *C.i2psock_error
+	status := C.i2psock_controller_set_log(controller, C.i2psock_log_fn(C.hook), nil, &cause)
+	if err := check(status, cause); err != nil {
+		return err
+	}
 	read := make(chan error, idle)
 	before := 0
 	for i := 0; i < idle; i++ {
@@ -219,6 +250,13 @@ func waitIdle(controller *C.i2psock_controller) error {
 			return err
 		}
 	}
+	status = C.i2psock_controller_set_log(controller, nil, nil, &cause)
+	if err := check(status, cause); err != nil {
+		return err
+	}
+	if seen := atomic.LoadInt32(&acceptsSeen); seen < idle/2 { // some were armed before
+		return fmt.Errorf("the log hook was called for %d accepts", seen)
+	}
 	fmt.Printf("%d idle streams: %d threads, with the first one %d\n", idle, after, before)
 	if after > before+spareThreads {
 		return errors.New("idle streams hold threads")
@@ -244,9 +282,7 @@ func one(controller *C.i2psock_controller, number int, server string) error {
 			options := C.i2psock_options_new()
 			defer C.i2psock_options_free(options)
 			key := fmt.Sprintf("wrong_%d", number)
-			return expect(with(key, func(text *C.char, cause **C.i2psock_error) C.i2psock_status {
-				return C.i2psock_options_set(options, text, text, cause)
-			}), C.I2PSOCK_INVALID, "", `"`+key+`"`)
+			return expect(set(options, key, "1"), C.I2PSOCK_INVALID, "", `"`+key+`"`)
 		},
 		func() error { return echo(dest, server, uint64(number)) },
 	}
@@ -351,12 +387,8 @@ func many(controller *C.i2psock_controller) error {
 func run(folder, sam string) error {
 	options := C.i2psock_options_new()
 	defer C.i2psock_options_free(options)
-	for key, value := range map[string]string{"key_store": folder, "sam": sam} {
-		k := C.CString(key)
-		defer C.free(unsafe.Pointer(k))
-		if err := with(value, func(text *C.char, cause **C.i2psock_error) C.i2psock_status {
-			return C.i2psock_options_set(options, k, text, cause)
-		}); err != nil {
+	for key, value := range map[string]string{"key_store": folder, "sam": sam, "sam_timeout": "600000"} {
+		if err := set(options, key, value); err != nil {
 			return err
 		}
 	}
