@@ -230,6 +230,7 @@ def deliver(from, to, text)
   abort "no datagram came"
 end
 
+$stdout.sync = true
 abort "usage: #{$PROGRAM_NAME} FOLDER [SAM UDP]" unless [1, 3].include?(ARGV.size)
 begin
   with(I2P.i2psock_options_new, :i2psock_options_free) do |options|

@@ -207,17 +207,12 @@ fn datagrams(controller: ?*c.i2psock_controller) Failure!void {
     try deliver(ours, theirs, "pong");
 }
 
-pub fn main() !u8 {
-    const args = std.os.argv;
-    if (args.len != 2 and args.len != 4) {
-        std.debug.print("usage: {s} FOLDER [SAM UDP]\n", .{args[0]});
-        return 2;
-    }
+fn run(args: []const [*:0]const u8) !void {
     var err: ?*c.i2psock_error = null;
     const options = c.i2psock_options_new();
     defer c.i2psock_options_free(options);
     try check(c.i2psock_options_from_env(options, &err), &err);
-    for ([_][*:0]const u8{ "key_store", "sam", "udp" }, 1..) |key, i| {
+    for ([_][*:0]const u8{ "key_store", "sam", "udp" }, 0..) |key, i| {
         if (i < args.len) try check(c.i2psock_options_set(options, key, args[i], &err), &err);
     }
     var controller: ?*c.i2psock_controller = null;
@@ -226,5 +221,18 @@ pub fn main() !u8 {
     try failure(controller);
     try streams(controller);
     try datagrams(controller);
+}
+
+pub fn main() u8 {
+    const args = std.os.argv;
+    if (args.len != 2 and args.len != 4) {
+        std.debug.print("usage: {s} FOLDER [SAM UDP]\n", .{args[0]});
+        return 2;
+    }
+    run(args[1..]) catch |failed| {
+        // The others have said already what is wrong.
+        if (failed != error.I2p and failed != error.Unexpected) std.debug.print("{s}\n", .{@errorName(failed)});
+        return 1;
+    };
     return 0;
 }
