@@ -135,7 +135,7 @@ check-package:
 check-ffi:
 	$(heading) 'C++, Go, Ruby and Zig'
 	@$(MAKE) --no-print-directory all bridge
-	timeout 3600 tests/counted.sh tests/ffi/run.sh
+	timeout 1800 tests/counted.sh tests/ffi/run.sh
 
 check-examples:
 	$(heading) 'the example programs over the loopback bridge'

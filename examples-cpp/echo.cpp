@@ -2,8 +2,8 @@
 //
 // usage: echo FOLDER [SAM UDP]   FOLDER keeps the keys; SAM and UDP are HOST:PORT of the router's bridge
 //
-// A server and a client, which could as well be on two sides of the world, in one thread: the server has an address that
-// stays, and sends a mebibyte back; then two datagrams.
+// A server and a client, which could as well be on two sides of the world, in one thread: the server has an address
+// that stays, and sends a mebibyte back; then two datagrams.
 
 #include <i2psock.h>
 

@@ -1,10 +1,10 @@
-// The library from Go, by cgo: streams are os.Files in the runtime's poller, with deadlines, and hold no thread while they
-// wait.
+// The library from Go, by cgo: streams are os.Files in the runtime's poller, with deadlines, and hold no thread while
+// they wait.
 //
 // usage: go run echo.go FOLDER [SAM UDP]   FOLDER keeps the keys; SAM and UDP are HOST:PORT of the router's bridge
 //
-// A server and a client, which could as well be on two sides of the world: the server has an address that stays, and sends a
-// mebibyte back; then two datagrams.
+// A server and a client, which could as well be on two sides of the world: the server has an address that stays, and
+// sends a mebibyte back; then two datagrams.
 package main
 
 /*
@@ -73,8 +73,8 @@ func open(controller *C.i2psock_controller, name string, style C.int) (*C.i2psoc
 	return dest, check(status, err)
 }
 
-// Gives a stream's descriptor to Go, and frees the handle. It must be non-blocking before, or else it does not get into the
-// poller.
+// Gives a stream's descriptor to Go, and frees the handle. It must be non-blocking before, or else it does not get into
+// the poller.
 func file(stream *C.i2psock_stream, name string) (*os.File, error) {
 	defer C.i2psock_stream_free(stream)
 	var fd C.i2psock_fd
@@ -88,7 +88,7 @@ func file(stream *C.i2psock_stream, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Calls `step` until it does not return I2PSOCK_BLOCK, whenever the borrowed `fd` is readable. The poller gets a duplicate,
+// Calls `step` until it does not return I2PSOCK_BLOCK, whenever the borrowed `fd` is readable. The poller gets a copy,
 // because Go closes what it is given.
 func wait(fd C.i2psock_fd, limit time.Duration, step func() C.i2psock_status) error {
 	dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
@@ -116,7 +116,8 @@ func lookup(controller *C.i2psock_controller) error {
 	status := C.i2psock_controller_lookup(controller, name, C.I2PSOCK_TIMEOUT_DEFAULT, &addr, &cause)
 	defer C.i2psock_addr_free(addr)
 	var f *failure
-	if err := check(status, cause); !errors.As(err, &f) || f.status != C.I2PSOCK_NETWORK || f.operation != C.I2PSOCK_OP_LOOKUP {
+	err := check(status, cause)
+	if !errors.As(err, &f) || f.status != C.I2PSOCK_NETWORK || f.operation != C.I2PSOCK_OP_LOOKUP {
 		return fmt.Errorf("nobody.i2p is somebody: %v", err)
 	}
 	// Functions that take a status take an int: C's enums are unsigned here.

@@ -5,8 +5,8 @@
 #
 # usage: ruby echo.rb FOLDER [SAM UDP]   FOLDER keeps the keys; SAM and UDP are HOST:PORT of the router's bridge
 #
-# A server and a client, which could as well be on two sides of the world, in one thread: the server has an address that
-# stays, and sends a mebibyte back; then two datagrams.
+# A server and a client, which could as well be on two sides of the world, in one thread: the server has an address
+# that stays, and sends a mebibyte back; then two datagrams.
 
 require "digest"
 require "fiddle/import"
@@ -109,6 +109,10 @@ def open_dest(controller, name, style, &block)
   with(get(:i2psock_dest_open, controller, name, style, nil, I2P::TIMEOUT_DEFAULT), :i2psock_dest_close, &block)
 end
 
+def host(dest)
+  I2P.i2psock_addr_host(I2P.i2psock_dest_addr(dest)).to_s
+end
+
 # A descriptor that stays the library's.
 def borrow(fd)
   IO.for_fd(fd, "r+b", autoclose: false)
@@ -167,9 +171,9 @@ end
 
 def streams(controller)
   # A name keeps its address.
-  address = open_dest(controller, "echo", I2P::STREAM) { |dest| I2P.i2psock_addr_host(I2P.i2psock_dest_addr(dest)).to_s }
+  address = open_dest(controller, "echo", I2P::STREAM) { |dest| host(dest) }
   open_dest(controller, "echo", I2P::STREAM) do |here|
-    I2P.i2psock_addr_host(I2P.i2psock_dest_addr(here)).to_s == address or abort "the address did not stay"
+    host(here) == address or abort "the address did not stay"
     puts "address: #{address}"
     open_dest(controller, nil, I2P::STREAM) do |there|
       listen(here) do |listener|
@@ -214,9 +218,10 @@ def deliver(from, to, text)
   io = borrow(I2P.i2psock_dgram_fd(to))
   buffer = Fiddle::Pointer.malloc(I2P::COLLECT_SIZE, Fiddle::RUBY_FREE)
   count = out
+  address = I2P.i2psock_addr_base64(I2P.i2psock_dgram_dest(to))
   with(I2P.i2psock_from_new, :i2psock_from_free) do |about|
     30.times do
-      call(:i2psock_dgram_send_to, from, I2P.i2psock_addr_base64(I2P.i2psock_dgram_dest(to)), text, text.bytesize, 0, nil)
+      call(:i2psock_dgram_send_to, from, address, text, text.bytesize, 0, nil)
       while IO.select([io], nil, nil, 2)
         next unless call(:i2psock_dgram_recv_from, to, buffer, I2P::COLLECT_SIZE, 0, count, about)
         next unless buffer[0, count[0, Fiddle::SIZEOF_SIZE_T].unpack1("J")] == text

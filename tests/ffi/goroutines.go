@@ -1,5 +1,5 @@
-// The library under Go's scheduler: streams that wait in the runtime's poller cost no threads, and a thousand goroutines on
-// one controller each get what is theirs, errors included.
+// The library under Go's scheduler: streams that wait in the runtime's poller cost no threads, and a thousand
+// goroutines on one controller each get what is theirs, errors included.
 //
 // usage: goroutines FOLDER SAM
 package main
@@ -126,7 +126,8 @@ func serve(dest *C.i2psock_dest, serve func(*os.File)) error {
 	if err := check(status, cause); err != nil {
 		return err
 	}
-	dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(C.i2psock_listener_fd(listener)), syscall.F_DUPFD_CLOEXEC, 0)
+	fd := uintptr(C.i2psock_listener_fd(listener))
+	dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
 	if errno != 0 {
 		return errno
 	}

@@ -30,6 +30,8 @@ export PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1
 export LD_LIBRARY_PATH=$stage/usr/lib
 # What the compilers keep goes where `make clean` finds it, and they fetch nothing.
 export GOCACHE=$root/target/go-cache GOFLAGS=-mod=mod GOPROXY=off GOTOOLCHAIN=local
+# Go's cache does not see that a header or the answer of pkg-config has changed, but it sees this.
+export CGO_CFLAGS="-O2 -g -DSTAGE=$stage"
 export ZIG_GLOBAL_CACHE_DIR=$root/target/zig-cache ZIG_LOCAL_CACHE_DIR=$root/target/zig-cache
 
 installs() {
@@ -79,7 +81,7 @@ extract() {
         END { exit blocks != 1 }' "$root/README.md" >"$folder/readme.$2" && [ -s "$folder/readme.$2" ]
 }
 
-# $1 LANGUAGE, $2 its file name extension, then the command that runs its example; build_$2 builds.
+# example LANGUAGE COMMAND...: what the command that runs an example has to do.
 example() {
     local language=$1
     shift
@@ -115,8 +117,9 @@ sanitizes() {
 }
 
 check_cxx() {
-    local sanitizer=(-fsanitize=address,undefined -fno-sanitize-recover=all)
+    local compiler sanitizer
     for compiler in g++ clang++; do
+        sanitizer=(-fsanitize=address,undefined -fno-sanitize-recover=all)
         if ! has "$compiler"; then
             skip "$compiler is not installed"
             continue
