@@ -39,7 +39,7 @@ export CARGO_TARGET_DIR := $(TARGET)
 export MAKE_COMMAND := $(MAKE)
 export CC CXX CFLAGS LDFLAGS CARGO RUSTC PKG_CONFIG
 
-CHECKS := lint rust c package examples netbox i2pd
+CHECKS := lint rust c package ffi examples netbox i2pd
 TALLY := $(TARGET)/check-tally
 
 .PHONY: all help lib pkgconfig examples bridge netbox demo bench check $(CHECKS:%=check-%) install uninstall header clean
@@ -51,7 +51,7 @@ help:
 	@echo 'make                 the library, and pkg-config files for using it where it is: target/pkgconfig'
 	@echo 'make demo            two programs find each other and talk; ROUTER=auto, bridge, netbox or i2pd'
 	@echo 'make examples        the programs of examples-c: target/examples-c'
-	@echo 'make check           every test; also check-lint, check-rust, check-c, check-package, check-examples,'
+	@echo 'make check           every test; also check-lint, check-rust, check-c, check-package, check-ffi, check-examples,'
 	@echo '                     check-netbox, check-i2pd'
 	@echo 'make bench           figures, compared with programs written by hand in C: two minutes'
 	@echo 'make install         PREFIX=/usr/local, LIBDIR, INCLUDEDIR, MANDIR, DESTDIR'
@@ -142,6 +142,11 @@ check-package:
 	$(heading) 'installing, linking, removing'
 	@$(MAKE) --no-print-directory examples bridge
 	timeout 600 tests/counted.sh tests/package/run.sh
+
+check-ffi:
+	$(heading) 'C++, Go, Ruby and Zig'
+	@$(MAKE) --no-print-directory all bridge
+	timeout 1800 tests/counted.sh tests/ffi/run.sh
 
 check-examples:
 	$(heading) 'the example programs over the loopback bridge'

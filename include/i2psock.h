@@ -130,13 +130,13 @@
 #define I2PSOCK_KEYS_TEXT 2
 
 /// As `timeout_ms`: the controller's own limit for the operation.
-#define I2PSOCK_TIMEOUT_DEFAULT -1
+#define I2PSOCK_TIMEOUT_DEFAULT (-1)
 
 /// As `timeout_ms`: no limit.
-#define I2PSOCK_TIMEOUT_NONE -2
+#define I2PSOCK_TIMEOUT_NONE (-2)
 
 /// Any signature type, for i2psock_addr_parse().
-#define I2PSOCK_SIG_ANY -1
+#define I2PSOCK_SIG_ANY (-1)
 
 /// A secret is needed to use this address, in the flags of i2psock_b33_decode().
 #define I2PSOCK_B33_SECRET 2
@@ -1080,8 +1080,8 @@ i2psock_status i2psock_dest_bind(const i2psock_dest *dest,
                                  i2psock_dgram **out,
                                  i2psock_error **err);
 
-/// The socket, borrowed, for poll; never close it. The same number as long as the destination lives. -1 for NULL. (leaflet's
-/// fileno.)
+/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1 for
+/// NULL. (leaflet's fileno.)
 i2psock_fd i2psock_dgram_fd(const i2psock_dgram *dgram);
 
 /// Our own address (i2p.sam's property dest). Borrowed: it lives as long as `dgram`. NULL for NULL.

@@ -31,7 +31,24 @@ fn generate() -> String {
     }
     let mut text = Vec::new();
     builder.generate().expect("the header can be generated").write(&mut text);
-    String::from_utf8(text).expect("UTF-8")
+    in_parentheses(&String::from_utf8(text).expect("UTF-8"))
+}
+
+/// cbindgen writes negative constants bare, and `1 I2PSOCK_SIG_ANY` would be 0.
+fn in_parentheses(header: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("#define ").and_then(|rest| rest.split_once(" -")) {
+        Some((name, number)) => format!("#define {name} (-{number})\n"),
+        None => format!("{line}\n"),
+    };
+    header.lines().map(line).collect()
+}
+
+#[test]
+fn negative_constants_are_in_parentheses() {
+    let header = generate();
+    let negative = |line: &&str| line.starts_with("#define ") && line.contains('-') && !line.contains("(-");
+    assert_eq!(header.lines().find(negative), None);
+    assert!(header.contains("#define I2PSOCK_TIMEOUT_NONE (-2)\n"));
 }
 
 #[test]

@@ -118,8 +118,8 @@ pub extern "C" fn i2psock_dest_bind(
     })
 }
 
-/// The socket, borrowed, for poll; never close it. The same number as long as the destination lives. -1 for NULL. (leaflet's
-/// fileno.)
+/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1 for
+/// NULL. (leaflet's fileno.)
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_fd(dgram: Option<&i2psock_dgram>) -> i2psock_fd {
     dgram.map_or(-1, |dgram| dgram.0.get().dgram.fd())
