@@ -92,7 +92,8 @@ pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Erro
     if operation == Operation::Lookup && matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
         // i2pd says INVALID_KEY for unknown names; ours are well-formed, so both mean the same.
         error.tag = ResultCode::KeyNotFound.token().to_owned();
-        error.message = format!("the router does not know this name ({verbatim})");
+        let name = line::excerpt(fields.get("NAME").unwrap_or("this name").as_bytes(), 100);
+        error.message = format!("the router does not know {name} ({verbatim})");
     }
     error
 }
