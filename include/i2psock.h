@@ -260,7 +260,8 @@ typedef enum {
     I2PSOCK_NAME_B33 = 4,
 } i2psock_name_kind;
 
-/// Life of a destination. Numbers are only ever added.
+/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD. Numbers are
+/// only ever added.
 typedef enum {
     /// The handle is NULL.
     I2PSOCK_STATE_NONE = 0,
@@ -306,7 +307,8 @@ typedef struct i2psock_controller i2psock_controller;
 ///
 /// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
 /// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
-/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason, what was pending fails the same way, and
+/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also I2PSOCK_IO, and when the
+/// peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what was pending fails the same way, and
 /// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
 /// afterwards.
 typedef struct i2psock_dest i2psock_dest;
@@ -419,17 +421,20 @@ typedef struct i2psock_stream i2psock_stream;
 /// child of fork(2), descriptors of connections that were open stay so until it execs or ends; connections end all the same when
 /// the parent's do.
 ///
+/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
+/// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
+///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
 /// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
 /// "timeout" so that connections have to end.
 ///
 /// Its options are those of a destination and, in milliseconds where it is a time:
 ///   nconnect       connections at a time; -1, the default, for no limit. Those above it wait, they are not refused
-///   timeout        how long a connection may last, whatever it does; -1 for no limit, the default except for
-///                  i2psock_tunnel_new(): 60000
+///   timeout        how long a connection may last, whatever it does; 60000 for i2psock_tunnel_new(), else -1 (no limit)
+///   recover        (of the destination) 1: a tunnel outlives its router, the default with and without a name
 ///   idle_timeout   how long a connection may last without a byte once both ends are there; -1, the default, for no limit
 ///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
-///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1
+///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a HOST in `listen`
 ///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1
 typedef struct i2psock_tunnel i2psock_tunnel;
 
@@ -463,10 +468,12 @@ typedef struct {
     i2psock_from *from;
 } i2psock_incoming;
 
-/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, a connected or connecting stream socket, or
-/// `*pending`, a connect that was started with i2psock_dest_connect_start(); both become the tunnel's. Runs on the tunnel's thread,
+/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or connecting
+/// stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was started with
+/// i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an error. Runs on the tunnel's thread,
 /// where it must not block, for each connection; no lock of the library is held. It may use the library, but not close this
-/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only.
+/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and
+/// the destination, must outlive the tunnel.
 typedef int (*i2psock_make_send)(void *user, i2psock_fd *fd, i2psock_pending **pending);
 
 #ifdef __cplusplus
@@ -778,7 +785,8 @@ int i2psock_dest_timeout_ms(const i2psock_dest *dest);
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
 /// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
-/// kept, and handles of one name share them: each is reported once. With the keeper, watching it is optional:
+/// kept, and handles of one name share them: each is reported once. i2psock_dest_state() and i2psock_dest_attempt() tell of the
+/// present, which may be further on. With the keeper, watching it is optional:
 /// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
 /// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
 /// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
@@ -1047,7 +1055,8 @@ i2psock_status i2psock_listener_open(const i2psock_dest *dest,
 
 /// A descriptor that is readable when i2psock_listener_accept() has a stream to give, or the destination has ended; for poll
 /// only, never read, write or close it. The same number and description as long as `listener` lives. Without the keeper
-/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. -1 for NULL.
+/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. As long as a stream waits it
+/// stays readable, and for ever after the end: leave it out of poll while you want no stream. -1 for NULL.
 i2psock_fd i2psock_listener_fd(const i2psock_listener *listener);
 
 /// Milliseconds after which i2psock_listener_accept() is due even without an event, fit for poll; -1 for never, as always with
@@ -1062,7 +1071,7 @@ i2psock_status i2psock_listener_accept(const i2psock_listener *listener,
                                        i2psock_stream **out,
                                        i2psock_error **err);
 
-/// How many accepts the router has failed one after the other; 0 while all is well, and for NULL. After the second one each next
+/// How many accepts the router has failed since the last stream came; 0 while all is well, and for NULL. After the second one each next
 /// accept comes after a pause, which grows from 20 ms to 5 s. `*err`, if it is not NULL, gets why the last one failed, however
 /// long ago, yours to free, or NULL.
 int i2psock_listener_failures(const i2psock_listener *listener,

@@ -155,5 +155,15 @@ impl Error {
     }
 }
 
+impl Status {
+    /// The status with this number, unless it is OK, BLOCK or none at all.
+    pub fn from_number(number: i32) -> Option<Self> {
+        use Status::*;
+        [Closed, Network, Timeout, Io, Protocol, Unsupported, Invalid, State, Internal]
+            .into_iter()
+            .find(|status| *status as i32 == number)
+    }
+}
+
 /// Result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;

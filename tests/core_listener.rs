@@ -9,6 +9,7 @@ use common::*;
 use i2psock::core::dest::Dest;
 use i2psock::core::listener::Listener;
 use i2psock::core::pending::Pending;
+use i2psock::core::presence::State;
 use i2psock::core::stream::Stream;
 use i2psock::core::Progress;
 use i2psock::error::Status;
@@ -237,4 +238,32 @@ fn a_busy_router_is_not_asked_in_vain() {
     std::thread::sleep(Duration::from_millis(50));
     let asked = bridge.texts().iter().filter(|line| line.contains("STREAM ACCEPT")).count();
     assert!(asked <= 20, "asked {asked} times");
+}
+
+/// An accept that is to be tried again when the session has gone: nothing is due before there is a session again.
+#[test]
+fn a_pause_does_not_outlast_its_session() {
+    let bridge = Bridge::start(Config::default()).unwrap();
+    let controller = controller_with(&bridge, &[("keeper", "0")]);
+    let wanted = options(&[("recover", "1")]);
+    let server = dest_of(controller.open_dest("", 1, &wanted, LIMIT).unwrap()).unwrap();
+    bridge.faults().every(Reply::StreamAccept, Action::replace_and_close("STREAM STATUS RESULT=I2P_ERROR\n"));
+    let listener = listen(&server);
+    let presence = server.presence();
+    let mut rounds = 0;
+    let end = Instant::now() + LONG;
+    // The loss comes in the middle of a pause.
+    while listener.failures().0 < 5 || presence.timeout_ms() <= 10 {
+        assert!(Instant::now() < end);
+        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms()).unwrap();
+        assert!(listener.accept().unwrap().is_none());
+    }
+    bridge.faults().kill_all_sessions(false);
+    while presence.state().1 == 0 || presence.state().0 != State::Ready {
+        assert!(Instant::now() < end);
+        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms()).unwrap();
+        assert!(listener.accept().unwrap().is_none());
+        rounds += 1;
+    }
+    assert!(rounds < 200, "{rounds} rounds in one second");
 }

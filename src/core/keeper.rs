@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::core::bridge::Bridge;
 use crate::core::presence::Presence;
+use crate::core::worker;
 use crate::core::{earlier, passed, poll_timeout};
 use crate::error::{Error, Operation, Result};
 use crate::sys::{self, PollFd, Wake};
@@ -86,7 +87,7 @@ impl Keeper {
         self.poke();
         let thread = self.thread.lock().take();
         // A thread cannot wait for itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) = thread.filter(|_| !worker::is_worker_of(&*self.shared)) {
             // The thread has no panics of its own; one in a log hook is the hook's.
             drop(thread.join());
         }
@@ -96,6 +97,7 @@ impl Keeper {
 
 impl Shared {
     fn run(&self) {
+        worker::works_for(self);
         while !self.stop.load(Ordering::Acquire) {
             let mut fds = vec![PollFd { fd: self.wake.as_raw_fd(), events: sys::IN, revents: 0 }];
             let mut deadline = None;

@@ -110,6 +110,8 @@ impl Listening {
         let Some(mut armed) = self.armed.try_lock() else { return };
         if session.scope().cause().is_some() || self.queue.lock().over {
             armed.drop_all(&self.watch);
+            // Nothing is due before there is a session again.
+            armed.pause = None;
             return;
         }
         if armed.session.as_ref().is_none_or(|known| !Arc::ptr_eq(known, session)) {

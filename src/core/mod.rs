@@ -30,6 +30,7 @@ pub mod store;
 pub mod stream;
 pub mod tunnel;
 pub mod tunneling;
+pub mod worker;
 
 use std::time::{Duration, Instant};
 

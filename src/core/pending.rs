@@ -213,6 +213,11 @@ impl Pending {
         self
     }
 
+    /// What it is.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
     /// Does what can be done without waiting. A failure is final and told every time.
     pub fn step(&mut self) -> Result<Progress> {
         self.bridge.check_process()?;

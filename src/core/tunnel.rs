@@ -17,6 +17,7 @@ use crate::core::options::{Options, Owner};
 use crate::core::pending::{Limit, Pending};
 use crate::core::relay::End;
 use crate::core::tunneling::Tunneling;
+use crate::core::worker;
 use crate::error::{Error, Operation, Result};
 use crate::name::Target;
 use crate::sys::{self, ForkGuard, Place, Wake};
@@ -256,7 +257,11 @@ impl Tunnel {
         options: &Options,
         limit: Limit,
     ) -> Result<Pending> {
-        let dest = options.only(Owner::Dest);
+        let mut dest = options.only(Owner::Dest);
+        if dest.text("recover").is_none() {
+            // A tunnel is to outlive the router, with a name or without.
+            dest.set("recover", "1")?;
+        }
         Ok(controller.open_dest(name, 1, &dest, limit)?.then(plan))
     }
 
@@ -298,7 +303,7 @@ impl Tunnel {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake.set();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) = thread.filter(|_| !worker::is_worker_of(&*self.shared)) {
             // It has no panics of its own; one in the program's function is the program's.
             drop(thread.join());
         }

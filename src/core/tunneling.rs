@@ -11,6 +11,7 @@ use crate::core::pending::Product;
 use crate::core::presence::Presence;
 use crate::core::relay::{Carriers, End, Farewell, Flowed, Parting};
 use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Shared};
+use crate::core::worker;
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::sys::{self, Ready, Selector};
@@ -90,6 +91,7 @@ impl Tunneling {
 
     /// Runs until it is stopped.
     pub fn run(mut self) {
+        worker::works_for(&*self.shared);
         let mut ready: Vec<Ready> = Vec::new();
         let mut again: Vec<u64> = Vec::new();
         while !self.is_stopped() {

@@ -23,7 +23,8 @@ use crate::ffi::stream::i2psock_stream;
 ///
 /// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
 /// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
-/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason, what was pending fails the same way, and
+/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also I2PSOCK_IO, and when the
+/// peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what was pending fails the same way, and
 /// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
 /// afterwards.
 pub struct i2psock_dest(Handle<Lent>);
@@ -58,7 +59,8 @@ impl i2psock_dest {
     }
 }
 
-/// Life of a destination. Numbers are only ever added.
+/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD. Numbers are
+/// only ever added.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum i2psock_state {
@@ -241,7 +243,8 @@ pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int 
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
 /// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
-/// kept, and handles of one name share them: each is reported once. With the keeper, watching it is optional:
+/// kept, and handles of one name share them: each is reported once. i2psock_dest_state() and i2psock_dest_attempt() tell of the
+/// present, which may be further on. With the keeper, watching it is optional:
 /// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
 /// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
 /// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on

@@ -51,7 +51,8 @@ pub extern "C" fn i2psock_listener_open(
 
 /// A descriptor that is readable when i2psock_listener_accept() has a stream to give, or the destination has ended; for poll
 /// only, never read, write or close it. The same number and description as long as `listener` lives. Without the keeper
-/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. -1 for NULL.
+/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. As long as a stream waits it
+/// stays readable, and for ever after the end: leave it out of poll while you want no stream. -1 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_listener_fd(listener: Option<&i2psock_listener>) -> i2psock_fd {
     listener.map_or(-1, |listener| listener.0.get().fd())
@@ -87,7 +88,7 @@ pub extern "C" fn i2psock_listener_accept(
     })
 }
 
-/// How many accepts the router has failed one after the other; 0 while all is well, and for NULL. After the second one each next
+/// How many accepts the router has failed since the last stream came; 0 while all is well, and for NULL. After the second one each next
 /// accept comes after a pause, which grows from 20 ms to 5 s. `*err`, if it is not NULL, gets why the last one failed, however
 /// long ago, yours to free, or NULL.
 #[no_mangle]

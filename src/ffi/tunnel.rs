@@ -46,17 +46,20 @@ pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 /// child of fork(2), descriptors of connections that were open stay so until it execs or ends; connections end all the same when
 /// the parent's do.
 ///
+/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
+/// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
+///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
 /// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
 /// "timeout" so that connections have to end.
 ///
 /// Its options are those of a destination and, in milliseconds where it is a time:
 ///   nconnect       connections at a time; -1, the default, for no limit. Those above it wait, they are not refused
-///   timeout        how long a connection may last, whatever it does; -1 for no limit, the default except for
-///                  i2psock_tunnel_new(): 60000
+///   timeout        how long a connection may last, whatever it does; 60000 for i2psock_tunnel_new(), else -1 (no limit)
+///   recover        (of the destination) 1: a tunnel outlives its router, the default with and without a name
 ///   idle_timeout   how long a connection may last without a byte once both ends are there; -1, the default, for no limit
 ///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
-///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1
+///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a HOST in `listen`
 ///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1
 pub struct i2psock_tunnel(Handle<Lent>);
 
@@ -207,10 +210,12 @@ fn client(
     Tunnel::open(controller, name, TunnelPlan::client(listen, address, options)?, options, limit)
 }
 
-/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, a connected or connecting stream socket, or
-/// `*pending`, a connect that was started with i2psock_dest_connect_start(); both become the tunnel's. Runs on the tunnel's thread,
+/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or connecting
+/// stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was started with
+/// i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an error. Runs on the tunnel's thread,
 /// where it must not block, for each connection; no lock of the library is held. It may use the library, but not close this
-/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only.
+/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and
+/// the destination, must outlive the tunnel.
 pub type i2psock_make_send =
     Option<unsafe extern "C" fn(user: *mut c_void, fd: *mut i2psock_fd, pending: *mut *mut i2psock_pending) -> c_int>;
 
@@ -233,9 +238,16 @@ impl Maker {
         let failure = |message| Err(Error::new(Status::State, Operation::Connect, message));
         match (status, fd, pending) {
             (0, Some(fd), None) => Ok(Send::Socket(fd)),
-            (0, None, Some(pending)) => Ok(Send::Pending(Box::new(pending))),
+            (0, None, Some(pending)) if pending.operation() == Operation::Connect => {
+                Ok(Send::Pending(Box::new(pending)))
+            }
+            (0, None, Some(_)) => failure("the pending that make_send has set makes no connect"),
             (0, ..) => failure("make_send set neither a descriptor nor a pending, or both"),
-            _ => failure("make_send failed"),
+            (status, ..) => {
+                let status = Status::from_number(status).unwrap_or(Status::State);
+                let message = format!("make_send returned {}", format!("{status:?}").to_uppercase());
+                Err(Error::new(status, Operation::Connect, message))
+            }
         }
     }
 }

@@ -484,6 +484,8 @@ static void makers_that_fail(void) {
         wait_count(t, I2PSOCK_TUNNEL_FAILED, failed + 1);
         err = i2psock_tunnel_next_error(t);
         CHECK(err != NULL && i2psock_error_status(err) != I2PSOCK_OK && i2psock_error_status(err) != I2PSOCK_INTERNAL);
+        if (m.kind == FAILING) CHECK_INT(i2psock_error_status(err), I2PSOCK_NETWORK);
+        if (m.kind == LOOKING) CHECK_INT(i2psock_error_status(err), I2PSOCK_STATE);
         i2psock_error_free(err);
     }
     wait_idle(t);
