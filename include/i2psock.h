@@ -80,9 +80,10 @@
  *             call returns I2PSOCK_STATE, except getters. A child that does neither free nor exec keeps the names of destinations
  *             taken until it ends.
  * Memory      When the system has no memory for small objects the program is aborted, as Rust does.
- * Process     No signal handlers, no SIGPIPE from this library's calls, no output, no environment (except i2psock_options_from_env), no state outside
- *             handles. A controller has one background thread with all signals blocked (option keeper). dlclose is fine once
- *             every controller is closed and every handle freed.
+ * Process     No signal handlers, no SIGPIPE from this library's calls, no output, no environment (except
+ *             i2psock_options_from_env), no state outside handles. A controller has one background thread (option keeper), a
+ *             tunnel another, both with all signals blocked. dlclose is fine once every controller is closed and every
+ *             handle freed.
  * ABI         Within one soname functions and numbers are only added. Enums are returned only; where one goes in, it is an int that
  *             is checked.
  */
@@ -181,8 +182,8 @@
 /// For i2psock_tunnel_count(): of these, ones whose other side could not be made.
 #define I2PSOCK_TUNNEL_FAILED 3
 
-/// For i2psock_tunnel_count(): times a connection could not be taken, or its other side not be made, for want of descriptors;
-/// it waits and is tried again.
+/// For i2psock_tunnel_count(): times a connection could not be taken, or its other side not be made, for want of
+/// descriptors; it waits and is tried again.
 #define I2PSOCK_TUNNEL_REFUSED 4
 
 /// For i2psock_tunnel_count(): connections that were ended because "timeout" or "idle_timeout" was over.
@@ -260,8 +261,8 @@ typedef enum {
     I2PSOCK_NAME_B33 = 4,
 } i2psock_name_kind;
 
-/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD. Numbers are
-/// only ever added.
+/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD.
+/// Numbers are only ever added.
 typedef enum {
     /// The handle is NULL.
     I2PSOCK_STATE_NONE = 0,
@@ -302,23 +303,23 @@ typedef struct i2psock_addr i2psock_addr;
 /// One SAM bridge and everything that is open through it (leaflet's Controller). May be used by many threads at once.
 typedef struct i2psock_controller i2psock_controller;
 
-/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May
-/// be used by many threads at once.
+/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is
+/// connected). May be used by many threads at once.
 ///
-/// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
-/// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
-/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also I2PSOCK_IO, and when the
-/// peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what was pending fails the same way, and
-/// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
-/// afterwards.
+/// With option "recover", the default for destinations with a name, a session that was lost, because the router was
+/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes.
+/// Meanwhile connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also
+/// I2PSOCK_IO, and when the peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what
+/// was pending fails the same way, and streams end; listeners and the descriptors of the destination, its datagrams and
+/// listeners stay and go on by themselves afterwards.
 typedef struct i2psock_dest i2psock_dest;
 
 /// The datagrams of a destination of style I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or I2PSOCK_DGRAM3 (leaflet's
 /// DatagramSocket). One thread may send while another receives.
 ///
 /// i2psock_dgram_fd() is a real socket: readable when a datagram is there (or one that will be dropped, so
-/// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's header
-/// lines are in there.
+/// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's
+/// header lines are in there.
 ///
 /// Datagrams get lost, come twice, and come in any order; the first one to a new peer is often lost. Up to
 /// I2PSOCK_MAX_DGRAM or I2PSOCK_MAX_RAW bytes can be sent, but routers split large ones, each part of which may be lost:
@@ -329,8 +330,8 @@ typedef struct i2psock_dgram i2psock_dgram;
 /// What went wrong (i2p.sam's Error and its kinds, leaflet's exceptions). Free with i2psock_error_free().
 typedef struct i2psock_error i2psock_error;
 
-/// Where a datagram came from and what is known about it, filled by i2psock_dgram_recv_from(). Make one and use it again and
-/// again: then receiving allocates nothing. Use one in one thread at a time.
+/// Where a datagram came from and what is known about it, filled by i2psock_dgram_recv_from(). Make one and use it
+/// again and again: then receiving allocates nothing. Use one in one thread at a time.
 typedef struct i2psock_from i2psock_from;
 
 /// Private keys of a destination (leaflet's Dest with is_private True): whoever has them is that destination. Wiped when
@@ -338,16 +339,16 @@ typedef struct i2psock_from i2psock_from;
 /// changes; may be used by many threads at once.
 typedef struct i2psock_keys i2psock_keys;
 
-/// Accepts streams for a poll loop: ONE descriptor that is readable when a stream is there (i2p.sam's listen and accept,
-/// leaflet's register_accept again and again). It keeps accepts armed on the router, arms the next one as soon as a peer has
-/// come, pauses after failures, and goes on by itself when the destination's session was lost and is there again. May be used
-/// by many threads at once.
+/// Accepts streams for a poll loop: ONE descriptor that is readable when a stream is there (i2p.sam's listen and
+/// accept, leaflet's register_accept again and again). It keeps accepts armed on the router, arms the next one as soon
+/// as a peer has come, pauses after failures, and goes on by itself when the destination's session was lost and is
+/// there again. May be used by many threads at once.
 typedef struct i2psock_listener i2psock_listener;
 
-/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and i2psock_dest_connect(). A call copies what it
-/// needs: options may be changed or freed right after it. Use one options object in one thread at a time, and one
-/// for each kind of object: an option that is not for the object it is given to is I2PSOCK_INVALID there. Names of router
-/// options cannot be checked: routers ignore those they do not know.
+/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and
+/// i2psock_dest_connect(). A call copies what it needs: options may be changed or freed right after it. Use one options
+/// object in one thread at a time, and one for each kind of object: an option that is not for the object it is given to
+/// is I2PSOCK_INVALID there. Names of router options cannot be checked: routers ignore those they do not know.
 ///
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
@@ -409,23 +410,23 @@ typedef struct i2psock_pending i2psock_pending;
 ///   sendto, recvfrom       i2psock_stream_send(), i2psock_stream_recv(): a stream has one peer
 ///   getpeername            i2psock_stream_peer()
 ///   gethostbyname          i2psock_dest_lookup(), i2psock_controller_lookup()
-/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost. write(2) on it
-/// raises SIGPIPE like on every socket; i2psock_stream_send() does not.
+/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost.
+/// write(2) on it raises SIGPIPE like on every socket; i2psock_stream_send() does not.
 typedef struct i2psock_stream i2psock_stream;
 
-/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on one side
-/// gets one on the other, and what comes from either goes to the other, until one of the two closes or resets; what that one has
-/// sent is delivered, then both are closed. SAM has no half close: a client that ends its half after its request (nc -N) gets
-/// what is there of the answer by then. A slow reader stops the fast writer. Errors of a connection end that connection only. One
-/// background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes never leave the kernel. In a
-/// child of fork(2), descriptors of connections that were open stay so until it execs or ends; connections end all the same when
-/// the parent's do.
+/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on
+/// one side gets one on the other, and what comes from either goes to the other, until one of the two closes or resets;
+/// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
+/// its request (nc -N) gets what is there of the answer by then. A slow reader stops the fast writer. Errors of a
+/// connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
+/// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
+/// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
 /// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
 /// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
 ///
-/// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
-/// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
+/// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And
+/// an attacker can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
 /// "timeout" so that connections have to end.
 ///
 /// Its options are those of a destination and, in milliseconds where it is a time:
@@ -434,13 +435,15 @@ typedef struct i2psock_stream i2psock_stream;
 ///   recover        (of the destination) 1: a tunnel outlives its router, the default with and without a name
 ///   idle_timeout   how long a connection may last without a byte once both ends are there; -1, the default, for no limit
 ///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
-///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a HOST in `listen`
+///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a
+///                  HOST in `listen`
 ///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1
 typedef struct i2psock_tunnel i2psock_tunnel;
 
-/// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- " received,
-/// private keys and passwords left out. Runs on the thread that made the call in question, or on the keeper's; several
-/// threads may be in it at once; no lock of the library is held. It may not call the library: I2PSOCK_STATE.
+/// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
+/// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
+/// keeper's; several threads may be in it at once; no lock of the library is held. It may not call the library:
+/// I2PSOCK_STATE.
 typedef void (*i2psock_log_fn)(void *user, const char *text);
 
 /// A descriptor of the system; -1 when there is none.
@@ -468,12 +471,13 @@ typedef struct {
     i2psock_from *from;
 } i2psock_incoming;
 
-/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or connecting
-/// stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was started with
-/// i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an error. Runs on the tunnel's thread,
-/// where it must not block, for each connection; no lock of the library is held. It may use the library, but not close this
-/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and
-/// the destination, must outlive the tunnel.
+/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or
+/// connecting stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was
+/// started with i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an
+/// error. Runs on the tunnel's thread, where it must not block, for each connection; no lock of the library is held. It
+/// may use the library, but not close this tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that
+/// connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and the
+/// destination, must outlive the tunnel.
 typedef int (*i2psock_make_send)(void *user, i2psock_fd *fd, i2psock_pending **pending);
 
 #ifdef __cplusplus
@@ -496,16 +500,16 @@ i2psock_operation i2psock_error_operation(const i2psock_error *error);
 const char *i2psock_error_operation_name(const i2psock_error *error);
 
 /// The router's RESULT token with status I2PSOCK_NETWORK (i2p.sam's errtag), else "". Known misspellings are mended:
-/// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that does
-/// not resolve; the message has the router's own words. Lives as long as the error.
+/// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that
+/// does not resolve; the message has the router's own words. Lives as long as the error.
 const char *i2psock_error_tag(const i2psock_error *error);
 
 /// One line for a person (i2p.sam's errdesc), with the router's own text where there is one and never with a private
 /// key; "" for NULL. Lives as long as the error.
 const char *i2psock_error_message(const i2psock_error *error);
 
-/// errno of the system call that failed; 0 when there was none, and when a host name does not resolve. With I2PSOCK_CLOSED it
-/// tells a reset of the connection (ECONNRESET, EPIPE) from an orderly end (0).
+/// errno of the system call that failed; 0 when there was none, and when a host name does not resolve. With
+/// I2PSOCK_CLOSED it tells a reset of the connection (ECONNRESET, EPIPE) from an orderly end (0).
 int i2psock_error_os_error(const i2psock_error *error);
 
 /// Frees an error. NULL is allowed.
@@ -598,8 +602,8 @@ i2psock_status i2psock_b33_decode(const char *text,
                                   size_t *key_len,
                                   i2psock_error **err);
 
-/// Reads private keys in I2P base64, as routers and other SAM programs write them, offline-signed ones included; white space
-/// around them does not matter. `*out` is yours to free. I2PSOCK_INVALID: these are no private keys.
+/// Reads private keys in I2P base64, as routers and other SAM programs write them, offline-signed ones included; white
+/// space around them does not matter. `*out` is yours to free. I2PSOCK_INVALID: these are no private keys.
 i2psock_status i2psock_keys_from_text(const char *text,
                                       i2psock_keys **out,
                                       i2psock_error **err);
@@ -653,19 +657,20 @@ const uint8_t *i2psock_keys_bytes(const i2psock_keys *keys,
 /// Number of the signature type; 7 is Ed25519. -1 for NULL.
 int i2psock_keys_sig_type(const i2psock_keys *keys);
 
-/// 1 if these are offline-signed keys, whose own signing key is kept elsewhere; else 0. `*expires`, which may be NULL, is set to
-/// the end of their validity in seconds since 1970, or 0.
+/// 1 if these are offline-signed keys, whose own signing key is kept elsewhere; else 0. `*expires`, which may be NULL,
+/// is set to the end of their validity in seconds since 1970, or 0.
 int i2psock_keys_is_offline(const i2psock_keys *keys,
                             uint32_t *expires);
 
 /// Wipes and frees keys. NULL is allowed.
 void i2psock_keys_free(i2psock_keys *keys);
 
-/// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be NULL:
-/// 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit bounds, then
-/// it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close. I2PSOCK_IO: there is no
-/// bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK: the bridge refuses us (tag
-/// "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password); I2PSOCK_TIMEOUT, I2PSOCK_INVALID.
+/// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be
+/// NULL: 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit
+/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close.
+/// I2PSOCK_IO: there is no bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK:
+/// the bridge refuses us (tag "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password);
+/// I2PSOCK_TIMEOUT, I2PSOCK_INVALID.
 i2psock_status i2psock_controller_open(const i2psock_options *options,
                                        i2psock_controller **out,
                                        i2psock_error **err);
@@ -718,23 +723,23 @@ void i2psock_controller_close(i2psock_controller *controller);
 /// Name of a state, such as "READY"; "unknown" for other numbers. Static: never free it.
 const char *i2psock_state_name(int state);
 
-/// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
-/// and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or
-/// I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
+/// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a
+/// rule and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2
+/// or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
 ///
-/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of i2psock_options_set_keys().
-/// Any other name (1 to 64 bytes of UTF-8 without slash, backslash and control characters, no dot in front, no white space at
-/// either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own that stays: its keys are made when it is first opened, or are those that
-/// are given, and are kept in the folder of the controller's option "key_store". Names are for every style. A name is open in one
-/// process at a time; within a controller, opening it again gives another handle to the same session, which ends with the
-/// last handle. A destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of
+/// i2psock_options_set_keys(). Any other name (1 to 64 bytes of UTF-8 without slash, backslash and control characters,
+/// no dot in front, no white space at either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own
+/// that stays: its keys are made when it is first opened, or are those that are given, and are kept in the folder of
+/// the controller's option "key_store". Names are for every style. A name is open in one process at a time; within a
+/// controller, opening it again gives another handle to the same session, which ends with the last handle. A
+/// destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
 ///
-/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
-/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or
-/// written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with
-/// another style or another value of one of the options, or has other keys than those given;
-/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller
-/// was closed meanwhile.
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
+/// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
+/// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
+/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
+/// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  const char *name,
                                  int style,
@@ -743,7 +748,8 @@ i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  i2psock_dest **out,
                                  i2psock_error **err);
 
-/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with i2psock_pending_finish_dest(). `*out` is yours to free.
+/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with
+/// i2psock_pending_finish_dest(). `*out` is yours to free.
 i2psock_status i2psock_dest_open_start(const i2psock_controller *controller,
                                        const char *name,
                                        int style,
@@ -784,25 +790,25 @@ i2psock_fd i2psock_dest_fd(const i2psock_dest *dest);
 int i2psock_dest_timeout_ms(const i2psock_dest *dest);
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
-/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
-/// kept, and handles of one name share them: each is reported once. i2psock_dest_state() and i2psock_dest_attempt() tell of the
-/// present, which may be further on. With the keeper, watching it is optional:
-/// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
-/// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
-/// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
+/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the
+/// last 64 are kept, and handles of one name share them: each is reported once. i2psock_dest_state() and
+/// i2psock_dest_attempt() tell of the present, which may be further on. With the keeper, watching it is optional:
+/// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also does what the
+/// destination's connections need, such as answering the router's PING, opening a lost session again, and accepting for
+/// listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
 /// i2psock_dest_fd().
 i2psock_status i2psock_dest_service(const i2psock_dest *dest,
                                     i2psock_state *state,
                                     i2psock_error **err);
 
-/// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given as
-/// i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is blocking. `*out`
-/// is yours to free. Success says that the peer's router is
-/// reached (i2pd: that its lease set was found), not that somebody accepts: if nobody does, the stream ends. Routers other than
-/// Java I2P refuse to connect a destination to itself ("CANT_REACH_PEER").
-/// I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an unknown name) and so on; I2PSOCK_CLOSED: the
-/// destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of
-/// style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
+/// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given
+/// as i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is
+/// blocking. `*out` is yours to free. Success says that the peer's router is reached (i2pd: that its lease set was
+/// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
+/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an
+/// unknown name) and so on; I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that
+/// is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
+/// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
 i2psock_status i2psock_dest_connect(const i2psock_dest *dest,
                                     const char *address,
                                     const i2psock_options *options,
@@ -810,8 +816,8 @@ i2psock_status i2psock_dest_connect(const i2psock_dest *dest,
                                     i2psock_stream **out,
                                     i2psock_error **err);
 
-/// Starts i2psock_dest_connect() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
-/// `*out` is yours to free.
+/// Starts i2psock_dest_connect() without blocking; finish with i2psock_pending_finish_stream(), whose stream is
+/// non-blocking. `*out` is yours to free.
 i2psock_status i2psock_dest_connect_start(const i2psock_dest *dest,
                                           const char *address,
                                           const i2psock_options *options,
@@ -820,22 +826,22 @@ i2psock_status i2psock_dest_connect_start(const i2psock_dest *dest,
                                           i2psock_error **err);
 
 /// Accepts one stream (i2p.sam's accept, leaflet's register_accept and parse_headers). Blocks up to `timeout_ms`, with
-/// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no stream: an
-/// accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or many. Start the
-/// next one when a stream has come, not when it has ended; peers that come in between are kept by the router for some seconds
-/// (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a failure other than
-/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was
-/// closed or lost; I2PSOCK_TIMEOUT;
-/// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
-/// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
+/// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no
+/// stream: an accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or
+/// many. Start the next one when a stream has come, not when it has ended; peers that come in between are kept by the
+/// router for some seconds (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a
+/// failure other than I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED:
+/// the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...);
+/// I2PSOCK_PROTOCOL: the router announced a peer in a way that cannot be read (leaflet's ValueError), the next accept
+/// works; I2PSOCK_STATE: the destination is not of style STREAM.
 i2psock_status i2psock_dest_accept(const i2psock_dest *dest,
                                    int timeout_ms,
                                    i2psock_stream **out,
                                    i2psock_error **err);
 
-/// Starts i2psock_dest_accept() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
-/// Once its stage is I2PSOCK_STAGE_LISTENING, its descriptor is readable only for a peer, an error or the end. `*out` is yours
-/// to free.
+/// Starts i2psock_dest_accept() without blocking; finish with i2psock_pending_finish_stream(), whose stream is
+/// non-blocking. Once its stage is I2PSOCK_STAGE_LISTENING, its descriptor is readable only for a peer, an error or the
+/// end. `*out` is yours to free.
 i2psock_status i2psock_dest_accept_start(const i2psock_dest *dest,
                                          int timeout_ms,
                                          i2psock_pending **out,
@@ -856,22 +862,24 @@ i2psock_status i2psock_dest_lookup_start(const i2psock_dest *dest,
                                          i2psock_pending **out,
                                          i2psock_error **err);
 
-/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and all later ones on the destination, its
-/// pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not block.
+/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and
+/// all later ones on the destination, its pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not
+/// block.
 i2psock_status i2psock_dest_shutdown(const i2psock_dest *dest,
                                      i2psock_error **err);
 
-/// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
-/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
-/// second. With the last handle of a name, and always without a name, the session ends, and a transient destination is gone for
-/// good; its pendings and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
-/// are freed. Nobody else may be using the handle. NULL is allowed.
+/// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on
+/// to the peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or
+/// wait a second. With the last handle of a name, and always without a name, the session ends, and a transient
+/// destination is gone for good; its pendings and streams, those whose descriptor was taken included, end with
+/// I2PSOCK_CLOSED, and their handles stay valid until they are freed. Nobody else may be using the handle. NULL is
+/// allowed.
 void i2psock_dest_close(i2psock_dest *dest);
 
-/// Does what can be done without blocking. I2PSOCK_OK: done, now finish; I2PSOCK_BLOCK: wait on the descriptor, which may be
-/// another one now, and step again. Anything else is the operation's failure, final and told every time:
-/// I2PSOCK_TIMEOUT when its own limit is over, I2PSOCK_CLOSED when its destination or controller was closed or lost, and the
-/// statuses of the call that started it.
+/// Does what can be done without blocking. I2PSOCK_OK: done, now finish; I2PSOCK_BLOCK: wait on the descriptor, which
+/// may be another one now, and step again. Anything else is the operation's failure, final and told every time:
+/// I2PSOCK_TIMEOUT when its own limit is over, I2PSOCK_CLOSED when its destination or controller was closed or lost,
+/// and the statuses of the call that started it.
 i2psock_status i2psock_pending_step(i2psock_pending *pending,
                                     i2psock_error **err);
 
@@ -892,7 +900,8 @@ uint64_t i2psock_pending_generation(const i2psock_pending *pending);
 /// Events to wait for: POLLIN, POLLOUT or both; 0 when there is nothing to wait for.
 int i2psock_pending_events(const i2psock_pending *pending);
 
-/// Milliseconds after which a step is due even without an event, fit for poll; -1 for never, 0 when the operation has ended.
+/// Milliseconds after which a step is due even without an event, fit for poll; -1 for never, 0 when the operation has
+/// ended.
 int i2psock_pending_timeout_ms(const i2psock_pending *pending);
 
 /// How far the operation is, for a progress display.
@@ -926,17 +935,18 @@ i2psock_status i2psock_pending_finish_tunnel(i2psock_pending *pending,
 /// Takes the address a lookup has found. `*out` is yours to free. Otherwise as i2psock_pending_finish_dest().
 i2psock_status i2psock_pending_finish_addr(i2psock_pending *pending, i2psock_addr **out, i2psock_error **err);
 
-/// Cancels the operation if it is not done, and frees it. An accept the router knows of already is kept by its destination and
-/// taken up by the next accept, with the stream that may have come meanwhile. NULL is allowed.
+/// Cancels the operation if it is not done, and frees it. An accept the router knows of already is kept by its
+/// destination and taken up by the next accept, with the stream that may have come meanwhile. NULL is allowed.
 void i2psock_pending_free(i2psock_pending *pending);
 
 /// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept; but see
-/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
-/// by itself (i2psock_dest_lookup() tells). Borrowed: it lives as long as `stream`.
+/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole
+/// destination. NULL for one connected by name or base32: the router resolved that by itself (i2psock_dest_lookup()
+/// tells). Borrowed: it lives as long as `stream`.
 const i2psock_addr *i2psock_stream_peer(const i2psock_stream *stream);
 
-/// The peer for a person to read: "<base32>.b32.i2p", or the name that was connected to. Lives as long as `stream`; NULL for
-/// NULL.
+/// The peer for a person to read: "<base32>.b32.i2p", or the name that was connected to. Lives as long as `stream`;
+/// NULL for NULL.
 const char *i2psock_stream_peer_text(const i2psock_stream *stream);
 
 /// 1 if the router vouches for i2psock_stream_peer(), as it does for every stream but those of a listener with option
@@ -953,19 +963,20 @@ int i2psock_stream_to_port(const i2psock_stream *stream);
 /// i2psock_stream_take_fd(). (leaflet's fileno.)
 i2psock_fd i2psock_stream_fd(const i2psock_stream *stream);
 
-/// Gives you the socket: from now on you close it (leaflet's detach). Its flags do not change, and nothing of the payload is
-/// left behind. The handle keeps its getters and must still be freed; every other call on it returns I2PSOCK_STATE. Closing or
-/// losing the destination still ends the stream. Before close(2), read what has arrived and see that ioctl(SIOCOUTQ) says 0: a
-/// close with unread input throws away what was written. I2PSOCK_STATE: taken before; `*fd` is -1 then.
+/// Gives you the socket: from now on you close it (leaflet's detach). Its flags do not change, and nothing of the
+/// payload is left behind. The handle keeps its getters and must still be freed; every other call on it returns
+/// I2PSOCK_STATE. Closing or losing the destination still ends the stream. Before close(2), read what has arrived and
+/// see that ioctl(SIOCOUTQ) says 0: a close with unread input throws away what was written. I2PSOCK_STATE: taken
+/// before; `*fd` is -1 then.
 i2psock_status i2psock_stream_take_fd(i2psock_stream *stream,
                                       i2psock_fd *fd,
                                       i2psock_error **err);
 
-/// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in time, if
-/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE,
-/// MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
-/// I2PSOCK_TIMEOUT: nothing fitted within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
-/// I2PSOCK_STATE: the descriptor was taken.
+/// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in
+/// time, if any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT,
+/// MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now; I2PSOCK_TIMEOUT: nothing fitted
+/// within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time; I2PSOCK_STATE: the descriptor
+/// was taken.
 i2psock_status i2psock_stream_send(const i2psock_stream *stream,
                                    const void *data,
                                    size_t len,
@@ -973,10 +984,10 @@ i2psock_status i2psock_stream_send(const i2psock_stream *stream,
                                    size_t *sent,
                                    i2psock_error **err);
 
-/// Receives like recv(2) into `data`, up to `len` bytes; `*received` is how many, never 0 with I2PSOCK_OK unless `len` is 0.
-/// `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with MSG_DONTWAIT;
-/// I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
-/// I2PSOCK_STATE: the descriptor was taken.
+/// Receives like recv(2) into `data`, up to `len` bytes; `*received` is how many, never 0 with I2PSOCK_OK unless `len`
+/// is 0. `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with
+/// MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has
+/// ended, every time; I2PSOCK_STATE: the descriptor was taken.
 i2psock_status i2psock_stream_recv(const i2psock_stream *stream,
                                    void *data,
                                    size_t len,
@@ -984,10 +995,10 @@ i2psock_status i2psock_stream_recv(const i2psock_stream *stream,
                                    size_t *received,
                                    i2psock_error **err);
 
-/// Sends everything (leaflet's sendall). A blocking stream sends it all, within i2psock_stream_set_timeout() for each part. A
-/// non-blocking one sends what fits and returns I2PSOCK_BLOCK: `*sent` bytes are gone, send the rest when the descriptor is
-/// writable. (i2p.sam's send took everything at once without blocking, by keeping it in memory; a descriptor that tells
-/// poll the truth cannot.) With any other status too, `*sent` says how much was sent.
+/// Sends everything (leaflet's sendall). A blocking stream sends it all, within i2psock_stream_set_timeout() for each
+/// part. A non-blocking one sends what fits and returns I2PSOCK_BLOCK: `*sent` bytes are gone, send the rest when the
+/// descriptor is writable. (i2p.sam's send took everything at once without blocking, by keeping it in memory; a
+/// descriptor that tells poll the truth cannot.) With any other status too, `*sent` says how much was sent.
 ///
 ///     const char *data = ...; size_t left = ...;
 ///     while (left > 0) {
@@ -1010,9 +1021,9 @@ i2psock_status i2psock_stream_send_all(const i2psock_stream *stream,
 /// Makes the socket non-blocking (1) or blocking (0), as O_NONBLOCK does (leaflet's setblocking).
 i2psock_status i2psock_stream_set_nonblocking(const i2psock_stream *stream, int on, i2psock_error **err);
 
-/// Bounds each i2psock_stream_send() and i2psock_stream_recv() on a blocking stream to `timeout_ms` milliseconds, after which
-/// they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the descriptor: a
-/// non-blocking stream goes on to return I2PSOCK_BLOCK.
+/// Bounds each i2psock_stream_send() and i2psock_stream_recv() on a blocking stream to `timeout_ms` milliseconds, after
+/// which they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the
+/// descriptor: a non-blocking stream goes on to return I2PSOCK_BLOCK.
 i2psock_status i2psock_stream_set_timeout(const i2psock_stream *stream,
                                           int timeout_ms,
                                           i2psock_error **err);
@@ -1022,15 +1033,16 @@ i2psock_status i2psock_stream_set_timeout(const i2psock_stream *stream,
 i2psock_status i2psock_stream_shutdown(const i2psock_stream *stream,
                                        i2psock_error **err);
 
-/// Bytes that were written and that the bridge has not taken yet; -1 when nobody can tell: NULL, an ended stream, a taken
-/// descriptor. To close without loss from a poll loop: write no more; receive and drop what still comes; look again every few
-/// milliseconds (the system has no event for it); when this is 0 and nothing is left to receive, i2psock_stream_free().
+/// Bytes that were written and that the bridge has not taken yet; -1 when nobody can tell: NULL, an ended stream, a
+/// taken descriptor. To close without loss from a poll loop: write no more; receive and drop what still comes; look
+/// again every few milliseconds (the system has no event for it); when this is 0 and nothing is left to receive,
+/// i2psock_stream_free().
 int64_t i2psock_stream_unsent(const i2psock_stream *stream);
 
-/// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until the
-/// bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK: taken;
-/// I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before, and the rest is
-/// lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
+/// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until
+/// the bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK:
+/// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before,
+/// and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
 i2psock_status i2psock_stream_close(i2psock_stream *stream,
                                     int timeout_ms,
                                     i2psock_error **err);
@@ -1039,52 +1051,55 @@ i2psock_status i2psock_stream_close(i2psock_stream *stream,
 /// i2psock_stream_unsent() and i2psock_stream_close(). NULL is allowed.
 void i2psock_stream_free(i2psock_stream *stream);
 
-/// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0 meaning 16;
-/// when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts" says
-/// how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the same moment. With
-/// option "stream_forward" the router connects to a loopback port instead, see i2psock_options.
-/// `options` may be NULL. Does not block: nothing has been asked of the router yet when this returns, and a router's refusal
-/// shows in i2psock_listener_failures(). `*out` is yours to close; the destination must not be closed before it unless nothing more
-/// is to come. Several listeners on a destination share its streams. I2PSOCK_STATE: another style; I2PSOCK_INVALID: `backlog` is
-/// negative, or an option is not for listeners; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO: no descriptors left.
+/// Begins to accept streams on `dest`, which must be of style STREAM. Up to `backlog` streams wait to be fetched, 0
+/// meaning 16; when so many wait, peers have to wait at the router, which keeps them for some seconds. Option "accepts"
+/// says how many accepts are armed at a time (1); more save a round trip to the bridge between peers that come at the
+/// same moment. With option "stream_forward" the router connects to a loopback port instead, see i2psock_options.
+/// `options` may be NULL. Does not block: nothing has been asked of the router yet when this returns, and a router's
+/// refusal shows in i2psock_listener_failures(). `*out` is yours to close; the destination must not be closed before it
+/// unless nothing more is to come. Several listeners on a destination share its streams. I2PSOCK_STATE: another style;
+/// I2PSOCK_INVALID: `backlog` is negative, or an option is not for listeners; I2PSOCK_CLOSED: the destination has
+/// ended; I2PSOCK_IO: no descriptors left.
 i2psock_status i2psock_listener_open(const i2psock_dest *dest,
                                      int backlog,
                                      const i2psock_options *options,
                                      i2psock_listener **out,
                                      i2psock_error **err);
 
-/// A descriptor that is readable when i2psock_listener_accept() has a stream to give, or the destination has ended; for poll
-/// only, never read, write or close it. The same number and description as long as `listener` lives. Without the keeper
-/// it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. As long as a stream waits it
-/// stays readable, and for ever after the end: leave it out of poll while you want no stream. -1 for NULL.
+/// A descriptor that is readable when i2psock_listener_accept() has a stream to give, or the destination has ended; for
+/// poll only, never read, write or close it. The same number and description as long as `listener` lives. Without the
+/// keeper it is also readable when there is something to do, so that I2PSOCK_BLOCK is a legal answer. As long as a
+/// stream waits it stays readable, and for ever after the end: leave it out of poll while you want no stream. -1 for
+/// NULL.
 i2psock_fd i2psock_listener_fd(const i2psock_listener *listener);
 
-/// Milliseconds after which i2psock_listener_accept() is due even without an event, fit for poll; -1 for never, as always with
-/// the keeper.
+/// Milliseconds after which i2psock_listener_accept() is due even without an event, fit for poll; -1 for never, as
+/// always with the keeper.
 int i2psock_listener_timeout_ms(const i2psock_listener *listener);
 
-/// Gives the next stream that has come, with its peer (i2psock_stream_peer()); never blocks. The stream is non-blocking, see
-/// i2psock_stream_set_nonblocking(). `*out` is yours to free. Without the keeper this also does what the destination's
-/// connections need, as i2psock_dest_service() does. I2PSOCK_BLOCK: none is there, wait on i2psock_listener_fd(); `*out` is
-/// NULL then. I2PSOCK_CLOSED: the destination has ended; while it is only being opened again there are just no streams.
+/// Gives the next stream that has come, with its peer (i2psock_stream_peer()); never blocks. The stream is
+/// non-blocking, see i2psock_stream_set_nonblocking(). `*out` is yours to free. Without the keeper this also does what
+/// the destination's connections need, as i2psock_dest_service() does. I2PSOCK_BLOCK: none is there, wait on
+/// i2psock_listener_fd(); `*out` is NULL then. I2PSOCK_CLOSED: the destination has ended; while it is only being opened
+/// again there are just no streams.
 i2psock_status i2psock_listener_accept(const i2psock_listener *listener,
                                        i2psock_stream **out,
                                        i2psock_error **err);
 
-/// How many accepts the router has failed since the last stream came; 0 while all is well, and for NULL. After the second one each next
-/// accept comes after a pause, which grows from 20 ms to 5 s. `*err`, if it is not NULL, gets why the last one failed, however
-/// long ago, yours to free, or NULL.
+/// How many accepts the router has failed since the last stream came; 0 while all is well, and for NULL. After the
+/// second one each next accept comes after a pause, which grows from 20 ms to 5 s. `*err`, if it is not NULL, gets why
+/// the last one failed, however long ago, yours to free, or NULL.
 int i2psock_listener_failures(const i2psock_listener *listener,
                               i2psock_error **err);
 
-/// Closes a listener and frees the handle. Streams nobody has fetched, and peers the router brings on an accept it was asked
-/// for already, go to the next i2psock_dest_accept() or listener of the destination. Nobody else may be using the handle. NULL
-/// is allowed.
+/// Closes a listener and frees the handle. Streams nobody has fetched, and peers the router brings on an accept it was
+/// asked for already, go to the next i2psock_dest_accept() or listener of the destination. Nobody else may be using the
+/// handle. NULL is allowed.
 void i2psock_listener_close(i2psock_listener *listener);
 
-/// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened, option
-/// "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them. I2PSOCK_STATE: the
-/// destination is of style I2PSOCK_STREAM; I2PSOCK_CLOSED: it has ended.
+/// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened,
+/// option "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them.
+/// I2PSOCK_STATE: the destination is of style I2PSOCK_STREAM; I2PSOCK_CLOSED: it has ended.
 i2psock_status i2psock_dest_bind(const i2psock_dest *dest,
                                  i2psock_dgram **out,
                                  i2psock_error **err);
@@ -1104,23 +1119,21 @@ uint64_t i2psock_dgram_count(const i2psock_dgram *dgram,
 /// Makes the socket non-blocking (1) or blocking (0, the default), as O_NONBLOCK does.
 i2psock_status i2psock_dgram_set_nonblocking(const i2psock_dgram *dgram, int on, i2psock_error **err);
 
-/// Bounds each send and receive on a blocking socket to `timeout_ms` milliseconds, after which they return I2PSOCK_TIMEOUT; -1, the
-/// default, for no bound.
-i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram,
-                                         int timeout_ms,
-                                         i2psock_error **err);
+/// Bounds each send and receive on a blocking socket to `timeout_ms` milliseconds, after which they return
+/// I2PSOCK_TIMEOUT; -1, the default, for no bound.
+i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram, int timeout_ms, i2psock_error **err);
 
-/// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto, leaflet's
-/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32
-/// is resolved the
-/// first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK until it is there, so call
-/// again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be NULL: from_port,
-/// to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which only some routers know;
-/// others lose the datagram, so the destination must have been opened with header_options=1. I2PSOCK_OK: handed to the bridge,
-/// nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not
-/// resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended;
-/// I2PSOCK_TIMEOUT; I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where
-/// the system tells).
+/// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
+/// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name
+/// or base32 is resolved the first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK
+/// until it is there, so call again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
+/// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
+/// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
+/// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
+/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
+/// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
+/// I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where the
+/// system tells).
 i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
                                      const char *address,
                                      const void *data,
@@ -1130,14 +1143,14 @@ i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
                                      i2psock_error **err);
 
 /// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone,
-/// I2PSOCK_COLLECT_SIZE
-/// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
-/// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
-/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and
-/// is I2PSOCK_INVALID. Datagrams from others than the bridge
-/// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
-/// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
-/// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.
+/// I2PSOCK_COLLECT_SIZE being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()).
+/// `*received` is the length, which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0,
+/// MSG_DONTWAIT, MSG_PEEK (what is not from the bridge is dropped all the same; do not peek while another thread
+/// receives); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge and
+/// malformed ones are dropped and counted; with the destination's option report_source=1 the former are
+/// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
+/// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
+/// I2PSOCK_CLOSED: the destination has ended.
 i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
                                        void *data,
                                        size_t capacity,
@@ -1178,12 +1191,13 @@ void i2psock_dgram_free(i2psock_dgram *dgram);
 /// Makes an empty one, yours to free with i2psock_from_free(). Never NULL.
 i2psock_from *i2psock_from_new(void);
 
-/// The sender's destination, verified by the router for I2PSOCK_DGRAM and I2PSOCK_DGRAM2. NULL when the datagram tells only its hash
-/// (I2PSOCK_DGRAM3) or nothing (I2PSOCK_RAW). Borrowed: it lives until `from` is used for the next datagram or freed.
+/// The sender's destination, verified by the router for I2PSOCK_DGRAM and I2PSOCK_DGRAM2. NULL when the datagram tells
+/// only its hash (I2PSOCK_DGRAM3) or nothing (I2PSOCK_RAW). Borrowed: it lives until `from` is used for the next
+/// datagram or freed.
 const i2psock_addr *i2psock_from_addr(const i2psock_from *from);
 
-/// The 32-byte hash of the sender's destination; not verified for I2PSOCK_DGRAM3. NULL when the datagram does not tell. Borrowed like
-/// i2psock_from_addr().
+/// The 32-byte hash of the sender's destination; not verified for I2PSOCK_DGRAM3. NULL when the datagram does not tell.
+/// Borrowed like i2psock_from_addr().
 const uint8_t *i2psock_from_hash(const i2psock_from *from);
 
 /// I2CP port it was sent from; -1: not told.
@@ -1201,9 +1215,9 @@ size_t i2psock_from_length(const i2psock_from *from);
 /// 1 if the buffer was too small and the rest of the datagram is lost, else 0.
 int i2psock_from_truncated(const i2psock_from *from);
 
-/// Resolves the sender of a datagram: its destination if it told that, else a lookup of its hash through the session, which is
-/// remembered. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not
-/// find it; I2PSOCK_STATE: the datagram did not tell its sender.
+/// Resolves the sender of a datagram: its destination if it told that, else a lookup of its hash through the session,
+/// which is remembered. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND":
+/// the router does not find it; I2PSOCK_STATE: the datagram did not tell its sender.
 i2psock_status i2psock_dgram_resolve(const i2psock_dgram *dgram,
                                      const i2psock_from *from,
                                      int timeout_ms,
@@ -1213,10 +1227,11 @@ i2psock_status i2psock_dgram_resolve(const i2psock_dgram *dgram,
 /// Frees it. NULL is allowed.
 void i2psock_from_free(i2psock_from *from);
 
-/// Relays streams to the destination `name` to `target` (i2p.sam's TunnelServer): a port of 127.0.0.1, HOST:PORT, [IPV6]:PORT,
-/// or /PATH of a unix socket, resolved now. `name` and `options` as for i2psock_dest_open(), NULL and "" giving a
-/// new address each time. Blocks until the destination is ready. `*out` is yours to close. Statuses as i2psock_dest_open(), also
-/// I2PSOCK_IO: the host of `target` does not resolve. Whether something listens there shows when a connection comes.
+/// Relays streams to the destination `name` to `target` (i2p.sam's TunnelServer): a port of 127.0.0.1, HOST:PORT,
+/// [IPV6]:PORT, or /PATH of a unix socket, resolved now. `name` and `options` as for i2psock_dest_open(), NULL and ""
+/// giving a new address each time. Blocks until the destination is ready. `*out` is yours to close. Statuses as
+/// i2psock_dest_open(), also I2PSOCK_IO: the host of `target` does not resolve. Whether something listens there shows
+/// when a connection comes.
 i2psock_status i2psock_tunnel_server(const i2psock_controller *controller,
                                      const char *name,
                                      const char *target,
@@ -1225,8 +1240,8 @@ i2psock_status i2psock_tunnel_server(const i2psock_controller *controller,
                                      i2psock_tunnel **out,
                                      i2psock_error **err);
 
-/// Starts i2psock_tunnel_server(), blocking only to resolve the host of `target`; finish with i2psock_pending_finish_tunnel().
-/// `*out` is yours to free.
+/// Starts i2psock_tunnel_server(), blocking only to resolve the host of `target`; finish with
+/// i2psock_pending_finish_tunnel(). `*out` is yours to free.
 i2psock_status i2psock_tunnel_server_start(const i2psock_controller *controller,
                                            const char *name,
                                            const char *target,
@@ -1235,11 +1250,11 @@ i2psock_status i2psock_tunnel_server_start(const i2psock_controller *controller,
                                            i2psock_pending **out,
                                            i2psock_error **err);
 
-/// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of 127.0.0.1,
-/// HOST:PORT or [IPV6]:PORT, port 0 for one that is free (i2psock_tunnel_port()); `address` as for i2psock_dest_connect(), resolved by
-/// the router for each connection. `name` is that of the local destination the streams come from. Blocks until that is
-/// ready; connections that come before wait. `*out` is yours to close. Statuses as i2psock_dest_open(), also I2PSOCK_IO, with
-/// EADDRINUSE for example: the port cannot be bound.
+/// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of
+/// 127.0.0.1, HOST:PORT or [IPV6]:PORT, port 0 for one that is free (i2psock_tunnel_port()); `address` as for
+/// i2psock_dest_connect(), resolved by the router for each connection. `name` is that of the local destination the
+/// streams come from. Blocks until that is ready; connections that come before wait. `*out` is yours to close. Statuses
+/// as i2psock_dest_open(), also I2PSOCK_IO, with EADDRINUSE for example: the port cannot be bound.
 i2psock_status i2psock_tunnel_client(const i2psock_controller *controller,
                                      const char *name,
                                      const char *listen,
@@ -1249,8 +1264,8 @@ i2psock_status i2psock_tunnel_client(const i2psock_controller *controller,
                                      i2psock_tunnel **out,
                                      i2psock_error **err);
 
-/// Starts i2psock_tunnel_client(), blocking only to resolve the host of `listen`; finish with i2psock_pending_finish_tunnel().
-/// `*out` is yours to free.
+/// Starts i2psock_tunnel_client(), blocking only to resolve the host of `listen`; finish with
+/// i2psock_pending_finish_tunnel(). `*out` is yours to free.
 i2psock_status i2psock_tunnel_client_start(const i2psock_controller *controller,
                                            const char *name,
                                            const char *listen,
@@ -1260,11 +1275,12 @@ i2psock_status i2psock_tunnel_client_start(const i2psock_controller *controller,
                                            i2psock_pending **out,
                                            i2psock_error **err);
 
-/// Relays what comes to a listener or a listening socket to whatever `make_send` makes for it (i2p.sam's Tunnel). Give either
-/// `listener`, with `receive` -1, or NULL and `receive`, the descriptor of a stream socket that is bound and listening; both stay
-/// yours, must outlive the tunnel, and nobody else may accept from them meanwhile. `user` is handed to `make_send`. `options`
-/// may be NULL: those of tunnels, not of destinations. Does not block. `*out` is yours to close. I2PSOCK_INVALID: `receive`
-/// does not listen, both or none of the two are given, `make_send` is NULL; I2PSOCK_IO: no descriptors or thread left.
+/// Relays what comes to a listener or a listening socket to whatever `make_send` makes for it (i2p.sam's Tunnel). Give
+/// either `listener`, with `receive` -1, or NULL and `receive`, the descriptor of a stream socket that is bound and
+/// listening; both stay yours, must outlive the tunnel, and nobody else may accept from them meanwhile. `user` is
+/// handed to `make_send`. `options` may be NULL: those of tunnels, not of destinations. Does not block. `*out` is yours
+/// to close. I2PSOCK_INVALID: `receive` does not listen, both or none of the two are given, `make_send` is NULL;
+/// I2PSOCK_IO: no descriptors or thread left.
 i2psock_status i2psock_tunnel_new(const i2psock_listener *listener,
                                   i2psock_fd receive,
                                   i2psock_make_send make_send,
@@ -1287,8 +1303,8 @@ const char *i2psock_tunnel_remote(const i2psock_tunnel *tunnel);
 /// Local port a tunnel client listens on; 0 for other tunnels and for NULL.
 int i2psock_tunnel_port(const i2psock_tunnel *tunnel);
 
-/// State of the tunnel's own destination, as i2psock_dest_state() tells it, `*err` included: a tunnel outlives a router that is
-/// started anew if its destination does (option "recover"). I2PSOCK_STATE_NONE without one and for NULL.
+/// State of the tunnel's own destination, as i2psock_dest_state() tells it, `*err` included: a tunnel outlives a router
+/// that is started anew if its destination does (option "recover"). I2PSOCK_STATE_NONE without one and for NULL.
 i2psock_state i2psock_tunnel_state(const i2psock_tunnel *tunnel,
                                    i2psock_error **err);
 
@@ -1298,8 +1314,8 @@ uint64_t i2psock_tunnel_count(const i2psock_tunnel *tunnel, int which);
 /// The oldest error of a connection that was not asked for yet, yours to free, or NULL; the last 16 are kept.
 i2psock_error *i2psock_tunnel_next_error(const i2psock_tunnel *tunnel);
 
-/// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination and frees
-/// the handle. Blocks only as long as a `make_send` that is running. NULL is allowed.
+/// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination
+/// and frees the handle. Blocks only as long as a `make_send` that is running. NULL is allowed.
 void i2psock_tunnel_close(i2psock_tunnel *tunnel);
 
 #ifdef __cplusplus

@@ -43,11 +43,12 @@ impl Drop for Opened {
     }
 }
 
-/// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be NULL:
-/// 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit bounds, then
-/// it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close. I2PSOCK_IO: there is no
-/// bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK: the bridge refuses us (tag
-/// "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password); I2PSOCK_TIMEOUT, I2PSOCK_INVALID.
+/// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be
+/// NULL: 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit
+/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close.
+/// I2PSOCK_IO: there is no bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK:
+/// the bridge refuses us (tag "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password);
+/// I2PSOCK_TIMEOUT, I2PSOCK_INVALID.
 #[no_mangle]
 pub extern "C" fn i2psock_controller_open(
     options: Option<&i2psock_options>,
@@ -99,9 +100,10 @@ pub extern "C" fn i2psock_controller_udp_address(controller: Option<&i2psock_con
     controller.map_or(std::ptr::null(), |controller| controller.0.get().udp.as_ptr())
 }
 
-/// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- " received,
-/// private keys and passwords left out. Runs on the thread that made the call in question, or on the keeper's; several
-/// threads may be in it at once; no lock of the library is held. It may not call the library: I2PSOCK_STATE.
+/// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
+/// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
+/// keeper's; several threads may be in it at once; no lock of the library is held. It may not call the library:
+/// I2PSOCK_STATE.
 pub type i2psock_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;
 
 /// A C function and its argument, which the program promises to be usable from every thread.

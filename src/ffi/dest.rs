@@ -18,15 +18,15 @@ use crate::ffi::options::i2psock_options;
 use crate::ffi::pending::{self, i2psock_pending};
 use crate::ffi::stream::i2psock_stream;
 
-/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is connected). May
-/// be used by many threads at once.
+/// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is
+/// connected). May be used by many threads at once.
 ///
-/// With option "recover", the default for destinations with a name, a session that was lost, because the router was started anew
-/// for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes. Meanwhile
-/// connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also I2PSOCK_IO, and when the
-/// peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what was pending fails the same way, and
-/// streams end; listeners and the descriptors of the destination, its datagrams and listeners stay and go on by themselves
-/// afterwards.
+/// With option "recover", the default for destinations with a name, a session that was lost, because the router was
+/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes.
+/// Meanwhile connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also
+/// I2PSOCK_IO, and when the peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what
+/// was pending fails the same way, and streams end; listeners and the descriptors of the destination, its datagrams and
+/// listeners stay and go on by themselves afterwards.
 pub struct i2psock_dest(Handle<Lent>);
 
 /// A destination and the texts its getters lend out.
@@ -59,8 +59,8 @@ impl i2psock_dest {
     }
 }
 
-/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD. Numbers are
-/// only ever added.
+/// Life of a destination: READY; after a loss RECOVERING, CONNECTING, BUILDING, and READY or RECOVERING again; DEAD.
+/// Numbers are only ever added.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum i2psock_state {
@@ -105,23 +105,23 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
     name.as_ptr()
 }
 
-/// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a rule
-/// and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2 or
-/// I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
+/// Opens a destination (i2p.sam's socket(), leaflet's create_dest) and blocks until its tunnels are built, seconds as a
+/// rule and minutes right after a router's start. `style` is I2PSOCK_STREAM, I2PSOCK_DGRAM, I2PSOCK_RAW, I2PSOCK_DGRAM2
+/// or I2PSOCK_DGRAM3; not every router knows the last two. `options` may be NULL. `*out` is yours to close.
 ///
-/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of i2psock_options_set_keys().
-/// Any other name (1 to 64 bytes of UTF-8 without slash, backslash and control characters, no dot in front, no white space at
-/// either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own that stays: its keys are made when it is first opened, or are those that
-/// are given, and are kept in the folder of the controller's option "key_store". Names are for every style. A name is open in one
-/// process at a time; within a controller, opening it again gives another handle to the same session, which ends with the
-/// last handle. A destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+/// `name` is i2p.sam's session name. NULL or "": a transient destination, with new keys or those of
+/// i2psock_options_set_keys(). Any other name (1 to 64 bytes of UTF-8 without slash, backslash and control characters,
+/// no dot in front, no white space at either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own
+/// that stays: its keys are made when it is first opened, or are those that are given, and are kept in the folder of
+/// the controller's option "key_store". Names are for every style. A name is open in one process at a time; within a
+/// controller, opening it again gives another handle to the same session, which ends with the last handle. A
+/// destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
 ///
-/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in
-/// use; "INVALID_KEY"; "I2P_ERROR"); I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or
-/// written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with
-/// another style or another value of one of the options, or has other keys than those given;
-/// I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller
-/// was closed meanwhile.
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
+/// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
+/// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
+/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
+/// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open(
     controller: Option<&i2psock_controller>,
@@ -143,7 +143,8 @@ pub unsafe extern "C" fn i2psock_dest_open(
     })
 }
 
-/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with i2psock_pending_finish_dest(). `*out` is yours to free.
+/// Starts i2psock_dest_open() without blocking (key files are read and written all the same); finish with
+/// i2psock_pending_finish_dest(). `*out` is yours to free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open_start(
     controller: Option<&i2psock_controller>,
@@ -242,12 +243,12 @@ pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int 
 }
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
-/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the last 64 are
-/// kept, and handles of one name share them: each is reported once. i2psock_dest_state() and i2psock_dest_attempt() tell of the
-/// present, which may be further on. With the keeper, watching it is optional:
-/// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also
-/// does what the destination's connections need, such as answering the router's PING, opening a lost session again, and accepting
-/// for listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
+/// descriptor readable at once; i2psock_dest_state() gives the reason of a loss. Of changes nobody asks for only the
+/// last 64 are kept, and handles of one name share them: each is reported once. i2psock_dest_state() and
+/// i2psock_dest_attempt() tell of the present, which may be further on. With the keeper, watching it is optional:
+/// everything on a destination that has ended returns I2PSOCK_CLOSED anyway. Without the keeper this also does what the
+/// destination's connections need, such as answering the router's PING, opening a lost session again, and accepting for
+/// listeners. Never blocks. I2PSOCK_OK: `*state`, which may be NULL, is set; I2PSOCK_BLOCK: nothing new, wait on
 /// i2psock_dest_fd().
 #[no_mangle]
 pub extern "C" fn i2psock_dest_service(
@@ -269,14 +270,14 @@ pub extern "C" fn i2psock_dest_service(
     })
 }
 
-/// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given as
-/// i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is blocking. `*out`
-/// is yours to free. Success says that the peer's router is
-/// reached (i2pd: that its lease set was found), not that somebody accepts: if nobody does, the stream ends. Routers other than
-/// Java I2P refuse to connect a destination to itself ("CANT_REACH_PEER").
-/// I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an unknown name) and so on; I2PSOCK_CLOSED: the
-/// destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of
-/// style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
+/// Connects a stream to `address` (i2p.sam's and leaflet's connect): a destination in base64 (an i2psock_addr is given
+/// as i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is
+/// blocking. `*out` is yours to free. Success says that the peer's router is reached (i2pd: that its lease set was
+/// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
+/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an
+/// unknown name) and so on; I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that
+/// is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
+/// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_connect(
     dest: Option<&i2psock_dest>,
@@ -294,8 +295,8 @@ pub unsafe extern "C" fn i2psock_dest_connect(
     })
 }
 
-/// Starts i2psock_dest_connect() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
-/// `*out` is yours to free.
+/// Starts i2psock_dest_connect() without blocking; finish with i2psock_pending_finish_stream(), whose stream is
+/// non-blocking. `*out` is yours to free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_connect_start(
     dest: Option<&i2psock_dest>,
@@ -332,14 +333,14 @@ fn blocking(pending: crate::core::pending::Pending) -> crate::error::Result<i2ps
 }
 
 /// Accepts one stream (i2p.sam's accept, leaflet's register_accept and parse_headers). Blocks up to `timeout_ms`, with
-/// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no stream: an
-/// accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or many. Start the
-/// next one when a stream has come, not when it has ended; peers that come in between are kept by the router for some seconds
-/// (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a failure other than
-/// I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED: the destination was
-/// closed or lost; I2PSOCK_TIMEOUT;
-/// I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...); I2PSOCK_PROTOCOL: the router announced a peer in a way that
-/// cannot be read (leaflet's ValueError), the next accept works; I2PSOCK_STATE: the destination is not of style STREAM.
+/// I2PSOCK_TIMEOUT_DEFAULT for ever; the stream is blocking. `*out` is yours to free. Short limits in a loop lose no
+/// stream: an accept that was given up is taken up by the next one. Several accepts may wait at once, in one thread or
+/// many. Start the next one when a stream has come, not when it has ended; peers that come in between are kept by the
+/// router for some seconds (i2pd: 10). A stream may have ended when it is accepted, its peer having given up. After a
+/// failure other than I2PSOCK_CLOSED and I2PSOCK_STATE accepting again is worth a try, after a pause. I2PSOCK_CLOSED:
+/// the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_NETWORK: the router refuses ("ALREADY_ACCEPTING", ...);
+/// I2PSOCK_PROTOCOL: the router announced a peer in a way that cannot be read (leaflet's ValueError), the next accept
+/// works; I2PSOCK_STATE: the destination is not of style STREAM.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_accept(
     dest: Option<&i2psock_dest>,
@@ -353,9 +354,9 @@ pub extern "C" fn i2psock_dest_accept(
     })
 }
 
-/// Starts i2psock_dest_accept() without blocking; finish with i2psock_pending_finish_stream(), whose stream is non-blocking.
-/// Once its stage is I2PSOCK_STAGE_LISTENING, its descriptor is readable only for a peer, an error or the end. `*out` is yours
-/// to free.
+/// Starts i2psock_dest_accept() without blocking; finish with i2psock_pending_finish_stream(), whose stream is
+/// non-blocking. Once its stage is I2PSOCK_STAGE_LISTENING, its descriptor is readable only for a peer, an error or the
+/// end. `*out` is yours to free.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_accept_start(
     dest: Option<&i2psock_dest>,
@@ -406,8 +407,9 @@ pub unsafe extern "C" fn i2psock_dest_lookup_start(
     })
 }
 
-/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and all later ones on the destination, its
-/// pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not block.
+/// Ends the destination and everything on it, for all handles of its name: calls that are blocked in other threads, and
+/// all later ones on the destination, its pendings and its streams, return I2PSOCK_CLOSED. Frees nothing. Does not
+/// block.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_shutdown(
     dest: Option<&i2psock_dest>,
@@ -416,11 +418,12 @@ pub extern "C" fn i2psock_dest_shutdown(
     guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| dest.shutdown().map(|()| i2psock_status::I2PSOCK_OK))
 }
 
-/// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on to the
-/// peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or wait a
-/// second. With the last handle of a name, and always without a name, the session ends, and a transient destination is gone for
-/// good; its pendings and streams, those whose descriptor was taken included, end with I2PSOCK_CLOSED, and their handles stay valid until they
-/// are freed. Nobody else may be using the handle. NULL is allowed.
+/// Closes a destination (leaflet's OurDest.close) and frees the handle. What the router has taken and not yet passed on
+/// to the peers is lost with it, i2pd's news that a stream has ended included: let the peers have the last word, or
+/// wait a second. With the last handle of a name, and always without a name, the session ends, and a transient
+/// destination is gone for good; its pendings and streams, those whose descriptor was taken included, end with
+/// I2PSOCK_CLOSED, and their handles stay valid until they are freed. Nobody else may be using the handle. NULL is
+/// allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_close(dest: *mut i2psock_dest) {
     // SAFETY: the contract of the header.

@@ -42,8 +42,8 @@ pub const I2PSOCK_COUNT_DROPPED: c_int = 6;
 /// DatagramSocket). One thread may send while another receives.
 ///
 /// i2psock_dgram_fd() is a real socket: readable when a datagram is there (or one that will be dropped, so
-/// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's header
-/// lines are in there.
+/// I2PSOCK_BLOCK is a legal answer), or when the session has ended. Do not use sendto or recvfrom on it: the router's
+/// header lines are in there.
 ///
 /// Datagrams get lost, come twice, and come in any order; the first one to a new peer is often lost. Up to
 /// I2PSOCK_MAX_DGRAM or I2PSOCK_MAX_RAW bytes can be sent, but routers split large ones, each part of which may be lost:
@@ -57,8 +57,8 @@ struct Lent {
     addr: i2psock_addr,
 }
 
-/// Where a datagram came from and what is known about it, filled by i2psock_dgram_recv_from(). Make one and use it again and
-/// again: then receiving allocates nothing. Use one in one thread at a time.
+/// Where a datagram came from and what is known about it, filled by i2psock_dgram_recv_from(). Make one and use it
+/// again and again: then receiving allocates nothing. Use one in one thread at a time.
 pub struct i2psock_from {
     addr: Option<i2psock_addr>,
     hash: Option<[u8; 32]>,
@@ -99,9 +99,9 @@ impl i2psock_from {
     }
 }
 
-/// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened, option
-/// "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them. I2PSOCK_STATE: the
-/// destination is of style I2PSOCK_STREAM; I2PSOCK_CLOSED: it has ended.
+/// Gives the datagrams of a destination (leaflet's OurDest.bind; its socket was bound when the destination was opened,
+/// option "forward"). `*out` is yours to free; several are allowed, but each datagram goes to one of them.
+/// I2PSOCK_STATE: the destination is of style I2PSOCK_STREAM; I2PSOCK_CLOSED: it has ended.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_bind(
     dest: Option<&i2psock_dest>,
@@ -161,8 +161,8 @@ pub extern "C" fn i2psock_dgram_set_nonblocking(
     })
 }
 
-/// Bounds each send and receive on a blocking socket to `timeout_ms` milliseconds, after which they return I2PSOCK_TIMEOUT; -1, the
-/// default, for no bound.
+/// Bounds each send and receive on a blocking socket to `timeout_ms` milliseconds, after which they return
+/// I2PSOCK_TIMEOUT; -1, the default, for no bound.
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_set_timeout(
     dgram: Option<&i2psock_dgram>,
@@ -174,17 +174,17 @@ pub extern "C" fn i2psock_dgram_set_timeout(
     })
 }
 
-/// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto, leaflet's
-/// transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name or base32
-/// is resolved the
-/// first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK until it is there, so call
-/// again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be NULL: from_port,
-/// to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which only some routers know;
-/// others lose the datagram, so the destination must have been opened with header_options=1. I2PSOCK_OK: handed to the bridge,
-/// nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not
-/// resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended;
-/// I2PSOCK_TIMEOUT; I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where
-/// the system tells).
+/// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
+/// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name
+/// or base32 is resolved the first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK
+/// until it is there, so call again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
+/// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
+/// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
+/// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
+/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
+/// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
+/// I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where the
+/// system tells).
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_to(
     dgram: Option<&i2psock_dgram>,
@@ -218,14 +218,14 @@ fn went(went: bool) -> i2psock_status {
 }
 
 /// Receives one datagram into `data` (i2p.sam's recvfrom, leaflet's collect). `capacity` is for the payload alone,
-/// I2PSOCK_COLLECT_SIZE
-/// being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()). `*received` is the length,
-/// which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0, MSG_DONTWAIT, MSG_PEEK (what is not from
-/// the bridge is dropped all the same; do not peek while another thread receives); MSG_WAITALL makes no sense here and
-/// is I2PSOCK_INVALID. Datagrams from others than the bridge
-/// and malformed ones are dropped and counted; with the destination's option report_source=1 the former are I2PSOCK_PROTOCOL with
-/// operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a non-blocking socket or with MSG_DONTWAIT;
-/// I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout(); I2PSOCK_CLOSED: the destination has ended.
+/// I2PSOCK_COLLECT_SIZE being enough for every one; of a longer datagram the rest is lost (i2psock_from_truncated()).
+/// `*received` is the length, which may be 0. `from`, which may be NULL, is filled with the rest. `flags`: 0,
+/// MSG_DONTWAIT, MSG_PEEK (what is not from the bridge is dropped all the same; do not peek while another thread
+/// receives); MSG_WAITALL makes no sense here and is I2PSOCK_INVALID. Datagrams from others than the bridge and
+/// malformed ones are dropped and counted; with the destination's option report_source=1 the former are
+/// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
+/// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
+/// I2PSOCK_CLOSED: the destination has ended.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_from(
     dgram: Option<&i2psock_dgram>,
@@ -417,15 +417,16 @@ pub extern "C" fn i2psock_from_new() -> *mut i2psock_from {
     guard::into_raw(i2psock_from::EMPTY)
 }
 
-/// The sender's destination, verified by the router for I2PSOCK_DGRAM and I2PSOCK_DGRAM2. NULL when the datagram tells only its hash
-/// (I2PSOCK_DGRAM3) or nothing (I2PSOCK_RAW). Borrowed: it lives until `from` is used for the next datagram or freed.
+/// The sender's destination, verified by the router for I2PSOCK_DGRAM and I2PSOCK_DGRAM2. NULL when the datagram tells
+/// only its hash (I2PSOCK_DGRAM3) or nothing (I2PSOCK_RAW). Borrowed: it lives until `from` is used for the next
+/// datagram or freed.
 #[no_mangle]
 pub extern "C" fn i2psock_from_addr(from: Option<&i2psock_from>) -> *const i2psock_addr {
     from.and_then(|from| from.addr.as_ref()).map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
-/// The 32-byte hash of the sender's destination; not verified for I2PSOCK_DGRAM3. NULL when the datagram does not tell. Borrowed like
-/// i2psock_from_addr().
+/// The 32-byte hash of the sender's destination; not verified for I2PSOCK_DGRAM3. NULL when the datagram does not tell.
+/// Borrowed like i2psock_from_addr().
 #[no_mangle]
 pub extern "C" fn i2psock_from_hash(from: Option<&i2psock_from>) -> *const u8 {
     from.and_then(|from| from.hash.as_ref()).map_or(std::ptr::null(), |hash| hash.as_ptr())
@@ -461,9 +462,9 @@ pub extern "C" fn i2psock_from_truncated(from: Option<&i2psock_from>) -> c_int {
     from.is_some_and(|from| from.truncated).into()
 }
 
-/// Resolves the sender of a datagram: its destination if it told that, else a lookup of its hash through the session, which is
-/// remembered. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not
-/// find it; I2PSOCK_STATE: the datagram did not tell its sender.
+/// Resolves the sender of a datagram: its destination if it told that, else a lookup of its hash through the session,
+/// which is remembered. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND":
+/// the router does not find it; I2PSOCK_STATE: the datagram did not tell its sender.
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_resolve(
     dgram: Option<&i2psock_dgram>,

@@ -150,8 +150,8 @@ pub extern "C" fn i2psock_error_operation_name(error: Option<&i2psock_error>) ->
 }
 
 /// The router's RESULT token with status I2PSOCK_NETWORK (i2p.sam's errtag), else "". Known misspellings are mended:
-/// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that does
-/// not resolve; the message has the router's own words. Lives as long as the error.
+/// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that
+/// does not resolve; the message has the router's own words. Lives as long as the error.
 #[no_mangle]
 pub extern "C" fn i2psock_error_tag(error: Option<&i2psock_error>) -> *const c_char {
     error.map_or(c"".as_ptr(), |error| error.tag.as_ptr())
@@ -164,8 +164,8 @@ pub extern "C" fn i2psock_error_message(error: Option<&i2psock_error>) -> *const
     error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
 }
 
-/// errno of the system call that failed; 0 when there was none, and when a host name does not resolve. With I2PSOCK_CLOSED it
-/// tells a reset of the connection (ECONNRESET, EPIPE) from an orderly end (0).
+/// errno of the system call that failed; 0 when there was none, and when a host name does not resolve. With
+/// I2PSOCK_CLOSED it tells a reset of the connection (ECONNRESET, EPIPE) from an orderly end (0).
 #[no_mangle]
 pub extern "C" fn i2psock_error_os_error(error: Option<&i2psock_error>) -> c_int {
     error.map_or(0, |error| error.error.os_error)

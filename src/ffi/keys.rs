@@ -25,8 +25,8 @@ impl i2psock_keys {
     }
 }
 
-/// Reads private keys in I2P base64, as routers and other SAM programs write them, offline-signed ones included; white space
-/// around them does not matter. `*out` is yours to free. I2PSOCK_INVALID: these are no private keys.
+/// Reads private keys in I2P base64, as routers and other SAM programs write them, offline-signed ones included; white
+/// space around them does not matter. `*out` is yours to free. I2PSOCK_INVALID: these are no private keys.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_keys_from_text(
     text: *const c_char,
@@ -159,8 +159,8 @@ pub extern "C" fn i2psock_keys_sig_type(keys: Option<&i2psock_keys>) -> c_int {
     keys.map_or(-1, |keys| keys.0.get().signature_type().into())
 }
 
-/// 1 if these are offline-signed keys, whose own signing key is kept elsewhere; else 0. `*expires`, which may be NULL, is set to
-/// the end of their validity in seconds since 1970, or 0.
+/// 1 if these are offline-signed keys, whose own signing key is kept elsewhere; else 0. `*expires`, which may be NULL,
+/// is set to the end of their validity in seconds since 1970, or 0.
 #[no_mangle]
 pub extern "C" fn i2psock_keys_is_offline(
     keys: Option<&i2psock_keys>,

@@ -11,10 +11,10 @@ use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::keys::i2psock_keys;
 
-/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and i2psock_dest_connect(). A call copies what it
-/// needs: options may be changed or freed right after it. Use one options object in one thread at a time, and one
-/// for each kind of object: an option that is not for the object it is given to is I2PSOCK_INVALID there. Names of router
-/// options cannot be checked: routers ignore those they do not know.
+/// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and
+/// i2psock_dest_connect(). A call copies what it needs: options may be changed or freed right after it. Use one options
+/// object in one thread at a time, and one for each kind of object: an option that is not for the object it is given to
+/// is I2PSOCK_INVALID there. Names of router options cannot be checked: routers ignore those they do not know.
 ///
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.

@@ -112,10 +112,10 @@ pub(super) fn stream(pending: &mut Pending) -> Result<i2psock_stream> {
     })
 }
 
-/// Does what can be done without blocking. I2PSOCK_OK: done, now finish; I2PSOCK_BLOCK: wait on the descriptor, which may be
-/// another one now, and step again. Anything else is the operation's failure, final and told every time:
-/// I2PSOCK_TIMEOUT when its own limit is over, I2PSOCK_CLOSED when its destination or controller was closed or lost, and the
-/// statuses of the call that started it.
+/// Does what can be done without blocking. I2PSOCK_OK: done, now finish; I2PSOCK_BLOCK: wait on the descriptor, which
+/// may be another one now, and step again. Anything else is the operation's failure, final and told every time:
+/// I2PSOCK_TIMEOUT when its own limit is over, I2PSOCK_CLOSED when its destination or controller was closed or lost,
+/// and the statuses of the call that started it.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_step(
     pending: Option<&mut i2psock_pending>,
@@ -166,7 +166,8 @@ pub extern "C" fn i2psock_pending_events(pending: Option<&i2psock_pending>) -> c
     guard::getter(0, || pending.map(|pending| pending.0.get().pending.events().into()))
 }
 
-/// Milliseconds after which a step is due even without an event, fit for poll; -1 for never, 0 when the operation has ended.
+/// Milliseconds after which a step is due even without an event, fit for poll; -1 for never, 0 when the operation has
+/// ended.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_timeout_ms(pending: Option<&i2psock_pending>) -> c_int {
     guard::getter(-1, || pending.map(|pending| pending.0.get().pending.timeout_ms()))
@@ -257,8 +258,8 @@ pub extern "C" fn i2psock_pending_finish_addr(
     })
 }
 
-/// Cancels the operation if it is not done, and frees it. An accept the router knows of already is kept by its destination and
-/// taken up by the next accept, with the stream that may have come meanwhile. NULL is allowed.
+/// Cancels the operation if it is not done, and frees it. An accept the router knows of already is kept by its
+/// destination and taken up by the next accept, with the stream that may have come meanwhile. NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_pending_free(pending: *mut i2psock_pending) {
     // SAFETY: the contract of the header.

@@ -22,8 +22,8 @@ use crate::ffi::i2psock_fd;
 ///   sendto, recvfrom       i2psock_stream_send(), i2psock_stream_recv(): a stream has one peer
 ///   getpeername            i2psock_stream_peer()
 ///   gethostbyname          i2psock_dest_lookup(), i2psock_controller_lookup()
-/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost. write(2) on it
-/// raises SIGPIPE like on every socket; i2psock_stream_send() does not.
+/// SAM has no half close: shutdown(fd, SHUT_WR) ends both directions, and what the peer still has to send is lost.
+/// write(2) on it raises SIGPIPE like on every socket; i2psock_stream_send() does not.
 pub struct i2psock_stream(Handle<Lent>);
 
 /// A stream and the things its getters lend out.
@@ -46,16 +46,17 @@ impl i2psock_stream {
 }
 
 /// The peer's destination, verified by the router (leaflet's parse_headers, i2p.sam's accept; but see
-/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole destination. NULL for one connected by name or base32: the router resolved that
-/// by itself (i2psock_dest_lookup() tells). Borrowed: it lives as long as `stream`.
+/// i2psock_stream_peer_verified()): always for an accepted stream, and for one that was connected to a whole
+/// destination. NULL for one connected by name or base32: the router resolved that by itself (i2psock_dest_lookup()
+/// tells). Borrowed: it lives as long as `stream`.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_peer(stream: Option<&i2psock_stream>) -> *const i2psock_addr {
     let peer = stream.and_then(|stream| stream.0.get().peer.as_ref());
     peer.map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
-/// The peer for a person to read: "<base32>.b32.i2p", or the name that was connected to. Lives as long as `stream`; NULL for
-/// NULL.
+/// The peer for a person to read: "<base32>.b32.i2p", or the name that was connected to. Lives as long as `stream`;
+/// NULL for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_peer_text(stream: Option<&i2psock_stream>) -> *const c_char {
     stream.map_or(std::ptr::null(), |stream| stream.0.get().text.as_ptr())
@@ -87,10 +88,11 @@ pub extern "C" fn i2psock_stream_fd(stream: Option<&i2psock_stream>) -> i2psock_
     stream.map_or(-1, |stream| stream.core().fd())
 }
 
-/// Gives you the socket: from now on you close it (leaflet's detach). Its flags do not change, and nothing of the payload is
-/// left behind. The handle keeps its getters and must still be freed; every other call on it returns I2PSOCK_STATE. Closing or
-/// losing the destination still ends the stream. Before close(2), read what has arrived and see that ioctl(SIOCOUTQ) says 0: a
-/// close with unread input throws away what was written. I2PSOCK_STATE: taken before; `*fd` is -1 then.
+/// Gives you the socket: from now on you close it (leaflet's detach). Its flags do not change, and nothing of the
+/// payload is left behind. The handle keeps its getters and must still be freed; every other call on it returns
+/// I2PSOCK_STATE. Closing or losing the destination still ends the stream. Before close(2), read what has arrived and
+/// see that ioctl(SIOCOUTQ) says 0: a close with unread input throws away what was written. I2PSOCK_STATE: taken
+/// before; `*fd` is -1 then.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_take_fd(
     stream: Option<&mut i2psock_stream>,
@@ -116,11 +118,11 @@ fn moved(result: Result<Moved>, count: &mut Option<&mut MaybeUninit<usize>>) -> 
     })
 }
 
-/// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in time, if
-/// any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT, MSG_MORE,
-/// MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now;
-/// I2PSOCK_TIMEOUT: nothing fitted within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
-/// I2PSOCK_STATE: the descriptor was taken.
+/// Sends like send(2): on a blocking stream all of `len` bytes (with i2psock_stream_set_timeout(): those that went in
+/// time, if any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT,
+/// MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now; I2PSOCK_TIMEOUT: nothing fitted
+/// within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time; I2PSOCK_STATE: the descriptor
+/// was taken.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_send(
     stream: Option<&i2psock_stream>,
@@ -139,10 +141,10 @@ pub unsafe extern "C" fn i2psock_stream_send(
     })
 }
 
-/// Receives like recv(2) into `data`, up to `len` bytes; `*received` is how many, never 0 with I2PSOCK_OK unless `len` is 0.
-/// `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with MSG_DONTWAIT;
-/// I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time;
-/// I2PSOCK_STATE: the descriptor was taken.
+/// Receives like recv(2) into `data`, up to `len` bytes; `*received` is how many, never 0 with I2PSOCK_OK unless `len`
+/// is 0. `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with
+/// MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has
+/// ended, every time; I2PSOCK_STATE: the descriptor was taken.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_recv(
     stream: Option<&i2psock_stream>,
@@ -164,10 +166,10 @@ pub unsafe extern "C" fn i2psock_stream_recv(
     })
 }
 
-/// Sends everything (leaflet's sendall). A blocking stream sends it all, within i2psock_stream_set_timeout() for each part. A
-/// non-blocking one sends what fits and returns I2PSOCK_BLOCK: `*sent` bytes are gone, send the rest when the descriptor is
-/// writable. (i2p.sam's send took everything at once without blocking, by keeping it in memory; a descriptor that tells
-/// poll the truth cannot.) With any other status too, `*sent` says how much was sent.
+/// Sends everything (leaflet's sendall). A blocking stream sends it all, within i2psock_stream_set_timeout() for each
+/// part. A non-blocking one sends what fits and returns I2PSOCK_BLOCK: `*sent` bytes are gone, send the rest when the
+/// descriptor is writable. (i2p.sam's send took everything at once without blocking, by keeping it in memory; a
+/// descriptor that tells poll the truth cannot.) With any other status too, `*sent` says how much was sent.
 ///
 ///     const char *data = ...; size_t left = ...;
 ///     while (left > 0) {
@@ -212,9 +214,9 @@ pub extern "C" fn i2psock_stream_set_nonblocking(
     })
 }
 
-/// Bounds each i2psock_stream_send() and i2psock_stream_recv() on a blocking stream to `timeout_ms` milliseconds, after which
-/// they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the descriptor: a
-/// non-blocking stream goes on to return I2PSOCK_BLOCK.
+/// Bounds each i2psock_stream_send() and i2psock_stream_recv() on a blocking stream to `timeout_ms` milliseconds, after
+/// which they return I2PSOCK_TIMEOUT; -1, the default, for no bound (leaflet's settimeout). Does not touch the
+/// descriptor: a non-blocking stream goes on to return I2PSOCK_BLOCK.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_set_timeout(
     stream: Option<&i2psock_stream>,
@@ -238,18 +240,19 @@ pub extern "C" fn i2psock_stream_shutdown(
     })
 }
 
-/// Bytes that were written and that the bridge has not taken yet; -1 when nobody can tell: NULL, an ended stream, a taken
-/// descriptor. To close without loss from a poll loop: write no more; receive and drop what still comes; look again every few
-/// milliseconds (the system has no event for it); when this is 0 and nothing is left to receive, i2psock_stream_free().
+/// Bytes that were written and that the bridge has not taken yet; -1 when nobody can tell: NULL, an ended stream, a
+/// taken descriptor. To close without loss from a poll loop: write no more; receive and drop what still comes; look
+/// again every few milliseconds (the system has no event for it); when this is 0 and nothing is left to receive,
+/// i2psock_stream_free().
 #[no_mangle]
 pub extern "C" fn i2psock_stream_unsent(stream: Option<&i2psock_stream>) -> i64 {
     guard::getter(-1, || stream?.core().unsent().ok()?.try_into().ok())
 }
 
-/// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until the
-/// bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK: taken;
-/// I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before, and the rest is
-/// lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
+/// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until
+/// the bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK:
+/// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before,
+/// and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_close(
     stream: *mut i2psock_stream,

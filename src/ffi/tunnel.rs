@@ -28,8 +28,8 @@ pub const I2PSOCK_TUNNEL_NOW: c_int = 1;
 pub const I2PSOCK_TUNNEL_TOTAL: c_int = 2;
 /// For i2psock_tunnel_count(): of these, ones whose other side could not be made.
 pub const I2PSOCK_TUNNEL_FAILED: c_int = 3;
-/// For i2psock_tunnel_count(): times a connection could not be taken, or its other side not be made, for want of descriptors;
-/// it waits and is tried again.
+/// For i2psock_tunnel_count(): times a connection could not be taken, or its other side not be made, for want of
+/// descriptors; it waits and is tried again.
 pub const I2PSOCK_TUNNEL_REFUSED: c_int = 4;
 /// For i2psock_tunnel_count(): connections that were ended because "timeout" or "idle_timeout" was over.
 pub const I2PSOCK_TUNNEL_EXPIRED: c_int = 5;
@@ -38,19 +38,19 @@ pub const I2PSOCK_TUNNEL_BYTES_OUT: c_int = 6;
 /// For i2psock_tunnel_count(): bytes the other way.
 pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 
-/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on one side
-/// gets one on the other, and what comes from either goes to the other, until one of the two closes or resets; what that one has
-/// sent is delivered, then both are closed. SAM has no half close: a client that ends its half after its request (nc -N) gets
-/// what is there of the answer by then. A slow reader stops the fast writer. Errors of a connection end that connection only. One
-/// background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes never leave the kernel. In a
-/// child of fork(2), descriptors of connections that were open stay so until it execs or ends; connections end all the same when
-/// the parent's do.
+/// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on
+/// one side gets one on the other, and what comes from either goes to the other, until one of the two closes or resets;
+/// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
+/// its request (nc -N) gets what is there of the answer by then. A slow reader stops the fast writer. Errors of a
+/// connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
+/// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
+/// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
 /// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
 /// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
 ///
-/// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And an attacker
-/// can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
+/// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And
+/// an attacker can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
 /// "timeout" so that connections have to end.
 ///
 /// Its options are those of a destination and, in milliseconds where it is a time:
@@ -59,7 +59,8 @@ pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 ///   recover        (of the destination) 1: a tunnel outlives its router, the default with and without a name
 ///   idle_timeout   how long a connection may last without a byte once both ends are there; -1, the default, for no limit
 ///   buffer_size    bytes of one direction of a connection that may be on their way, up to 1048576; 131072
-///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a HOST in `listen`
+///   bind           for tunnel clients that listen on a bare port: on this address instead of 127.0.0.1; not with a
+///                  HOST in `listen`
 ///   splice         0: copy bytes through a buffer of the program instead of in the kernel; 1
 pub struct i2psock_tunnel(Handle<Lent>);
 
@@ -81,10 +82,11 @@ impl i2psock_tunnel {
     }
 }
 
-/// Relays streams to the destination `name` to `target` (i2p.sam's TunnelServer): a port of 127.0.0.1, HOST:PORT, [IPV6]:PORT,
-/// or /PATH of a unix socket, resolved now. `name` and `options` as for i2psock_dest_open(), NULL and "" giving a
-/// new address each time. Blocks until the destination is ready. `*out` is yours to close. Statuses as i2psock_dest_open(), also
-/// I2PSOCK_IO: the host of `target` does not resolve. Whether something listens there shows when a connection comes.
+/// Relays streams to the destination `name` to `target` (i2p.sam's TunnelServer): a port of 127.0.0.1, HOST:PORT,
+/// [IPV6]:PORT, or /PATH of a unix socket, resolved now. `name` and `options` as for i2psock_dest_open(), NULL and ""
+/// giving a new address each time. Blocks until the destination is ready. `*out` is yours to close. Statuses as
+/// i2psock_dest_open(), also I2PSOCK_IO: the host of `target` does not resolve. Whether something listens there shows
+/// when a connection comes.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_tunnel_server(
     controller: Option<&i2psock_controller>,
@@ -105,8 +107,8 @@ pub unsafe extern "C" fn i2psock_tunnel_server(
     })
 }
 
-/// Starts i2psock_tunnel_server(), blocking only to resolve the host of `target`; finish with i2psock_pending_finish_tunnel().
-/// `*out` is yours to free.
+/// Starts i2psock_tunnel_server(), blocking only to resolve the host of `target`; finish with
+/// i2psock_pending_finish_tunnel(). `*out` is yours to free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_tunnel_server_start(
     controller: Option<&i2psock_controller>,
@@ -138,11 +140,11 @@ fn server(
     Tunnel::open(controller, name, TunnelPlan::server(target, options)?, options, limit)
 }
 
-/// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of 127.0.0.1,
-/// HOST:PORT or [IPV6]:PORT, port 0 for one that is free (i2psock_tunnel_port()); `address` as for i2psock_dest_connect(), resolved by
-/// the router for each connection. `name` is that of the local destination the streams come from. Blocks until that is
-/// ready; connections that come before wait. `*out` is yours to close. Statuses as i2psock_dest_open(), also I2PSOCK_IO, with
-/// EADDRINUSE for example: the port cannot be bound.
+/// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of
+/// 127.0.0.1, HOST:PORT or [IPV6]:PORT, port 0 for one that is free (i2psock_tunnel_port()); `address` as for
+/// i2psock_dest_connect(), resolved by the router for each connection. `name` is that of the local destination the
+/// streams come from. Blocks until that is ready; connections that come before wait. `*out` is yours to close. Statuses
+/// as i2psock_dest_open(), also I2PSOCK_IO, with EADDRINUSE for example: the port cannot be bound.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_tunnel_client(
     controller: Option<&i2psock_controller>,
@@ -162,8 +164,8 @@ pub unsafe extern "C" fn i2psock_tunnel_client(
     })
 }
 
-/// Starts i2psock_tunnel_client(), blocking only to resolve the host of `listen`; finish with i2psock_pending_finish_tunnel().
-/// `*out` is yours to free.
+/// Starts i2psock_tunnel_client(), blocking only to resolve the host of `listen`; finish with
+/// i2psock_pending_finish_tunnel(). `*out` is yours to free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_tunnel_client_start(
     controller: Option<&i2psock_controller>,
@@ -210,12 +212,13 @@ fn client(
     Tunnel::open(controller, name, TunnelPlan::client(listen, address, options)?, options, limit)
 }
 
-/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or connecting
-/// stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was started with
-/// i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an error. Runs on the tunnel's thread,
-/// where it must not block, for each connection; no lock of the library is held. It may use the library, but not close this
-/// tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and
-/// the destination, must outlive the tunnel.
+/// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or
+/// connecting stream socket, which the tunnel makes non-blocking, or `*pending`, NULL before, to a connect that was
+/// started with i2psock_dest_connect_start(). Whatever is set becomes the tunnel's, with any status; both or none is an
+/// error. Runs on the tunnel's thread, where it must not block, for each connection; no lock of the library is held. It
+/// may use the library, but not close this tunnel. It returns an i2psock_status; any but I2PSOCK_OK ends that
+/// connection only, and is that of its error in i2psock_tunnel_next_error(). What `user` points to, and the
+/// destination, must outlive the tunnel.
 pub type i2psock_make_send =
     Option<unsafe extern "C" fn(user: *mut c_void, fd: *mut i2psock_fd, pending: *mut *mut i2psock_pending) -> c_int>;
 
@@ -252,11 +255,12 @@ impl Maker {
     }
 }
 
-/// Relays what comes to a listener or a listening socket to whatever `make_send` makes for it (i2p.sam's Tunnel). Give either
-/// `listener`, with `receive` -1, or NULL and `receive`, the descriptor of a stream socket that is bound and listening; both stay
-/// yours, must outlive the tunnel, and nobody else may accept from them meanwhile. `user` is handed to `make_send`. `options`
-/// may be NULL: those of tunnels, not of destinations. Does not block. `*out` is yours to close. I2PSOCK_INVALID: `receive`
-/// does not listen, both or none of the two are given, `make_send` is NULL; I2PSOCK_IO: no descriptors or thread left.
+/// Relays what comes to a listener or a listening socket to whatever `make_send` makes for it (i2p.sam's Tunnel). Give
+/// either `listener`, with `receive` -1, or NULL and `receive`, the descriptor of a stream socket that is bound and
+/// listening; both stay yours, must outlive the tunnel, and nobody else may accept from them meanwhile. `user` is
+/// handed to `make_send`. `options` may be NULL: those of tunnels, not of destinations. Does not block. `*out` is yours
+/// to close. I2PSOCK_INVALID: `receive` does not listen, both or none of the two are given, `make_send` is NULL;
+/// I2PSOCK_IO: no descriptors or thread left.
 #[no_mangle]
 pub extern "C" fn i2psock_tunnel_new(
     listener: Option<&i2psock_listener>,
@@ -315,8 +319,8 @@ pub extern "C" fn i2psock_tunnel_port(tunnel: Option<&i2psock_tunnel>) -> c_int 
     tunnel.map_or(0, |tunnel| tunnel.0.get().tunnel.port().into())
 }
 
-/// State of the tunnel's own destination, as i2psock_dest_state() tells it, `*err` included: a tunnel outlives a router that is
-/// started anew if its destination does (option "recover"). I2PSOCK_STATE_NONE without one and for NULL.
+/// State of the tunnel's own destination, as i2psock_dest_state() tells it, `*err` included: a tunnel outlives a router
+/// that is started anew if its destination does (option "recover"). I2PSOCK_STATE_NONE without one and for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_tunnel_state(
     tunnel: Option<&i2psock_tunnel>,
@@ -356,8 +360,8 @@ pub extern "C" fn i2psock_tunnel_next_error(tunnel: Option<&i2psock_tunnel>) -> 
     error.map_or(std::ptr::null_mut(), |error| guard::into_raw(i2psock_error::new(error)))
 }
 
-/// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination and frees
-/// the handle. Blocks only as long as a `make_send` that is running. NULL is allowed.
+/// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination
+/// and frees the handle. Blocks only as long as a `make_send` that is running. NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_tunnel_close(tunnel: *mut i2psock_tunnel) {
     // SAFETY: the contract of the header.
