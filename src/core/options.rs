@@ -110,6 +110,9 @@ pub struct Options {
     keys: Option<Keys>,
 }
 
+/// What a caller has who gives none.
+pub static NONE: Options = Options { entries: Vec::new(), keys: None };
+
 /// Options of the router have a dot or a capital letter in their key; those of this library have neither.
 fn is_router_option(key: &str) -> bool {
     key.contains('.') || key.bytes().any(|b| b.is_ascii_uppercase())

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use crate::core::controller::Controller;
 use crate::core::log::{inside_hook, Hook};
-use crate::core::options::Options;
 use crate::core::pending::Limit;
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::options::i2psock_options;
+use crate::ffi::options::{self, i2psock_options};
 use crate::ffi::pending::{self, i2psock_pending};
 
 /// One SAM bridge and everything that is open through it (leaflet's Controller). May be used by many threads at once.
@@ -57,9 +56,8 @@ pub extern "C" fn i2psock_controller_open(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::call(err, || {
-        let none = Options::default();
         guard::give(out, "out", || {
-            let controller = Controller::open(options.map_or(&none, |options| options.0.get()))?;
+            let controller = Controller::open(options::given(options))?;
             let version = guard::c_string(&controller.version().to_string());
             let address = guard::c_string(controller.bridge().text());
             let udp = guard::c_string(controller.bridge().udp_text());

@@ -3,18 +3,18 @@
 use std::ffi::{c_char, c_int, CString};
 use std::mem::MaybeUninit;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::core::dest::Dest;
-use crate::core::options::Options;
 use crate::core::pending::Limit;
-use crate::core::presence::State;
+use crate::core::presence::{Presence, State};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::i2psock_fd;
 use crate::ffi::keys::i2psock_keys;
-use crate::ffi::options::i2psock_options;
+use crate::ffi::options::{self, i2psock_options};
 use crate::ffi::pending::{self, i2psock_pending};
 use crate::ffi::stream::i2psock_stream;
 
@@ -88,6 +88,16 @@ impl From<State> for i2psock_state {
             State::Dead => i2psock_state::I2PSOCK_STATE_DEAD,
         }
     }
+}
+
+/// State of a destination, and why it has no session.
+pub(super) fn state(presence: Option<&Arc<Presence>>, err: guard::ErrorOut<'_>) -> i2psock_state {
+    let Some((state, _, cause)) = presence.map(|presence| presence.state()) else {
+        guard::tell(err, None);
+        return i2psock_state::I2PSOCK_STATE_NONE;
+    };
+    guard::tell(err, cause);
+    state.into()
 }
 
 /// Name of a state, such as "READY"; "unknown" for other numbers. Static: never free it.
@@ -164,14 +174,13 @@ pub unsafe extern "C" fn i2psock_dest_open_start(
 }
 
 fn open(
-    controller: &std::sync::Arc<crate::core::controller::Controller>,
+    controller: &Arc<crate::core::controller::Controller>,
     name: &str,
     style: c_int,
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
 ) -> crate::error::Result<crate::core::pending::Pending> {
-    let none = Options::default();
-    let options = options.map_or(&none, |options| options.0.get());
+    let options = options::given(options);
     controller.open_dest(name, style, options, Limit::from_millis(timeout_ms)?)
 }
 
@@ -213,12 +222,7 @@ pub extern "C" fn i2psock_dest_state(
     dest: Option<&i2psock_dest>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    let state = dest.map(|dest| dest.0.get().presence().state());
-    if let Some(err) = err {
-        let cause = state.as_ref().and_then(|(_, _, cause)| cause.clone());
-        err.write(cause.map_or(std::ptr::null_mut(), |cause| guard::into_raw(i2psock_error::new(cause))));
-    }
-    state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, ..)| state.into())
+    state(dest.map(|dest| dest.0.get().presence()), err)
 }
 
 /// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
@@ -320,8 +324,7 @@ fn connect(
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
 ) -> crate::error::Result<crate::core::pending::Pending> {
-    let none = Options::default();
-    let options = options.map_or(&none, |options| options.0.get());
+    let options = options::given(options);
     dest.connect(address, options, Limit::from_millis(timeout_ms)?)
 }
 

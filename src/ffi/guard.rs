@@ -167,6 +167,13 @@ pub(super) fn give<T>(out: Out<'_, T>, what: &str, make: impl FnOnce() -> Result
     Ok(i2psock_status::I2PSOCK_OK)
 }
 
+/// Why something is as it is, for a caller who asks: an error that is no failure of the call.
+pub(super) fn tell(err: ErrorOut<'_>, cause: Option<Error>) {
+    if let Some(err) = err {
+        err.write(cause.map_or(std::ptr::null_mut(), |cause| into_raw(i2psock_error::new(cause))));
+    }
+}
+
 /// A number for the caller, if it wants it.
 pub(super) fn put<T>(out: &mut Option<&mut MaybeUninit<T>>, value: T) {
     if let Some(out) = out {

@@ -5,12 +5,11 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use crate::core::listener::Listener;
-use crate::core::options::Options;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::i2psock_fd;
-use crate::ffi::options::i2psock_options;
+use crate::ffi::options::{self, i2psock_options};
 use crate::ffi::stream::i2psock_stream;
 
 /// Accepts streams for a poll loop: ONE descriptor that is readable when a stream is there (i2p.sam's listen and
@@ -44,8 +43,7 @@ pub extern "C" fn i2psock_listener_open(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::on(dest.map(i2psock_dest::handle), "dest", err, |dest| {
-        let none = Options::default();
-        let options = options.map_or(&none, |options| options.0.get());
+        let options = options::given(options);
         guard::give(out, "out", || Ok(i2psock_listener(Handle::new(Arc::new(Listener::open(dest, backlog, options)?)))))
     })
 }
@@ -100,9 +98,7 @@ pub extern "C" fn i2psock_listener_failures(
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> c_int {
     let (failures, cause) = listener.map_or((0, None), |listener| listener.0.get().failures());
-    if let Some(err) = err {
-        err.write(cause.map_or(std::ptr::null_mut(), |cause| guard::into_raw(i2psock_error::new(cause))));
-    }
+    guard::tell(err, cause);
     c_int::try_from(failures).unwrap_or(c_int::MAX)
 }
 

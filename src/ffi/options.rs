@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::path::Path;
 
-use crate::core::options::Options;
+use crate::core::options::{Options, NONE};
 use crate::core::store::default_folder;
 use crate::error::Error;
 use crate::ffi::error::{i2psock_error, i2psock_status};
@@ -59,6 +59,11 @@ use crate::ffi::keys::i2psock_keys;
 /// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
 /// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0.
 pub struct i2psock_options(pub(super) Handle<Options>);
+
+/// The options of a caller, who may give none.
+pub(super) fn given(options: Option<&i2psock_options>) -> &Options {
+    options.map_or(&NONE, |options| options.0.get())
+}
 
 /// Makes an empty options object, yours to free with i2psock_options_free(). Never NULL.
 #[no_mangle]

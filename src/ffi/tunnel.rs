@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::controller::Controller;
-use crate::core::options::{Options, Owner};
+use crate::core::options::Owner;
 use crate::core::pending::{Limit, Pending};
 use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Tunnel, TunnelPlan};
 use crate::error::{Error, Operation, Result, Status};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::controller::i2psock_controller;
-use crate::ffi::dest::i2psock_state;
+use crate::ffi::dest::{self, i2psock_state};
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::i2psock_fd;
 use crate::ffi::listener::i2psock_listener;
-use crate::ffi::options::i2psock_options;
+use crate::ffi::options::{self, i2psock_options};
 use crate::ffi::pending::{self, i2psock_pending};
 
 /// For i2psock_tunnel_count(): connections that are open now.
@@ -134,8 +134,7 @@ fn server(
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
 ) -> Result<Pending> {
-    let none = Options::default();
-    let options = options.map_or(&none, |options| options.0.get());
+    let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
     Tunnel::open(controller, name, TunnelPlan::server(target, options)?, options, limit)
 }
@@ -206,8 +205,7 @@ fn client(
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
 ) -> Result<Pending> {
-    let none = Options::default();
-    let options = options.map_or(&none, |options| options.0.get());
+    let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
     Tunnel::open(controller, name, TunnelPlan::client(listen, address, options)?, options, limit)
 }
@@ -274,8 +272,7 @@ pub extern "C" fn i2psock_tunnel_new(
     let out = guard::clear(out);
     guard::call(err, || {
         let maker = Maker { make: guard::some(make_send, "make_send")?, user };
-        let none = Options::default();
-        let options = options.map_or(&none, |options| options.0.get());
+        let options = options::given(options);
         options.check_owner(Owner::Tunnel)?;
         options.check_none(Owner::Dest)?;
         let receive = match (listener, receive) {
@@ -326,12 +323,7 @@ pub extern "C" fn i2psock_tunnel_state(
     tunnel: Option<&i2psock_tunnel>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    let state = tunnel.and_then(|tunnel| tunnel.0.get().tunnel.dest()).map(|dest| dest.presence().state());
-    if let Some(err) = err {
-        let cause = state.as_ref().and_then(|(_, _, cause)| cause.clone());
-        err.write(cause.map_or(std::ptr::null_mut(), |cause| guard::into_raw(i2psock_error::new(cause))));
-    }
-    state.map_or(i2psock_state::I2PSOCK_STATE_NONE, |(state, ..)| state.into())
+    dest::state(tunnel.and_then(|tunnel| tunnel.0.get().tunnel.dest()).map(|dest| dest.presence()), err)
 }
 
 /// A number about the tunnel, `which` being one of I2PSOCK_TUNNEL_*; 0 for NULL and unknown numbers.
