@@ -378,7 +378,8 @@ declare -A chatting=() feeding=() address_of=() short_of=()
 start_chat() {
     local who=$1
     shift
-    mkfifo "$who.in" && : >"$who.say" || return 1
+    # What is in the background empties its files when it comes to it, and an earlier chat of this name must not be read.
+    rm -f "$who.err" && : >"$who.err" && mkfifo "$who.in" && : >"$who.say" || return 1
     tail -f -n +1 "$who.say" >"$who.in" 2>/dev/null &
     feeding[$who]=$!
     LC_ALL=C.UTF-8 exec_example 600 chat --sam "${chat_sam:-$sam_a}" "${settings[@]}" "$@" <"$who.in" \
