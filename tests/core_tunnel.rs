@@ -5,7 +5,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -355,11 +356,10 @@ fn far_pair() -> (UnixStream, UnixStream) {
 }
 
 /// Writes until nothing more fits for a while, and says how much did.
-fn stuff(mut stream: &UnixStream) -> usize {
-    stream.set_nonblocking(true).unwrap();
+fn stuff(stream: &impl AsRawFd) -> usize {
     let (mut sent, mut quiet) = (0, 0);
     while quiet < 20 {
-        match stream.write(&[b'a'; 10_000]) {
+        match i2psock::sys::send_now(stream.as_raw_fd(), &[b'a'; 10_000]) {
             Ok(count) => (sent, quiet) = (sent + count, 0),
             Err(_) => {
                 quiet += 1;
@@ -416,6 +416,63 @@ fn an_answer_to_half_a_request_is_delivered() {
     }
     assert_eq!(got, sent);
     upload.join().unwrap();
+}
+
+/// Sends what there is room for all the way to a target that does not read, and resets the connection.
+fn leave_amid_a_request(address: SocketAddr, mut target: &UnixStream) {
+    let stream = reach(address);
+    stuff(&stream);
+    // What is closed with something unread is reset.
+    target.write_all(b"x").unwrap();
+    assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+}
+
+/// Nobody takes what was sent, and who has sent it has gone: such a connection must not stay for ever.
+#[test]
+fn nothing_is_kept_for_a_target_that_never_reads() {
+    let (far, target) = far_pair();
+    let mut far = Some(far);
+    let (tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
+    leave_amid_a_request(address, &target);
+    assert_eq!(count(&tunnel, |c| &c.now), 1, "the target may still read");
+    wait_until_within(LONG * 3, "it is given up", || count(&tunnel, |c| &c.now) == 0);
+    assert!(tunnel.next_error().unwrap().to_string().contains("has hung up"));
+}
+
+/// A target that reads late still gets what has come so far.
+#[test]
+fn what_was_on_its_way_is_delivered_after_a_reset() {
+    let (far, mut target) = far_pair();
+    let mut far = Some(far);
+    let (tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
+    leave_amid_a_request(address, &target);
+    let delivered = count(&tunnel, |c| &c.bytes_out);
+    let mut got = Vec::new();
+    target.read_to_end(&mut got).unwrap();
+    assert!(got.len() as u64 > delivered + 65_536, "{} after {delivered}", got.len());
+    wait_until("it is over", || count(&tunnel, |c| &c.now) == 0);
+    assert!(tunnel.next_error().is_none());
+}
+
+/// The other end of a stream over I2P has gone, and not only its half: there is none.
+#[test]
+fn nothing_is_kept_for_a_target_that_never_reads_what_came_over_i2p() {
+    let bridge = Bridge::start(Config::default()).unwrap();
+    let controller = controller(&bridge);
+    // It has less room than what is sent; the tunnel and the bridge have enough for the rest.
+    let path = std::env::temp_dir().join(format!("i2psock-tunnel-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = try_server(&controller, path.to_str().unwrap(), &Options::default()).unwrap();
+    let client = try_client(&controller, "0", &address(&server), &Options::default()).unwrap();
+    let mut stream = call(&client);
+    stream.write_all(&[b'a'; 300_000]).unwrap();
+    let _deaf = listener.accept().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    drop(stream);
+    wait_until("the client's side is closed", || count(&client, |c| &c.now) == 0);
+    assert_eq!(count(&server, |c| &c.now), 1, "the target may still read");
+    wait_until_within(LONG * 3, "it is given up", || count(&server, |c| &c.now) == 0);
+    assert!(server.next_error().unwrap().to_string().contains("has hung up"));
 }
 
 /// A target that goes on talking to somebody who has left does not keep us busy.

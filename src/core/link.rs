@@ -7,7 +7,7 @@ use crate::core::pending::Pending;
 use crate::core::relay::{End, Farewell, Flow};
 use crate::core::{after, earlier, Deadline};
 use crate::error::{Error, Operation, Result, Status};
-use crate::sys::{self, Place};
+use crate::sys::{self, Place, Ready};
 
 /// A connection.
 pub struct Link {
@@ -21,6 +21,10 @@ pub struct Link {
     pub inward: Flow,
     /// When it has been idle for too long; counted from when both ends are there.
     pub idle_until: Deadline,
+    /// Ends that have hung up in both directions, though what they had sent may still be on its way: the near one, the other one.
+    pub hung_up: [bool; 2],
+    /// When what an end that has hung up had sent is given up, since nobody takes it.
+    pub given_up: Deadline,
     /// When its life is over.
     pub ends: Deadline,
     /// When it is in the tunnel's timers.
@@ -55,7 +59,17 @@ impl Link {
     /// A connection whose other side is being made; it may last until `ends`.
     pub fn new(near: End, stage: Stage, ends: Deadline) -> Self {
         let (outward, inward) = (Flow::default(), Flow::default());
-        Link { near: Some(near), stage, outward, inward, idle_until: None, ends, due: None }
+        Link {
+            near: Some(near),
+            stage,
+            outward,
+            inward,
+            hung_up: [false; 2],
+            idle_until: None,
+            given_up: None,
+            ends,
+            due: None,
+        }
     }
 
     /// Whether it counts.
@@ -71,6 +85,21 @@ impl Link {
         }
     }
 
+    /// What an event on an end of an open connection tells about it.
+    pub fn look(&mut self, ready: &Ready) {
+        let Stage::Open(far) = &self.stage else { return };
+        let is_far = ready.token % 2 == 1;
+        let end = if is_far { Some(far) } else { self.near.as_ref() };
+        // A socket may only have ended its half.
+        let hung_up = ready.over || ready.ended && matches!(end, Some(End::Stream(_)));
+        self.hung_up[usize::from(is_far)] |= hung_up;
+    }
+
+    /// Whether an end has hung up and the other one does not take what it had sent.
+    pub fn is_stuck(&self) -> bool {
+        self.hung_up[0] && self.outward.held() > 0 || self.hung_up[1] && self.inward.held() > 0
+    }
+
     /// When it has to be served even without an event.
     pub fn deadline(&self) -> Deadline {
         let limits = earlier(self.ends, self.idle_until);
@@ -80,7 +109,8 @@ impl Link {
                 earlier(limits, step.and_then(|step| after(Some(step))))
             }
             Stage::Farewell(farewell) => earlier(self.ends, farewell.deadline()),
-            Stage::Connecting(..) | Stage::Open(_) => limits,
+            Stage::Connecting(..) => limits,
+            Stage::Open(_) => earlier(limits, self.given_up),
             Stage::Gone => None,
         }
     }

@@ -146,7 +146,7 @@ impl Flow {
 }
 
 /// How long an end may take none of what was sent to it before the other end had ended.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looking how much a stream has taken, at first and at most: the system has no event for that.
 const LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(320);

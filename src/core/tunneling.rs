@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 use crate::core::link::{connect, far_socket, Link, Served, Stage};
 use crate::core::pending::Product;
 use crate::core::presence::Presence;
-use crate::core::relay::{Carriers, End, Farewell, Flowed, Parting};
+use crate::core::relay::{Carriers, End, Farewell, Flowed, Parting, PATIENCE};
 use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Shared};
 use crate::core::worker;
 use crate::core::{after, earlier, passed, poll_timeout, Deadline, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::sys::{self, Ready, Selector};
 
-/// Bytes of one direction before others get a turn.
-const TURN: usize = 1 << 20;
+/// Bytes of one direction before others get a turn: long turns keep what is moved in the processor's caches, but all
+/// turns together must not take long.
+const LONGEST_TURN: usize = 1 << 22;
+const SHORTEST_TURN: usize = 1 << 20;
+const ALL_TURNS: usize = 1 << 25;
 /// Connections taken before those that are there get a turn.
 const TAKES: usize = 64;
 /// How long to leave new connections alone when there are no descriptors for them.
@@ -44,6 +47,8 @@ pub struct Tunneling {
     open: usize,
     timers: BTreeSet<(Instant, u64)>,
     last: u64,
+    /// Bytes of one direction before others get a turn.
+    turn: usize,
     /// Whether new connections are waited for, and when they will be again.
     receiving: bool,
     pause: Deadline,
@@ -81,6 +86,7 @@ impl Tunneling {
             open: 0,
             timers: BTreeSet::new(),
             last: LAST / 2,
+            turn: LONGEST_TURN,
             receiving: false,
             pause: None,
             over: false,
@@ -109,7 +115,13 @@ impl Tunneling {
                     WAKE => self.shared.wake.clear(),
                     RECEIVE => receive = true,
                     DEST => drive = true,
-                    token => serve.push(token / 2),
+                    token => {
+                        let id = token / 2;
+                        if let Some(link) = self.links.get_mut(&id) {
+                            link.look(ready);
+                        }
+                        serve.push(id);
+                    }
                 }
             }
             if drive {
@@ -118,6 +130,7 @@ impl Tunneling {
             serve.extend(self.expired());
             serve.sort_unstable();
             serve.dedup();
+            self.turn = (ALL_TURNS / serve.len().max(1)).clamp(SHORTEST_TURN, LONGEST_TURN);
             for id in serve {
                 if self.is_stopped() {
                     break;
@@ -402,10 +415,20 @@ impl Tunneling {
 
     fn relay(&mut self, id: u64, link: &mut Link) -> Served {
         let before = link.outward.moved + link.inward.moved;
-        let outward = self.flow(link, true, TURN);
-        let inward = self.flow(link, false, TURN);
+        let outward = self.flow(link, true, self.turn);
+        let inward = self.flow(link, false, self.turn);
         if link.outward.moved + link.inward.moved != before {
             link.idle_until = after(self.limits.idle);
+            link.given_up = None;
+        }
+        if !link.is_stuck() {
+            link.given_up = None;
+        } else if passed(link.given_up) {
+            let text = "an end has hung up, and the other one does not take what it had sent";
+            self.shared.remember(Error::new(Status::Closed, Operation::Send, text));
+            return Served::Over;
+        } else if link.given_up.is_none() {
+            link.given_up = after(Some(PATIENCE));
         }
         match (outward, inward) {
             (Flowed::Ended, _) => self.part(id, link, true),

@@ -143,6 +143,17 @@ impl AsRawFd for Watch {
 pub struct Ready {
     /// What it was added with.
     pub token: u64,
+    /// The other end sends nothing any more.
+    pub ended: bool,
+    /// It is over in both directions, or broken.
+    pub over: bool,
+}
+
+impl Ready {
+    fn new(token: u64, events: u32) -> Self {
+        let has = |wanted: libc::c_int| events & wanted as u32 != 0;
+        Ready { token, ended: has(libc::EPOLLRDHUP), over: has(libc::EPOLLHUP | libc::EPOLLERR) }
+    }
 }
 
 /// Many descriptors to wait for, each with a token (epoll).
@@ -192,7 +203,7 @@ impl Selector {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error),
             Ok(count) => {
-                ready.extend(events.iter().take(count as usize).map(|event| Ready { token: event.u64 }));
+                ready.extend(events.iter().take(count as usize).map(|event| Ready::new(event.u64, event.events)));
                 Ok(())
             }
         }

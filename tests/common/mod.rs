@@ -231,8 +231,13 @@ pub fn echo(a: &Stream, b: &Stream, seed: u64, size: usize) {
     }
 }
 
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_within(LONG, what, condition);
+}
+
+/// As [`wait_until`], for what takes longer.
+pub fn wait_until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(1));
