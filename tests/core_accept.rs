@@ -203,7 +203,7 @@ fn a_stream_that_comes_to_another_parked_accept_does_not_get_stuck() {
         let served_second = listening(&b);
         drop(served_second);
         drop(served_first);
-        let mut accept = b.accept(short(1000)).unwrap();
+        let mut accept = b.accept(LIMIT).unwrap();
         let mut connecting = connect(&a, &b);
         until(&mut connecting);
         let result = stream_of(&mut accept);
@@ -219,7 +219,7 @@ fn a_stream_that_comes_to_a_parked_accept_reaches_who_waits() {
     let controller = controller(&bridge);
     let (a, b) = (open(&controller), open(&controller));
     let given_up = listening(&b);
-    let mut waiting = b.accept(short(1000)).unwrap();
+    let mut waiting = b.accept(LIMIT).unwrap();
     until_stage(&mut waiting, Stage::Listening);
     drop(given_up);
     let x = stream_of(&mut connect(&a, &b)).unwrap();
@@ -240,7 +240,7 @@ fn deadlines_too_short_for_the_greeting_get_there_at_last() {
         let b = &b;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let end = Instant::now() + Duration::from_secs(2);
+                let end = Instant::now() + LONG;
                 let before = bridge.connections_total();
                 while Instant::now() < end {
                     if let Some(stream) = try_accept(b, short(limit)) {
@@ -250,9 +250,9 @@ fn deadlines_too_short_for_the_greeting_get_there_at_last() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let connections = bridge.connections_total() - before;
-                panic!("no stream in 2 seconds with a limit of {limit} ms: {connections} connections were made");
+                panic!("no stream in {LONG:?} with a limit of {limit} ms: {connections} connections were made");
             });
-            let result = a.connect(base64(b), &Options::default(), short(3000)).and_then(|mut p| stream_of(&mut p));
+            let result = a.connect(base64(b), &Options::default(), LIMIT).and_then(|mut p| stream_of(&mut p));
             assert_eq!(receive(&result.unwrap(), 1), b"!");
         });
     }

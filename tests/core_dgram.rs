@@ -4,7 +4,7 @@
 mod common;
 
 use std::mem::MaybeUninit;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -621,7 +621,7 @@ fn time_limits() {
         let start = Instant::now();
         let error = failure(peer.try_recv(100, 0));
         assert_eq!((error.status, error.operation), (Status::Timeout, Operation::Receive));
-        assert!((45..1000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((Duration::from_millis(50)..SOON).contains(&start.elapsed()), "{:?}", start.elapsed());
         assert!(peer.try_recv(100, NOW).unwrap().is_none());
         peer.dgram.set_timeout(0).unwrap();
         assert_eq!(failure(peer.try_recv(100, 0)).status, Status::Timeout);
@@ -640,7 +640,7 @@ fn time_limits() {
 #[test]
 fn an_end_wakes_receivers_and_polls() {
     let mut wrong = Vec::new();
-    for limit in [-1, 10_000] {
+    for limit in [-1, 60_000] {
         for (style, entries) in [(DGRAM, &[][..]), (RAW, &[]), (DGRAM, &[("in_band", "1")]), (RAW, &[("in_band", "1")])]
         {
             for way in ["killed", "announced", "closed"] {
@@ -649,7 +649,8 @@ fn an_end_wakes_receivers_and_polls() {
                 peer.dgram.set_timeout(limit).unwrap();
                 let (result, took) = std::thread::scope(|scope| {
                     let receiver = scope.spawn(|| peer.try_recv(100, 0));
-                    let poller = scope.spawn(|| sys::poll_one(peer.dgram.fd(), sys::IN, 8000).unwrap());
+                    let poller =
+                        scope.spawn(|| sys::poll_one(peer.dgram.fd(), sys::IN, LONG.as_millis() as i32).unwrap());
                     std::thread::sleep(Duration::from_millis(60));
                     let start = Instant::now();
                     match way {
@@ -660,7 +661,7 @@ fn an_end_wakes_receivers_and_polls() {
                     (receiver.join().unwrap(), start.elapsed())
                 });
                 let case = format!("{style} {entries:?} {way} {limit}");
-                assert!(took < Duration::from_secs(2), "{case}: {took:?}");
+                assert!(took < SOON, "{case}: {took:?}");
                 match result {
                     Err(error) if error.status == Status::Closed => {}
                     other => wrong.push(format!("{case}: {other:?}")),
@@ -777,7 +778,7 @@ fn names_without_an_answer_end_at_the_time_limit() {
     bridge.faults().every(Reply::NamingLookup, Action::Stall);
     assert_eq!(failure(peer.dgram.send_to("a.i2p", b"x", 0, &NONE)).status, Status::Timeout);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
+    while start.elapsed() < LONG {
         match peer.dgram.send_to("b.i2p", b"x", NOW, &NONE) {
             Ok(went) => assert!(!went),
             Err(error) => {
@@ -787,7 +788,7 @@ fn names_without_an_answer_end_at_the_time_limit() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("BLOCK for 2 seconds with a limit of 300 ms");
+    panic!("BLOCK for {LONG:?} with a limit of 300 ms");
 }
 
 #[test]
@@ -850,7 +851,7 @@ fn the_log_hook_holds_nobody_up() {
             peer.send(peer.address(), b"meanwhile");
             let _ = done.send(());
         });
-        let on = finished.recv_timeout(Duration::from_secs(2)).is_ok();
+        let on = finished.recv_timeout(SOON).is_ok();
         let _ = release.send(());
         controller.bridge().log.set(None);
         assert!(on, "send_to waits for a lock that is held while the log hook runs");
@@ -866,7 +867,7 @@ fn refusal(controller: &Control, style: i32, entries: &[(&str, &str)]) -> Error 
 #[test]
 fn where_the_bridge_sends_to() {
     let (bridge, controller) = start(Personality::Java);
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free: SocketAddr = ([127, 0, 0, 1], free_udp_port("127.0.0.1")).into();
     for text in [free.port().to_string(), free.to_string(), format!("127.0.0.2:{}", free.port())] {
         let peer = Peer::open(&controller, DGRAM, &[("forward", &text)]);
         assert_eq!(bridge.session(&peer.id()).unwrap().udp.unwrap().port(), free.port(), "{text}");
@@ -926,8 +927,7 @@ fn over_ipv6() {
     let udp = format!("[::1]:{}", bridge.udp_port());
     let sam = format!("[::1]:{}", bridge.port());
     let controller = try_controller(&sam, &[("udp", &udp)]).unwrap();
-    let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
-    let forward = format!("[::1]:{port}");
+    let forward = format!("[::1]:{}", free_udp_port("::1"));
     for entries in [&[][..], &[("forward", forward.as_str())]] {
         let peer = Peer::open(&controller, DGRAM, entries);
         assert!(created(&bridge, &peer.id()).contains(" HOST=::1 "));
@@ -959,8 +959,8 @@ fn streams_and_datagrams_do_not_mix() {
 #[cfg(target_os = "linux")]
 fn a_bridge_that_stopped_listening_for_datagrams() {
     let bridge = Bridge::start(Config::default()).unwrap();
-    let mut udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let place = udp.local_addr().unwrap();
+    let place = SocketAddr::from(([127, 0, 0, 1], free_udp_port("127.0.0.1")));
+    let mut udp = UdpSocket::bind(place).unwrap();
     let controller = controller_with(&bridge, &[("udp", &place.to_string())]);
     let peer = Peer::open(&controller, DGRAM, &[]);
     let ours = sys::local_address(peer.dgram.fd()).unwrap();
@@ -1000,8 +1000,7 @@ fn a_bridge_that_stopped_listening_for_datagrams() {
 #[test]
 fn nobody_listens_for_datagrams() {
     let bridge = Bridge::start(Config::default()).unwrap();
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let controller = controller_with(&bridge, &[("udp", &gone)]);
+    let controller = controller_with(&bridge, &[("udp", "127.0.0.1:1")]);
     let peer = Peer::open(&controller, DGRAM, &[]);
     let mut told = None;
     for _ in 0..20 {
@@ -1198,7 +1197,7 @@ fn many_wait_for_the_first_alone() {
 
 #[test]
 fn an_end_wakes_those_who_receive_many() {
-    for (limit, entries) in [(-1, &[][..]), (10_000, &[]), (-1, &[("in_band", "1")]), (10_000, &[("in_band", "1")])] {
+    for (limit, entries) in [(-1, &[][..]), (60_000, &[]), (-1, &[("in_band", "1")]), (60_000, &[("in_band", "1")])] {
         let (bridge, controller) = start(Personality::Java);
         let peer = Peer::open(&controller, DGRAM, entries);
         peer.dgram.set_timeout(limit).unwrap();
@@ -1505,7 +1504,7 @@ fn many_threads() {
     let (_bridge, controller) = start(Personality::Java);
     for entries in [&[][..], &[("in_band", "1")]] {
         let (a, b) = (Peer::open(&controller, DGRAM, entries), Peer::open(&controller, DGRAM, entries));
-        let address = b.address().to_owned();
+        let (address, end) = (b.address().to_owned(), Instant::now() + LONG);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -1517,8 +1516,15 @@ fn many_threads() {
                 });
                 scope.spawn(|| {
                     b.dgram.set_timeout(500).unwrap();
-                    while let Ok(Some((got, datagram))) = b.try_recv(1000, 0) {
-                        assert_eq!((got, source_of(&datagram)), (vec![7; 500], a.address()));
+                    loop {
+                        match b.try_recv(1000, 0) {
+                            Ok(Some((got, datagram))) => {
+                                assert_eq!((got, source_of(&datagram)), (vec![7; 500], a.address()));
+                            }
+                            // The first ones may take their time.
+                            Err(_) if b.dgram.counts().received == 0 && Instant::now() < end => {}
+                            _ => break,
+                        }
                     }
                 });
             }
@@ -1542,7 +1548,7 @@ fn a_flood_of_forged_packets_does_not_hold_a_receiver() {
         for _ in 0..6 {
             scope.spawn(|| {
                 let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-                let until = Instant::now() + Duration::from_secs(6);
+                let until = Instant::now() + LONG;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) && Instant::now() < until {
                     let _ = socket.send_to(b"x", to);
                 }
@@ -1560,7 +1566,7 @@ fn a_flood_of_forged_packets_does_not_hold_a_receiver() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         took
     });
-    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+    assert!(took.iter().all(|took| *took < SOON), "{took:?}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_lost_session_is_opened_again() {
 #[test]
 fn a_bridge_that_is_started_anew() {
     for keeper in ["1", "0"] {
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let (server, client) = (recovering(&controller), recovering(&controller));
         let (port, udp_port) = (bridge.port(), bridge.udp_port());

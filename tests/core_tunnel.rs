@@ -157,8 +157,7 @@ fn an_answer_before_the_end_is_delivered() {
 fn targets_that_refuse() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller(&bridge);
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = try_server(&controller, &gone.to_string(), &Options::default()).unwrap();
+    let server = try_server(&controller, "127.0.0.1:1", &Options::default()).unwrap();
     let client = try_client(&controller, "0", &address(&server), &Options::default()).unwrap();
     for _ in 0..3 {
         assert_eq!(call(&client).read(&mut [0]).unwrap_or(0), 0);
@@ -205,8 +204,9 @@ fn a_life_is_bounded_and_idleness_too() {
     let controller = controller(&bridge);
     let target = Server::echo();
     let server = try_server(&controller, &target.address.to_string(), &Options::default()).unwrap();
-    for (option, ends) in [("timeout", true), ("idle_timeout", false)] {
-        let client = try_client(&controller, "0", &address(&server), &options(&[(option, "500")])).unwrap();
+    // Longer than a busy machine may stand still, and shorter than the rounds take.
+    for (option, limit, ends) in [("timeout", "500", true), ("idle_timeout", "2000", false)] {
+        let client = try_client(&controller, "0", &address(&server), &options(&[(option, limit)])).unwrap();
         let mut stream = call(&client);
         // Traffic keeps a connection from being idle, not from being over.
         let mut rounds = 0;
@@ -215,7 +215,7 @@ fn a_life_is_bounded_and_idleness_too() {
                 break true;
             }
             rounds += 1;
-            if rounds == 200 {
+            if rounds == 250 {
                 break false;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -418,10 +418,17 @@ fn an_answer_to_half_a_request_is_delivered() {
     upload.join().unwrap();
 }
 
-/// Sends what there is room for all the way to a target that does not read, and resets the connection.
-fn leave_amid_a_request(address: SocketAddr, mut target: &UnixStream) {
+/// Sends what there is room for all the way to a target that does not read, and resets the connection. `far` is the
+/// tunnel's end of the connection to the target.
+fn leave_amid_a_request(address: SocketAddr, far: UnixStream, mut target: &UnixStream) {
     let stream = reach(address);
-    stuff(&stream);
+    let is_full = || i2psock::sys::poll_one(far.as_raw_fd(), i2psock::sys::OUT, 0).unwrap() == 0;
+    wait_until("it is full up to the target", || {
+        let full = is_full();
+        stuff(&stream);
+        full
+    });
+    drop(far);
     // What is closed with something unread is reset.
     target.write_all(b"x").unwrap();
     assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
@@ -431,9 +438,10 @@ fn leave_amid_a_request(address: SocketAddr, mut target: &UnixStream) {
 #[test]
 fn nothing_is_kept_for_a_target_that_never_reads() {
     let (far, target) = far_pair();
+    let ours = far.try_clone().unwrap();
     let mut far = Some(far);
     let (tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
-    leave_amid_a_request(address, &target);
+    leave_amid_a_request(address, ours, &target);
     assert_eq!(count(&tunnel, |c| &c.now), 1, "the target may still read");
     wait_until_within(LONG * 3, "it is given up", || count(&tunnel, |c| &c.now) == 0);
     assert!(tunnel.next_error().unwrap().to_string().contains("has hung up"));
@@ -443,9 +451,10 @@ fn nothing_is_kept_for_a_target_that_never_reads() {
 #[test]
 fn what_was_on_its_way_is_delivered_after_a_reset() {
     let (far, mut target) = far_pair();
+    let ours = far.try_clone().unwrap();
     let mut far = Some(far);
     let (tunnel, address) = local(move || Ok(Far::Socket(far.take().unwrap().into())), &[]);
-    leave_amid_a_request(address, &target);
+    leave_amid_a_request(address, ours, &target);
     let delivered = count(&tunnel, |c| &c.bytes_out);
     let mut got = Vec::new();
     target.read_to_end(&mut got).unwrap();
@@ -465,7 +474,9 @@ fn nothing_is_kept_for_a_target_that_never_reads_what_came_over_i2p() {
     let server = try_server(&controller, path.to_str().unwrap(), &Options::default()).unwrap();
     let client = try_client(&controller, "0", &address(&server), &Options::default()).unwrap();
     let mut stream = call(&client);
-    stream.write_all(&[b'a'; 300_000]).unwrap();
+    let room =
+        std::fs::read_to_string("/proc/sys/net/core/wmem_default").map_or(212_992, |n| n.trim().parse().unwrap());
+    stream.write_all(&vec![b'a'; room + 90_000]).unwrap();
     let _deaf = listener.accept().unwrap();
     std::fs::remove_file(&path).unwrap();
     drop(stream);
@@ -495,7 +506,7 @@ fn failures_of_every_kind_leave_room() {
     let controller = controller(&bridge);
     let dest = Arc::new(open(&controller));
     let nobody = destination(3);
-    let (target, refusing) = (Server::echo(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let (target, refusing) = (Server::echo(), SocketAddr::from(([127, 0, 0, 1], 1)));
     let leaving = Server::start(drop);
     let resetting = Server::start(|mut stream| stream.read_exact(&mut [0]).unwrap_or(()));
     let addresses = [target.address, leaving.address, resetting.address];
@@ -582,8 +593,8 @@ fn nobody_is_idle_before_it_is_connected() {
     let controller = controller(&bridge);
     let target = Server::echo();
     let server = try_server(&controller, &target.address.to_string(), &Options::default()).unwrap();
-    let client = try_client(&controller, "0", &address(&server), &options(&[("idle_timeout", "1000")])).unwrap();
-    bridge.faults().every(Reply::StreamConnect, Action::Delay(Duration::from_millis(1500)));
+    let client = try_client(&controller, "0", &address(&server), &options(&[("idle_timeout", "2000")])).unwrap();
+    bridge.faults().every(Reply::StreamConnect, Action::Delay(Duration::from_millis(2500)));
     round_trip(&mut call(&client), 1, 100);
     assert_eq!(count(&client, |c| &c.expired), 0);
 }
@@ -598,7 +609,7 @@ fn works(tunnel: &Tunnel) -> bool {
 #[test]
 fn both_ends_outlive_the_router() {
     for keeper in ["1", "0"] {
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let target = Server::echo();
         let (server, client) = both(&controller, &target, &[("recover", "1")]);

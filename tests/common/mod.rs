@@ -2,8 +2,8 @@
 #![allow(dead_code)]
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use i2psock::error::{Error, Result};
 use i2psock_bridge::Bridge;
 
 /// Longer than anything here takes; only a hang gets there.
-pub const LONG: Duration = Duration::from_secs(10);
-/// Long enough for something quick on a busy machine, and still shorter than [`LONG`].
+pub const LONG: Duration = Duration::from_secs(30);
+/// Long enough for something quick on a busy machine, and still shorter than what the library itself waits for.
 pub const SOON: Duration = Duration::from_secs(8);
 pub const LIMIT: Limit = Limit::After(LONG);
 
@@ -268,6 +268,17 @@ pub fn failure<T>(result: Result<T>) -> Error {
         Ok(_) => panic!("it succeeded"),
         Err(error) => error,
     }
+}
+
+/// A port of UDP that is free and stays so: it is below those that the system gives away.
+pub fn free_udp_port(host: &str) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = (0..50).map(|_| {
+        let begin = std::process::id().wrapping_mul(7919);
+        // Even ones are for bridges that stay.
+        12_001 + (begin.wrapping_add(NEXT.fetch_add(31, Ordering::Relaxed)) % 9000) as u16 * 2
+    });
+    ports.find(|port| UdpSocket::bind((host, *port)).is_ok()).unwrap()
 }
 
 /// A bridge that does exactly what a test says: the handler gets each connection with its number, from 0.

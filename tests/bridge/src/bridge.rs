@@ -14,12 +14,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 #[cfg(unix)]
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long stopping may take before threads are left to themselves.
-const STOP_TIME: Duration = Duration::from_secs(5);
+const STOP_TIME: Duration = Duration::from_secs(20);
 
 /// A running bridge. Dropping it stops it.
 pub struct Bridge {
@@ -28,6 +28,8 @@ pub struct Bridge {
     addr_v6: Option<SocketAddr>,
     udp_addr: SocketAddr,
     places: Vec<Place>,
+    /// Threads that are there without any connection, besides those that listen.
+    always: usize,
     stopped: bool,
 }
 
@@ -147,7 +149,8 @@ impl Bridge {
             #[cfg(not(unix))]
             return Err(io::Error::new(ErrorKind::Unsupported, format!("{path:?}")));
         }
-        let bridge = Self { shared, addr, addr_v6, udp_addr, places, stopped: false };
+        let always = packets.len() + 1;
+        let bridge = Self { shared, addr, addr_v6, udp_addr, places, always, stopped: false };
         bridge.serve(listeners)?;
         for socket in packets {
             let shared = Arc::clone(&bridge.shared);
@@ -156,6 +159,23 @@ impl Bridge {
         let shared = Arc::clone(&bridge.shared);
         bridge.shared.spawn("ping", move || keepalive::run(&shared))?;
         Ok(bridge)
+    }
+
+    /// Starts a bridge at ports below those that the system gives away: while it is gone, nobody gets them by chance.
+    pub fn start_to_stay(config: Config) -> io::Result<Self> {
+        static TRIES: AtomicU16 = AtomicU16::new(0);
+        let mut last = None;
+        for _ in 0..50 {
+            // Other processes begin elsewhere.
+            let begin = std::process::id().wrapping_mul(7919);
+            let port = (begin.wrapping_add(u32::from(TRIES.fetch_add(1, Ordering::Relaxed)) * 31) % 9000) as u16 * 2;
+            let (port, udp_port) = (12001 + port, 12000 + port);
+            match Self::start(Config { port, udp_port, ..config.clone() }) {
+                Err(e) if e.kind() == ErrorKind::AddrInUse => last = Some(e),
+                result => return result,
+            }
+        }
+        Err(last.unwrap_or_else(|| ErrorKind::AddrInUse.into()))
     }
 
     fn serve(&self, listeners: Vec<Listener>) -> io::Result<()> {
@@ -269,6 +289,13 @@ impl Bridge {
         state.conns.values().filter(|c| c.inbound).count()
     }
 
+    /// Whether it has finished with all connections but so many: their threads have ended, their descriptors are closed.
+    pub fn is_quiet(&self, connections: usize) -> bool {
+        let state = lock(&self.shared.state);
+        let open = state.conns.values().filter(|c| c.inbound).count();
+        open == connections && state.threads == state.listening + self.always + connections
+    }
+
     /// The sessions there are, by id.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let state = lock(&self.shared.state);
@@ -316,7 +343,7 @@ impl Bridge {
         }
     }
 
-    /// Closes everything and waits for all threads. Takes no more than a few seconds, usually none.
+    /// Closes everything and waits for all threads, which takes a moment.
     pub fn stop(mut self) {
         self.end();
     }

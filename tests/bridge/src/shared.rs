@@ -137,7 +137,7 @@ pub(crate) struct State {
     pub(crate) local: Option<Vec<u8>>,
     /// Threads that listen.
     pub(crate) listening: usize,
-    threads: usize,
+    pub(crate) threads: usize,
     handles: Vec<JoinHandle<()>>,
 }
 

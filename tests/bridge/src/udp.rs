@@ -21,8 +21,8 @@ const JAVA_HEADER: usize = 2048;
 /// Headers kept for tests; older ones are forgotten.
 const MAX_HEADERS: usize = 10_000;
 
-/// After this long without a packet the threads look whether the bridge is still there.
-const IDLE: Duration = Duration::from_secs(1);
+/// After this long without a packet the threads look whether the bridge is still there. A packet wakes them before.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// The sockets, and the headers that came in.
 #[derive(Debug, Default)]

@@ -221,7 +221,7 @@ fn accepts_are_served_in_order() {
 
 #[test]
 fn streams_wait_for_an_accept() {
-    let (bridge, _a, _b) = two_sessions(Config { park: Some(Duration::from_millis(300)), ..Config::default() });
+    let (bridge, _a, _b) = two_sessions(Config { park: Some(Duration::from_secs(2)), ..Config::default() });
     let mut early = Client::connecting(&bridge, "b", "a");
     assert!(bridge.wait_for(LONG, |b| b.session("a").unwrap().parked == 1));
     early.silent();

@@ -16,7 +16,7 @@ const EMISSARY: Personality = Personality::Emissary;
 const I2PD: [Personality; 2] = [Personality::I2pd245, Personality::I2pd258];
 
 fn impatient(personality: Personality) -> Bridge {
-    let command_timeout = Some(Duration::from_millis(200));
+    let command_timeout = Some(Duration::from_secs(1));
     Bridge::start(Config { command_timeout, ..Config::with_personality(personality) }).unwrap()
 }
 

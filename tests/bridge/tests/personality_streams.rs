@@ -106,7 +106,7 @@ fn talking_while_accepting() {
 fn ok_before_the_peer_accepts() {
     for personality in Personality::ALL {
         let (bridge, _a, _b) =
-            two_sessions(Config { park: Some(Duration::from_millis(300)), ..Config::with_personality(personality) });
+            two_sessions(Config { park: Some(Duration::from_secs(2)), ..Config::with_personality(personality) });
         let mut connected = Client::connecting(&bridge, "b", "a");
         if personality == JAVA {
             connected.silent();

@@ -3,8 +3,9 @@
 
 use i2psock_bridge::destination::{generate, text};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_i2psock-bridge");
@@ -36,6 +37,21 @@ fn run(args: &[&str]) -> Running {
     let words: Vec<_> = line.trim_end().split(' ').collect();
     assert_eq!((words[0], words.len()), ("SAM", 3), "{line}");
     Running { child, port: words[1].parse().unwrap(), udp_port: words[2].parse().unwrap() }
+}
+
+/// Runs at ports below those that the system gives away: while the program is gone, nobody gets them by chance.
+fn run_to_stay(args: &[&str]) -> Running {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(7919);
+    // Every test begins elsewhere, and so does every process.
+    let mut ports = (0..50).map(|_| 12_000 + begin.wrapping_add(NEXT.fetch_add(31, Ordering::Relaxed)) % 9000 * 2);
+    let free = |port: &u32| {
+        TcpListener::bind(("127.0.0.1", *port as u16)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", *port as u16 + 1)).is_ok()
+    };
+    let port = ports.find(free).unwrap();
+    let (port, udp_port) = (port.to_string(), (port + 1).to_string());
+    run(&[&["--port", &port, "--udp-port", &udp_port], args].concat())
 }
 
 fn ask(running: &Running, lines: &[&str]) -> Vec<String> {
@@ -109,9 +125,9 @@ fn personality_and_faults_by_option() {
 
 #[test]
 fn datagrams_by_option() {
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let running = run(&["--udp-port", &free.to_string(), "--duplicate=100", "--forge", "100", "--seed", "5"]);
-    assert_eq!(running.udp_port, free);
+    let running = run_to_stay(&["--duplicate=100", "--forge", "100", "--seed", "5"]);
+    let free = running.udp_port;
+    assert_eq!(free, running.port + 1);
     let mut control = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
     let mut reader = BufReader::new(control.try_clone().unwrap());
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -139,7 +155,7 @@ fn datagrams_by_option() {
 
 #[test]
 fn killed_and_started_again_on_the_same_port() {
-    let mut running = run(&["--port", "0"]);
+    let mut running = run_to_stay(&[]);
     let (port, udp_port) = (running.port.to_string(), running.udp_port.to_string());
     for _ in 0..5 {
         let mut client = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
@@ -169,7 +185,7 @@ fn order(running: &mut Running, line: &str) -> String {
 
 #[test]
 fn orders() {
-    let mut running = run(&[]);
+    let mut running = run_to_stay(&[]);
     let connect = |running: &Running| TcpStream::connect(("127.0.0.1", running.port));
     let mut sessions: Vec<_> = ["a", "b", "c"]
         .map(|id| {

@@ -24,7 +24,7 @@ fn with_keys(bridge: &Bridge, id: &str, keys: &KeyPair) -> Client {
 #[test]
 fn a_bridge_comes_back_at_its_place_and_so_do_sessions_with_keys() {
     for personality in Personality::ALL {
-        let mut bridge = bridge_as(personality);
+        let mut bridge = Bridge::start_to_stay(Config::with_personality(personality)).unwrap();
         let (addr, udp) = (bridge.addr(), bridge.udp_addr());
         let keys = [generate(7).unwrap(), generate(7).unwrap()];
         for round in 0..5 {
@@ -200,7 +200,8 @@ fn connections_are_refused_for_a_while() {
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("sam");
     let config = Config { ipv6: true, unix: Some(path.clone()), ..Config::default() };
-    let (bridge, mut a, _b) = two_sessions(config);
+    let bridge = Bridge::start_to_stay(config).unwrap();
+    let (mut a, _b) = (Client::session(&bridge, "a"), Client::session(&bridge, "b"));
     let refused = || {
         let kinds = [
             TcpStream::connect(bridge.addr()).map(drop),

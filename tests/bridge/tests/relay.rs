@@ -88,16 +88,19 @@ fn a_writer_notices_in_the_end() {
 fn small_writes_are_not_held_back() {
     let (bridge, _a, _b) = two_sessions(Config::default());
     let (mut connected, mut accepted) = stream(&bridge);
-    let start = Instant::now();
+    let mut slow = 0;
     for n in 0..200u8 {
+        let start = Instant::now();
         // Two writes and then a wait is what delayed acknowledgements make slow, 40 ms each.
         connected.write([n]);
         connected.write([n]);
         assert_eq!(accepted.exact(2), [n, n]);
         accepted.write([n]);
         assert_eq!(connected.exact(1), [n]);
+        slow += usize::from(start.elapsed() > Duration::from_millis(35));
     }
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    // A busy machine is slow now and then.
+    assert!(slow < 100, "{slow} of 200 rounds");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Longer than anything takes, so that a hang fails the test instead of stopping it.
 pub const LONG: Duration = Duration::from_secs(20);
+/// What happens at once takes less, also on a busy machine; what gives up waiting takes more.
+pub const PROMPT: Duration = Duration::from_secs(10);
 /// How long silence is listened to.
 pub const SHORT: Duration = Duration::from_millis(150);
 
