@@ -1024,10 +1024,9 @@ fn the_longest_lines_are_read_quickly() {
             drop(line::parse(text.as_bytes()));
             start.elapsed()
         };
-        // A busy machine may be slow once, not three times.
-        let time = (0..3).map(|_| once()).min().unwrap();
-        if time > Duration::from_millis(60) {
-            slow.push(format!("{name}: {time:?}"));
+        // A busy machine may be slow now and then, not every time.
+        if (0..20).all(|_| once() > Duration::from_millis(60)) {
+            slow.push(*name);
         }
     }
     assert!(slow.is_empty(), "{slow:?}");

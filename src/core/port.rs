@@ -155,8 +155,10 @@ impl Port {
         for _ in 0..64 {
             match sys::send_datagram(end.as_raw_fd(), None, packet, &[], sys::MSG_DONTWAIT) {
                 Err(error) if sys::would_block(&error) || error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    sys::discard_datagram(self.socket.as_raw_fd());
-                    self.counters.pushed_out.fetch_add(1, Relaxed);
+                    // The program may have been quicker, and taken it.
+                    if sys::discard_datagram(self.socket.as_raw_fd()) {
+                        self.counters.pushed_out.fetch_add(1, Relaxed);
+                    }
                 }
                 Ok(_) => return,
                 Err(_) => break,
@@ -208,6 +210,44 @@ fn udp_of(bridge: &Bridge, local: SocketAddr) -> Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A program that takes datagrams while others push them out: each is counted once.
+    #[test]
+    fn what_the_program_has_taken_was_not_pushed_out() {
+        const COUNT: u64 = 100_000;
+        let (ours, theirs) = sys::datagram_pair().unwrap();
+        sys::set_nonblocking(theirs.as_raw_fd(), true).unwrap();
+        let port = Port {
+            socket: Arc::new(SharedFd::new(ours)),
+            path: Path::InBand(SharedFd::new(theirs)),
+            raw_header: false,
+            any_port: false,
+            report_source: false,
+            header_options: false,
+            counters: Counters::default(),
+            delivery: Delivery::default(),
+        };
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let taken: u64 = std::thread::scope(|scope| {
+            let takers = [(); 8].map(|()| {
+                scope.spawn(|| {
+                    let mut taken = 0;
+                    loop {
+                        let last = over.load(Relaxed);
+                        match sys::discard_datagram(port.socket.as_raw_fd()) {
+                            true => taken += 1,
+                            false if last => return taken,
+                            false => {}
+                        }
+                    }
+                })
+            });
+            (0..COUNT).for_each(|_| port.feed(b"x"));
+            over.store(true, Relaxed);
+            takers.map(|taker| taker.join().unwrap()).iter().sum()
+        });
+        assert_eq!(taken + port.counters.dropped(), COUNT);
+    }
 
     #[test]
     fn the_count_of_the_system_may_wrap_and_come_late() {

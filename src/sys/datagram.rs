@@ -232,10 +232,10 @@ pub(super) unsafe fn settle(
     Some(kept + rest.len().min(room - kept))
 }
 
-/// Takes one datagram away without looking at it.
-pub fn discard_datagram(fd: RawFd) {
+/// Takes one datagram away without looking at it, if there is one.
+pub fn discard_datagram(fd: RawFd) -> bool {
     // SAFETY: a zero-length receive writes nothing.
-    unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
+    unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_DONTWAIT) >= 0 }
 }
 
 /// Receives one datagram into `parts`, one after the other; reports EINTR. The length is the true one.
@@ -294,6 +294,16 @@ pub(super) fn dropped(_: &libc::msghdr) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_discarded_if_there_is_one() {
+        let (ours, theirs) = datagram_pair().unwrap();
+        assert!(!discard_datagram(ours.as_raw_fd()));
+        for text in [&b"one"[..], b"", b"two"] {
+            send_datagram(theirs.as_raw_fd(), None, text, b"", 0).unwrap();
+        }
+        assert_eq!([(); 4].map(|()| discard_datagram(ours.as_raw_fd())), [true, true, true, false]);
+    }
 
     /// Receives `header` and `payload` with a wrong or right prediction and returns what landed in the buffer.
     fn receive(header: &[u8], payload: &[u8], predicted: usize, room: usize) -> (usize, Option<Vec<u8>>) {

@@ -323,7 +323,7 @@ static void pinged(int keeper, int how) {
     if (how == 0) {
         CHECK(gate_wait(&ponged, 1, 5000));
     } else if (how == 1) {
-        long long end = now_ms() + 5000 * slowness();
+        long long end = now_ms() + 20000 * slowness();
         while (!gate_wait(&ponged, 1, 0)) {
             CHECK(now_ms() < end);
             if (readable(i2psock_dest_fd(d), 100)) ST(I2PSOCK_BLOCK, i2psock_dest_service(d, &state, &E));

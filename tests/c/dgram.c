@@ -572,7 +572,7 @@ static void take_down(int style, const char *key, int way) {
     if (way == 1) bridge_stop(&b);
     if (way == 2) i2psock_controller_close(p.controller);
     for (i = 0; i < 3; i++) join_thread(t[i]);
-    CHECK(now_ms() - start < 3000 * slowness());
+    CHECK(now_ms() - start < 9000 * slowness());
     ST(I2PSOCK_CLOSED, i2psock_dgram_recv_from(p.dgram, p.room, 10, 0, &p.got, p.from, &E));
     CHECK_INT(i2psock_dest_state(p.dest, NULL), I2PSOCK_STATE_DEAD);
     check_counts(&p, 0, 0);

@@ -118,7 +118,7 @@ int count_fds(void) { return count_entries("/proc/self/fd") - 1; }
 int count_threads(void) { return count_entries("/proc/self/task"); }
 
 void expect_threads(int wanted) {
-    long long end = now_ms() + 3000 * slowness();
+    long long end = now_ms() + 20000 * slowness();
     while (count_threads() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d threads, not %d", count_threads(), wanted);
         pause_ms(1);
@@ -126,7 +126,7 @@ void expect_threads(int wanted) {
 }
 
 void expect_fds(int wanted) {
-    long long end = now_ms() + 1000 * slowness();
+    long long end = now_ms() + 20000 * slowness();
     while (count_fds() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, not %d", count_fds(), wanted);
         pause_ms(1);
@@ -134,7 +134,7 @@ void expect_fds(int wanted) {
 }
 
 void expect_fds_at_most(int most) {
-    long long end = now_ms() + 1000 * slowness();
+    long long end = now_ms() + 20000 * slowness();
     while (count_fds() > most) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, more than %d", count_fds(), most);
         pause_ms(1);
@@ -719,25 +719,27 @@ int read_line(fake_conn *c, char *buffer, size_t size) {
     return 1;
 }
 
-void say_bytes(fake_conn *c, const char *bytes, size_t length) {
+int say_bytes(fake_conn *c, const char *bytes, size_t length) {
     while (length > 0) {
         ssize_t count = send(c->fd, bytes, length, MSG_NOSIGNAL);
-        if (count <= 0) return;
+        if (count <= 0) return 0;
         bytes += count;
         length -= (size_t) count;
     }
+    return 1;
 }
 
 void say(fake_conn *c, const char *text) { say_bytes(c, text, strlen(text)); }
 
-void say_slowly(fake_conn *c, const char *bytes, size_t length, int microseconds) {
+int say_slowly(fake_conn *c, const char *bytes, size_t length, int microseconds) {
     struct timespec t;
     t.tv_sec = 0;
     t.tv_nsec = (long) microseconds * 1000;
     while (length-- > 0) {
-        say_bytes(c, bytes++, 1);
+        if (!say_bytes(c, bytes++, 1)) return 0;
         nanosleep(&t, NULL);
     }
+    return 1;
 }
 
 void wait_eof(fake_conn *c) {

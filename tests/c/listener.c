@@ -431,7 +431,7 @@ static void every_order(int keeper) {
         }
         close_in_order(keeper, order);
         if (fds < 0) fds = count_fds();
-        for (j = 0; count_fds() != fds && j < 1000; j++) pause_ms(1);
+        for (j = 0; count_fds() != fds && j < 10000; j++) pause_ms(1);
         if (count_fds() != fds) {
             fail_at(__FILE__, __LINE__, "order %d%d%d%d%d leaves %d descriptors", order[0], order[1], order[2], order[3], order[4], count_fds() - fds);
         }

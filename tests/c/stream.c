@@ -513,7 +513,7 @@ static void closed_every_time(const lab *l) {
 static void send_until_closed(const lab *l) {
     size_t n;
     int i;
-    long long end = now_ms() + 10000;
+    long long end = now_ms() + 20000 * slowness();
     /* The first writes after the end may still be taken by the system: until the reset is there. */
     for (;;) {
         i2psock_status got = ST(ANY, i2psock_stream_send(l->s, "x", 1, 0, &n, &E));

@@ -848,7 +848,7 @@ static void nobody_reads(void) {
         }
         pause_ms(20);
     }
-    CHECK_INT(i2psock_tunnel_count(client, I2PSOCK_TUNNEL_NOW), count);
+    wait_count(client, I2PSOCK_TUNNEL_NOW, count);
     wait_count(server, I2PSOCK_TUNNEL_NOW, count);
     /* Ours, and two sockets and a pipe in either tunnel. */
     if (count_fds() > fds + 9 * count + 20) fail_at(__FILE__, __LINE__, "%d descriptors", count_fds() - fds);
