@@ -204,21 +204,16 @@ fn echo_over_a_bad_network() {
     faults.duplicate(20);
     faults.reorder(20);
     faults.forge_percent(20);
-    peer.dgram.set_timeout(20).unwrap();
     let mut came = std::collections::HashSet::new();
-    for number in (0..100u8).cycle().take(2000).filter(|n| *n < 100) {
-        if came.len() == 100 {
-            break;
-        }
-        peer.send(peer.address(), &[number; 50]);
-        while let Ok(Some((got, datagram))) = peer.try_recv(100, NOW) {
-            assert_eq!((got.len(), source_of(&datagram)), (50, peer.address()));
-            came.insert(got[0]);
-        }
-    }
     wait_until("all have come", || {
-        while let Ok(Some((got, _))) = peer.try_recv(100, NOW) {
-            came.insert(got[0]);
+        for number in 0..100u8 {
+            if !came.contains(&number) {
+                peer.send(peer.address(), &[number; 50]);
+            }
+            while let Ok(Some((got, datagram))) = peer.try_recv(100, NOW) {
+                assert_eq!((got.len(), source_of(&datagram)), (50, peer.address()));
+                came.insert(got[0]);
+            }
         }
         came.len() == 100
     });
@@ -251,7 +246,6 @@ fn a_blocking_receive_in_band_without_a_keeper() {
     let controller = control(&bridge, &[("keeper", "0")]);
     let peer = Peer::open(&controller, DGRAM, &[("in_band", "1")]);
     peer.send(peer.address(), b"hello");
-    peer.dgram.set_timeout(1000).unwrap();
     let got = peer.try_recv(100, 0);
     assert!(matches!(&got, Ok(Some((bytes, _))) if bytes == b"hello"), "{got:?}");
 }
@@ -400,7 +394,7 @@ fn forged_packets_are_dropped_and_counted() {
         let good = format!("{}\nforged", peer.address());
         for number in 1..=5 {
             bridge.faults().forge(&peer.id(), &good).unwrap();
-            assert!(readable(&peer.dgram, 1000));
+            assert!(readable(&peer.dgram, 5000));
             peer.nothing();
             assert_eq!(peer.dgram.counts().refused, number);
         }
@@ -487,7 +481,7 @@ fn broken_packets_are_dropped_and_counted() {
         let peer = Peer::open(&controller, DGRAM, &[]);
         for (number, (what, packet)) in broken().into_iter().enumerate() {
             assert!(bridge.faults().inject(&peer.id(), packet), "{what}");
-            assert!(readable(&peer.dgram, 1000), "{what}");
+            assert!(readable(&peer.dgram, 5000), "{what}");
             assert!(peer.try_recv(100, flags).unwrap().is_none(), "{what}");
             assert_eq!(peer.dgram.counts().malformed, number as u64 + 1, "{what}");
             peer.nothing();
@@ -1286,7 +1280,6 @@ fn without_a_size_the_session_is_lost() {
             let (bridge, controller) = start(Personality::Java);
             let peer = Peer::open(&controller, DGRAM, &[("in_band", "1")]);
             bridge.faults().unsolicited(format!("{topic} RECEIVED DESTINATION={}{words}\n", destination(1)));
-            drop(peer.dgram.set_timeout(500));
             if failure(peer.try_recv(100, 0)).status != Status::Closed {
                 wrong.push(format!("{topic}{words}"));
             }
@@ -1297,7 +1290,6 @@ fn without_a_size_the_session_is_lost() {
         let (bridge, controller) = start(Personality::Java);
         let peer = Peer::open(&controller, DGRAM, &[("in_band", "1")]);
         bridge.faults().unsolicited(line);
-        drop(peer.dgram.set_timeout(500));
         if failure(peer.try_recv(100, 0)).status != Status::Closed {
             wrong.push(line.to_owned());
         }

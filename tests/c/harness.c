@@ -340,13 +340,31 @@ void bridge_start(bridge *b, const char *arg, ...) {
     if (!bridge_run(b, 0, args)) fail_at(__FILE__, __LINE__, "the bridge did not say its port");
 }
 
+int free_port(void) {
+    static int calls = 0;
+    int tries;
+    for (tries = 0; tries < 50; tries++) {
+        int port = 12000 + (int) ((now_ms() * 131 + getpid() * 7 + calls++ * 1009) % 18000), one = 1, taken;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_in a;
+        memset(&a, 0, sizeof a);
+        a.sin_family = AF_INET;
+        a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        a.sin_port = htons((unsigned short) port);
+        CHECK(fd >= 0);
+        CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0);
+        taken = bind(fd, (struct sockaddr *) &a, sizeof a);
+        close(fd);
+        if (taken == 0) return port;
+    }
+    fail_at(__FILE__, __LINE__, "no free port");
+}
+
 void bridge_start_to_stay(bridge *b) {
-    /* Below the ports that the system gives away: while the bridge is gone nobody gets this one by chance. */
     const char *none = NULL;
     int tries;
     for (tries = 0; tries < 50; tries++) {
-        int port = 12000 + (int) ((now_ms() * 131 + getpid() * 7 + tries * 1009) % 18000);
-        if (bridge_run(b, port, &none)) return;
+        if (bridge_run(b, free_port(), &none)) return;
     }
     fail_at(__FILE__, __LINE__, "no port for a bridge");
 }

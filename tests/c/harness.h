@@ -118,6 +118,9 @@ typedef struct {
     int udp;
 } bridge;
 
+/* A free port below those that the system gives away, so that nobody gets it by chance; another one every time. */
+int free_port(void);
+
 /* Arguments end with NULL. */
 void bridge_start(bridge *b, const char *arg, ...);
 /* Ends it at once and waits for it. */

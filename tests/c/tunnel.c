@@ -283,8 +283,7 @@ static void by_pending(void) {
         ST(I2PSOCK_STATE, i2psock_pending_finish_tunnel(n, &none, &E));
         CHECK(none == NULL);
         i2psock_pending_free(n);
-        fd = tcp_listen(&port);
-        close(fd);
+        port = free_port();
         OK(i2psock_tunnel_client_start(c, NULL, text_of(port), DEST_A, NULL, -1, &n, &E));
         i2psock_pending_free(n);
         OK(i2psock_tunnel_client(c, NULL, text_of(port), DEST_A, NULL, -1, &none, &E));
