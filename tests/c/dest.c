@@ -161,6 +161,15 @@ static void ignore_line(fake_conn *c, const char *line) {
     (void) line;
 }
 
+/* Steps until the first request is there: later nobody does. */
+static void until_asked(fake *f, i2psock_pending *n, const char *request) {
+    long long end = now_ms() + 10000 * slowness();
+    while (fake_lines(f, request) == 0) {
+        CHECK_INT(ST(ANY, i2psock_pending_wait(n, 5, &E)), I2PSOCK_BLOCK);
+        CHECK(now_ms() < end);
+    }
+}
+
 /* Everything that waits for a session ends with CLOSED when the session does. `how` 0: the router; 1: shutdown; 2: close
  * of the controller is for stream.c. */
 static void death(int keeper, int how, const char *last_words) {
@@ -191,7 +200,8 @@ static void death(int keeper, int how, const char *last_words) {
     OK(i2psock_dest_accept_start(d, -1, &n[0], &E));
     OK(i2psock_dest_connect_start(d, DEST_B, NULL, -1, &n[1], &E));
     OK(i2psock_dest_lookup_start(d, "x.i2p", -1, &n[2], &E));
-    for (i = 0; i < 2; i++) CHECK_INT(ST(ANY, i2psock_pending_wait(n[i], 20, &E)), I2PSOCK_BLOCK);
+    until_asked(f, n[0], "STREAM ACCEPT");
+    until_asked(f, n[1], "STREAM CONNECT");
     for (i = 0; i < 3; i++) {
         w[i].d = d;
         w[i].what = i;
