@@ -31,7 +31,7 @@ static int tcp_listen(int *port) {
 }
 
 static int tcp_socket(void) {
-    struct timeval limit = { 15, 0 };
+    struct timeval limit = { 60, 0 };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0);
     limit.tv_sec *= slowness();
