@@ -424,8 +424,7 @@ typedef struct i2psock_stream i2psock_stream;
 /// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
 /// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
-/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
-/// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
+/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs.
 ///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And
 /// an attacker can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
@@ -1310,10 +1309,16 @@ int i2psock_tunnel_port(const i2psock_tunnel *tunnel);
 i2psock_state i2psock_tunnel_state(const i2psock_tunnel *tunnel,
                                    i2psock_error **err);
 
+/// A descriptor that is readable while i2psock_tunnel_next_error() has an error to tell, or i2psock_tunnel_state() another
+/// state than it told last (READY at first); for poll only, never read, write or close it. The same number as long as
+/// `tunnel` lives. A program need not watch it: a tunnel works by itself. -1 for NULL.
+i2psock_fd i2psock_tunnel_fd(const i2psock_tunnel *tunnel);
+
 /// A number about the tunnel, `which` being one of I2PSOCK_TUNNEL_*; 0 for NULL and unknown numbers.
 uint64_t i2psock_tunnel_count(const i2psock_tunnel *tunnel, int which);
 
 /// The oldest error of a connection that was not asked for yet, yours to free, or NULL; the last 16 are kept.
+/// NULL in a child of fork(2).
 i2psock_error *i2psock_tunnel_next_error(const i2psock_tunnel *tunnel);
 
 /// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use common::*;
 use i2psock::core::options::Options;
 use i2psock::core::pending::{Pending, Product};
+use i2psock::core::presence::State;
 use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
 use i2psock::error::{Error, Operation, Result, Status};
-use i2psock::sys::Place;
+use i2psock::sys::{poll_one, Place, IN};
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 fn tunnel_of(mut pending: Pending) -> Result<Tunnel> {
@@ -626,6 +627,52 @@ fn both_ends_outlive_the_router() {
             std::thread::sleep(Duration::from_millis(20));
         }
         round_trip(&mut call(&client), 2, 100_000);
+    }
+}
+
+fn has_news(tunnel: &Tunnel) -> bool {
+    poll_one(tunnel.fd(), IN, 0).unwrap() != 0
+}
+
+/// Errors, and changes of the destination's state, can be waited for.
+#[test]
+fn news_are_on_a_descriptor() {
+    for keeper in ["1", "0"] {
+        let bridge = Bridge::start(Config::default()).unwrap();
+        let controller = controller_with(&bridge, &[("keeper", keeper)]);
+        let (server, client) = both(&controller, &Server::echo(), &[("recover", "1")]);
+        let wait = |tunnel: &Tunnel| assert_ne!(poll_one(tunnel.fd(), IN, LONG.as_millis() as i32).unwrap(), 0);
+        assert!(!has_news(&server) && !has_news(&client));
+        // The target has gone.
+        for _ in 0..2 {
+            assert!(!works(&client));
+        }
+        wait_until("both have failed", || count(&server, |c| &c.failed) == 2);
+        // The state is none of them.
+        assert_eq!(server.state().unwrap().0, State::Ready);
+        for _ in 0..2 {
+            wait(&server);
+            assert!(server.next_error().is_some());
+        }
+        assert!(!has_news(&server) && server.next_error().is_none());
+        let (port, udp_port) = (bridge.port(), bridge.udp_port());
+        bridge.stop();
+        wait(&server);
+        while server.next_error().is_some() {}
+        // Errors are not the state.
+        assert!(has_news(&server));
+        assert_ne!(server.state().unwrap().0, State::Ready);
+        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let end = Instant::now() + LONG * 3;
+        loop {
+            wait(&server);
+            while server.next_error().is_some() {}
+            if server.state().unwrap().0 == State::Ready {
+                break;
+            }
+            assert!(Instant::now() < end, "it does not come back with keeper {keeper}");
+        }
+        assert!(!has_news(&server));
     }
 }
 
