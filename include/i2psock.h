@@ -417,10 +417,9 @@ typedef struct i2psock_stream i2psock_stream;
 /// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on
 /// one side gets one on the other, and what comes from either goes to the other, until one of the two closes or resets;
 /// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
-/// its request (nc -N) gets what is there of the answer by then. What an end had sent that has gone altogether (a reset,
-/// or the end of an I2P stream) is given up, with an error to tell, when the other end takes none of it for 10 seconds;
-/// for an end that has only closed its half, "timeout" and "idle_timeout" are the limit. A slow reader stops the fast
-/// writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
+/// its request (nc -N) gets what is there of the answer by then. What an end had sent before a reset is given up, with
+/// an error to tell, when the other end takes none of it for 10 seconds; after an end in good order it waits for a reader
+/// that takes a break, with "timeout" and "idle_timeout" as the only limits. A slow reader stops the fast writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
 /// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
 /// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
@@ -443,8 +442,8 @@ typedef struct i2psock_tunnel i2psock_tunnel;
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
 /// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
-/// keeper's; several threads may be in it at once; no lock of the library is held. It may not call the library:
-/// I2PSOCK_STATE.
+/// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
+/// library is held. It may not call the library: I2PSOCK_STATE.
 typedef void (*i2psock_log_fn)(void *user, const char *text);
 
 /// A descriptor of the system; -1 when there is none.
