@@ -143,7 +143,8 @@ static int watch(const i2psock_tunnel *tunnel) {
         if (terminal) {
             show_status(tunnel);
         }
-    } while (!wait_for(-1, 0, RENEW_MS));
+        /* The status grows old by itself. */
+    } while (!wait_for(i2psock_tunnel_fd(tunnel), POLLIN, terminal ? RENEW_MS : -1));
     if (terminal) {
         fputc('\n', stderr);
     }

@@ -417,15 +417,13 @@ typedef struct i2psock_stream i2psock_stream;
 /// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on
 /// one side gets one on the other, and what comes from either goes to the other, until one of the two closes or resets;
 /// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
-/// its request (nc -N) gets what is there of the answer by then. What an end had sent that has gone altogether (a reset,
-/// or the end of an I2P stream) is given up, with an error to tell, when the other end takes none of it for 10 seconds;
-/// for an end that has only closed its half, "timeout" and "idle_timeout" are the limit. A slow reader stops the fast
-/// writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
+/// its request (nc -N) gets what is there of the answer by then. What an end had sent before a reset is given up, with
+/// an error to tell, when the other end takes none of it for 10 seconds; after an end in good order it waits for a reader
+/// that takes a break, with "timeout" and "idle_timeout" as the only limits. A slow reader stops the fast writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
 /// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
 /// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
-/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
-/// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
+/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs.
 ///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And
 /// an attacker can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
@@ -444,8 +442,8 @@ typedef struct i2psock_tunnel i2psock_tunnel;
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
 /// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
-/// keeper's; several threads may be in it at once; no lock of the library is held. It may not call the library:
-/// I2PSOCK_STATE.
+/// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
+/// library is held. It may not call the library: I2PSOCK_STATE.
 typedef void (*i2psock_log_fn)(void *user, const char *text);
 
 /// A descriptor of the system; -1 when there is none.
@@ -1310,10 +1308,16 @@ int i2psock_tunnel_port(const i2psock_tunnel *tunnel);
 i2psock_state i2psock_tunnel_state(const i2psock_tunnel *tunnel,
                                    i2psock_error **err);
 
+/// A descriptor that is readable while i2psock_tunnel_next_error() has an error to tell, or i2psock_tunnel_state() another
+/// state than it told last (READY at first); for poll only, never read, write or close it. The same number as long as
+/// `tunnel` lives. A program need not watch it: a tunnel works by itself. -1 for NULL.
+i2psock_fd i2psock_tunnel_fd(const i2psock_tunnel *tunnel);
+
 /// A number about the tunnel, `which` being one of I2PSOCK_TUNNEL_*; 0 for NULL and unknown numbers.
 uint64_t i2psock_tunnel_count(const i2psock_tunnel *tunnel, int which);
 
 /// The oldest error of a connection that was not asked for yet, yours to free, or NULL; the last 16 are kept.
+/// NULL in a child of fork(2).
 i2psock_error *i2psock_tunnel_next_error(const i2psock_tunnel *tunnel);
 
 /// Ends all connections of a tunnel at once (i2p.sam's Tunnel.close), waits for its thread, closes its own destination

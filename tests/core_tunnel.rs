@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use common::*;
 use i2psock::core::options::Options;
 use i2psock::core::pending::{Pending, Product};
+use i2psock::core::presence::State;
 use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
 use i2psock::error::{Error, Operation, Result, Status};
-use i2psock::sys::Place;
+use i2psock::sys::{poll_one, Place, IN};
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 fn tunnel_of(mut pending: Pending) -> Result<Tunnel> {
@@ -444,7 +445,7 @@ fn nothing_is_kept_for_a_target_that_never_reads() {
     leave_amid_a_request(address, ours, &target);
     assert_eq!(count(&tunnel, |c| &c.now), 1, "the target may still read");
     wait_until_within(LONG * 3, "it is given up", || count(&tunnel, |c| &c.now) == 0);
-    assert!(tunnel.next_error().unwrap().to_string().contains("has hung up"));
+    assert!(tunnel.next_error().unwrap().to_string().contains("was reset"));
 }
 
 /// A target that reads late still gets what has come so far.
@@ -463,27 +464,34 @@ fn what_was_on_its_way_is_delivered_after_a_reset() {
     assert!(tunnel.next_error().is_none());
 }
 
-/// The other end of a stream over I2P has gone, and not only its half: there is none.
+/// Whoever has ended in good order and long ago: all of it is there for a reader that takes a break.
 #[test]
-fn nothing_is_kept_for_a_target_that_never_reads_what_came_over_i2p() {
+fn a_reader_that_takes_a_break_loses_nothing() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller(&bridge);
-    // It has less room than what is sent; the tunnel and the bridge have enough for the rest.
+    let size = 20 << 20;
+    let target = Server::start(move |mut stream| stream.write_all(&vec![b'a'; size]).unwrap());
+    let (_server, client) = both(&controller, &target, &[]);
+    // Less room than the bridge and the tunnels have.
     let path = std::env::temp_dir().join(format!("i2psock-tunnel-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
-    let server = try_server(&controller, path.to_str().unwrap(), &Options::default()).unwrap();
-    let client = try_client(&controller, "0", &address(&server), &Options::default()).unwrap();
-    let mut stream = call(&client);
-    let room =
-        std::fs::read_to_string("/proc/sys/net/core/wmem_default").map_or(212_992, |n| n.trim().parse().unwrap());
-    stream.write_all(&vec![b'a'; room + 90_000]).unwrap();
-    let _deaf = listener.accept().unwrap();
+    let near = try_server(&controller, path.to_str().unwrap(), &Options::default()).unwrap();
+    let far = try_client(&controller, "0", &address(&near), &Options::default()).unwrap();
+    let mut download = call(&client);
+    let mut upload = call(&far);
+    upload.write_all(&[b'b'; 300_000]).unwrap();
+    drop(upload);
+    let mut uploaded = bounded("accepting", move || listener.accept().unwrap().0);
     std::fs::remove_file(&path).unwrap();
-    drop(stream);
-    wait_until("the client's side is closed", || count(&client, |c| &c.now) == 0);
-    assert_eq!(count(&server, |c| &c.now), 1, "the target may still read");
-    wait_until_within(LONG * 3, "it is given up", || count(&server, |c| &c.now) == 0);
-    assert!(server.next_error().unwrap().to_string().contains("has hung up"));
+    uploaded.set_read_timeout(Some(LONG)).unwrap();
+    // Longer than a tunnel waits for somebody to take what was sent before a reset.
+    std::thread::sleep(Duration::from_secs(12));
+    for (reader, size) in [(&mut download as &mut dyn Read, size), (&mut uploaded, 300_000)] {
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        assert_eq!(got.len(), size);
+    }
+    assert!(near.next_error().is_none() && client.next_error().is_none());
 }
 
 /// A target that goes on talking to somebody who has left does not keep us busy.
@@ -637,6 +645,52 @@ fn both_ends_outlive_the_router() {
             std::thread::sleep(Duration::from_millis(20));
         }
         round_trip(&mut call(&client), 2, 100_000);
+    }
+}
+
+fn has_news(tunnel: &Tunnel) -> bool {
+    poll_one(tunnel.fd(), IN, 0).unwrap() != 0
+}
+
+/// Errors, and changes of the destination's state, can be waited for.
+#[test]
+fn news_are_on_a_descriptor() {
+    for keeper in ["1", "0"] {
+        let bridge = Bridge::start(Config::default()).unwrap();
+        let controller = controller_with(&bridge, &[("keeper", keeper)]);
+        let (server, client) = both(&controller, &Server::echo(), &[("recover", "1")]);
+        let wait = |tunnel: &Tunnel| assert_ne!(poll_one(tunnel.fd(), IN, LONG.as_millis() as i32).unwrap(), 0);
+        assert!(!has_news(&server) && !has_news(&client));
+        // The target has gone.
+        for _ in 0..2 {
+            assert!(!works(&client));
+        }
+        wait_until("both have failed", || count(&server, |c| &c.failed) == 2);
+        // The state is none of them.
+        assert_eq!(server.state().unwrap().0, State::Ready);
+        for _ in 0..2 {
+            wait(&server);
+            assert!(server.next_error().is_some());
+        }
+        assert!(!has_news(&server) && server.next_error().is_none());
+        let (port, udp_port) = (bridge.port(), bridge.udp_port());
+        bridge.stop();
+        wait(&server);
+        while server.next_error().is_some() {}
+        // Errors are not the state.
+        assert!(has_news(&server));
+        assert_ne!(server.state().unwrap().0, State::Ready);
+        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let end = Instant::now() + LONG * 3;
+        loop {
+            wait(&server);
+            while server.next_error().is_some() {}
+            if server.state().unwrap().0 == State::Ready {
+                break;
+            }
+            assert!(Instant::now() < end, "it does not come back with keeper {keeper}");
+        }
+        assert!(!has_news(&server));
     }
 }
 

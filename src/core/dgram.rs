@@ -140,7 +140,7 @@ impl Dgram {
     /// Sets or clears O_NONBLOCK.
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let fd = self.check(Operation::None)?;
-        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "fcntl", &error))
+        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
     }
 
     /// Bounds every send and receive in milliseconds; -1 for no bound.

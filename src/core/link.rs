@@ -21,9 +21,9 @@ pub struct Link {
     pub inward: Flow,
     /// When it has been idle for too long; counted from when both ends are there.
     pub idle_until: Deadline,
-    /// Ends that have hung up in both directions, though what they had sent may still be on its way: the near one, the other one.
-    pub hung_up: [bool; 2],
-    /// When what an end that has hung up had sent is given up, since nobody takes it.
+    /// Ends that were reset, though what they had sent may still be on its way: the near one, the other one.
+    pub reset: [bool; 2],
+    /// When what an end had sent that was reset is given up, since nobody takes it.
     pub given_up: Deadline,
     /// When its life is over.
     pub ends: Deadline,
@@ -64,7 +64,7 @@ impl Link {
             stage,
             outward,
             inward,
-            hung_up: [false; 2],
+            reset: [false; 2],
             idle_until: None,
             given_up: None,
             ends,
@@ -87,17 +87,15 @@ impl Link {
 
     /// What an event on an end of an open connection tells about it.
     pub fn look(&mut self, ready: &Ready) {
-        let Stage::Open(far) = &self.stage else { return };
-        let is_far = ready.token % 2 == 1;
-        let end = if is_far { Some(far) } else { self.near.as_ref() };
-        // A socket may only have ended its half.
-        let hung_up = ready.over || ready.ended && matches!(end, Some(End::Stream(_)));
-        self.hung_up[usize::from(is_far)] |= hung_up;
+        if matches!(self.stage, Stage::Open(_)) {
+            self.reset[(ready.token % 2) as usize] |= ready.broken;
+        }
     }
 
-    /// Whether an end has hung up and the other one does not take what it had sent.
+    /// Whether an end was reset and the other one does not take what it had sent. One that has ended in good order is
+    /// different: everything it had sent is for a reader that may only take a break.
     pub fn is_stuck(&self) -> bool {
-        self.hung_up[0] && self.outward.held() > 0 || self.hung_up[1] && self.inward.held() > 0
+        self.reset[0] && self.outward.held() > 0 || self.reset[1] && self.inward.held() > 0
     }
 
     /// When it has to be served even without an event.

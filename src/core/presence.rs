@@ -79,6 +79,8 @@ struct Present {
     session: Arc<Session>,
     state: State,
     unseen: VecDeque<State>,
+    /// Who else wants to know of changes.
+    watchers: Vec<Weak<Wake>>,
     /// Number of the attempt to open the session again; 0 before the first.
     attempt: u32,
     /// Why there is no session.
@@ -97,6 +99,7 @@ impl Present {
             }
             self.unseen.push_back(state);
             home.changed.set();
+            self.watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.set());
         }
     }
 }
@@ -140,6 +143,7 @@ impl Presence {
                 session,
                 state: State::Ready,
                 unseen: VecDeque::from([State::Ready]),
+                watchers: Vec::new(),
                 attempt: 0,
                 error: None,
                 due: None,
@@ -322,6 +326,13 @@ impl Presence {
             (State::Ready, Some(cause)) => (State::Dead, 0, Some(cause)),
             (state, _) => (state, present.attempt, present.error.clone()),
         }
+    }
+
+    /// Sets `watcher` at every change, whoever else hears of it; as long as there is somebody who has it.
+    pub fn tell(&self, watcher: &Arc<Wake>) {
+        let mut present = self.present.lock();
+        present.watchers.retain(|known| known.strong_count() > 0);
+        present.watchers.push(Arc::downgrade(watcher));
     }
 
     /// Sees whether the session was lost.

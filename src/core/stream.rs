@@ -152,7 +152,7 @@ impl Stream {
     /// Sets or clears O_NONBLOCK of the descriptor.
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let fd = self.check(Operation::None)?;
-        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "fcntl", &error))
+        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
     }
 
     /// Bounds every send and receive; -1 for no bound.

@@ -1,5 +1,6 @@
 //! Tunnels: connections that come in on one side go out on the other.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use crate::core::dest::Dest;
 use crate::core::listener::Listener;
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Limit, Pending};
+use crate::core::presence::State;
 use crate::core::relay::End;
 use crate::core::tunneling::Tunneling;
 use crate::core::worker;
@@ -110,17 +112,27 @@ pub struct Shared {
     pub wake: Wake,
     /// It has to end.
     pub stop: AtomicBool,
-    errors: Mutex<std::collections::VecDeque<Error>>,
+    /// Readable when there is something the program was not told yet.
+    news: Arc<Wake>,
+    unheard: Mutex<Unheard>,
+}
+
+/// What the program was not told yet.
+struct Unheard {
+    errors: VecDeque<Error>,
+    /// The state of the destination it was told last.
+    told: State,
 }
 
 impl Shared {
     /// Remembers the error of a connection.
     pub fn remember(&self, error: Error) {
-        let mut errors = self.errors.lock();
+        let errors = &mut self.unheard.lock().errors;
         if errors.len() == ERRORS {
             errors.pop_front();
         }
         errors.push_back(error);
+        self.news.set();
     }
 }
 
@@ -231,9 +243,16 @@ impl Tunnel {
             counts: Counts::default(),
             wake: Wake::new().map_err(system)?,
             stop: AtomicBool::new(false),
-            errors: Mutex::default(),
+            news: Arc::new(Wake::new().map_err(system)?),
+            unheard: Mutex::new(Unheard { errors: VecDeque::new(), told: State::Ready }),
         });
         let presence = dest.as_ref().map(|dest| Arc::clone(dest.presence()));
+        if let Some(presence) = &presence {
+            presence.tell(&shared.news);
+            if presence.state().0 != State::Ready {
+                shared.news.set();
+            }
+        }
         let tunneling = Tunneling::new(Arc::clone(&shared), receive, make, limits, presence)?;
         let builder = std::thread::Builder::new().name("i2psock-tunnel".into());
         // Signals belong to the program's own threads; and splice(2) knows no MSG_NOSIGNAL.
@@ -293,9 +312,43 @@ impl Tunnel {
         &self.shared.counts
     }
 
+    /// Descriptor that is readable while `state` or `next_error` has something new to tell.
+    pub fn fd(&self) -> RawFd {
+        self.shared.news.as_raw_fd()
+    }
+
+    /// The state of its destination, if it has one of its own, and why there is no session.
+    pub fn state(&self) -> Option<(State, Option<Error>)> {
+        let (state, _, cause) = self.dest.as_ref()?.presence().state();
+        if !self.fork.in_child() {
+            let mut unheard = self.shared.unheard.lock();
+            unheard.told = state;
+            self.calm(&unheard);
+        }
+        Some((state, cause))
+    }
+
     /// The oldest error of a connection that was not asked for yet.
     pub fn next_error(&self) -> Option<Error> {
-        self.shared.errors.lock().pop_front()
+        if self.fork.in_child() {
+            // Whoever had the lock is not here.
+            return None;
+        }
+        let mut unheard = self.shared.unheard.lock();
+        let error = unheard.errors.pop_front();
+        self.calm(&unheard);
+        error
+    }
+
+    /// Makes the descriptor unreadable if there is nothing new.
+    fn calm(&self, unheard: &Unheard) {
+        if unheard.errors.is_empty() {
+            // Looked at afterwards: a change that comes in between must not be lost.
+            self.shared.news.clear();
+            if self.dest.as_ref().is_some_and(|dest| dest.presence().state().0 != unheard.told) {
+                self.shared.news.set();
+            }
+        }
     }
 
     /// Ends all connections and waits for the thread.
@@ -314,6 +367,7 @@ impl Drop for Tunnel {
     fn drop(&mut self) {
         if self.fork.in_child() {
             self.shared.wake.abandon();
+            self.shared.news.abandon();
             // The handle of a thread that is not here.
             if let Some(thread) = self.thread.try_lock().and_then(|mut thread| thread.take()) {
                 std::mem::forget(thread);

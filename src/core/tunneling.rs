@@ -424,7 +424,7 @@ impl Tunneling {
         if !link.is_stuck() {
             link.given_up = None;
         } else if passed(link.given_up) {
-            let text = "an end has hung up, and the other one does not take what it had sent";
+            let text = "one end was reset, and the other one does not take what it had sent";
             self.shared.remember(Error::new(Status::Closed, Operation::Send, text));
             return Served::Over;
         } else if link.given_up.is_none() {

@@ -100,8 +100,8 @@ pub extern "C" fn i2psock_controller_udp_address(controller: Option<&i2psock_con
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
 /// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
-/// keeper's; several threads may be in it at once; no lock of the library is held. It may not call the library:
-/// I2PSOCK_STATE.
+/// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
+/// library is held. It may not call the library: I2PSOCK_STATE.
 pub type i2psock_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;
 
 /// A C function and its argument, which the program promises to be usable from every thread.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::core::dest::Dest;
 use crate::core::pending::Limit;
-use crate::core::presence::{Presence, State};
+use crate::core::presence::State;
+use crate::error::Error;
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
@@ -90,9 +91,9 @@ impl From<State> for i2psock_state {
     }
 }
 
-/// State of a destination, and why it has no session.
-pub(super) fn state(presence: Option<&Arc<Presence>>, err: guard::ErrorOut<'_>) -> i2psock_state {
-    let Some((state, _, cause)) = presence.map(|presence| presence.state()) else {
+/// State of a destination, if there is one, and why it has no session.
+pub(super) fn state(found: Option<(State, Option<Error>)>, err: guard::ErrorOut<'_>) -> i2psock_state {
+    let Some((state, cause)) = found else {
         guard::tell(err, None);
         return i2psock_state::I2PSOCK_STATE_NONE;
     };
@@ -222,7 +223,8 @@ pub extern "C" fn i2psock_dest_state(
     dest: Option<&i2psock_dest>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    state(dest.map(|dest| dest.0.get().presence()), err)
+    let found = dest.map(|dest| dest.0.get().presence().state());
+    state(found.map(|(state, _, cause)| (state, cause)), err)
 }
 
 /// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was

@@ -41,15 +41,13 @@ pub const I2PSOCK_TUNNEL_BYTES_IN: c_int = 7;
 /// A tunnel joins stream sockets (i2p.sam's Tunnel, TunnelServer and TunnelClient): each connection that comes in on
 /// one side gets one on the other, and what comes from either goes to the other, until one of the two closes or resets;
 /// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
-/// its request (nc -N) gets what is there of the answer by then. What an end had sent that has gone altogether (a reset,
-/// or the end of an I2P stream) is given up, with an error to tell, when the other end takes none of it for 10 seconds;
-/// for an end that has only closed its half, "timeout" and "idle_timeout" are the limit. A slow reader stops the fast
-/// writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
+/// its request (nc -N) gets what is there of the answer by then. What an end had sent before a reset is given up, with
+/// an error to tell, when the other end takes none of it for 10 seconds; after an end in good order it waits for a reader
+/// that takes a break, with "timeout" and "idle_timeout" as the only limits. A slow reader stops the fast writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
 /// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
 /// stay so until it execs or ends; connections end all the same when the parent's do.
 ///
-/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs. A tunnel has no
-/// descriptor: ask i2psock_tunnel_state() and i2psock_tunnel_next_error() from a timer.
+/// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs.
 ///
 /// Security: a firewall is needed to keep the user anonymous, since programs behind a tunnel may connect past it. And
 /// an attacker can hold a connection of a tunnel open by sending a byte now and then, which no idle_timeout sees: set
@@ -325,7 +323,15 @@ pub extern "C" fn i2psock_tunnel_state(
     tunnel: Option<&i2psock_tunnel>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    dest::state(tunnel.and_then(|tunnel| tunnel.0.get().tunnel.dest()).map(|dest| dest.presence()), err)
+    dest::state(tunnel.and_then(|tunnel| tunnel.0.get().tunnel.state()), err)
+}
+
+/// A descriptor that is readable while i2psock_tunnel_next_error() has an error to tell, or i2psock_tunnel_state() another
+/// state than it told last (READY at first); for poll only, never read, write or close it. The same number as long as
+/// `tunnel` lives. A program need not watch it: a tunnel works by itself. -1 for NULL.
+#[no_mangle]
+pub extern "C" fn i2psock_tunnel_fd(tunnel: Option<&i2psock_tunnel>) -> i2psock_fd {
+    tunnel.map_or(-1, |tunnel| tunnel.0.get().tunnel.fd())
 }
 
 /// A number about the tunnel, `which` being one of I2PSOCK_TUNNEL_*; 0 for NULL and unknown numbers.
@@ -348,6 +354,7 @@ pub extern "C" fn i2psock_tunnel_count(tunnel: Option<&i2psock_tunnel>, which: c
 }
 
 /// The oldest error of a connection that was not asked for yet, yours to free, or NULL; the last 16 are kept.
+/// NULL in a child of fork(2).
 #[no_mangle]
 pub extern "C" fn i2psock_tunnel_next_error(tunnel: Option<&i2psock_tunnel>) -> *mut i2psock_error {
     let error = tunnel.and_then(|tunnel| tunnel.0.get().tunnel.next_error());

@@ -143,16 +143,13 @@ impl AsRawFd for Watch {
 pub struct Ready {
     /// What it was added with.
     pub token: u64,
-    /// The other end sends nothing any more.
-    pub ended: bool,
-    /// It is over in both directions, or broken.
-    pub over: bool,
+    /// It is broken; an end in good order is not told here.
+    pub broken: bool,
 }
 
 impl Ready {
     fn new(token: u64, events: u32) -> Self {
-        let has = |wanted: libc::c_int| events & wanted as u32 != 0;
-        Ready { token, ended: has(libc::EPOLLRDHUP), over: has(libc::EPOLLHUP | libc::EPOLLERR) }
+        Ready { token, broken: events & libc::EPOLLERR as u32 != 0 }
     }
 }
 

@@ -608,6 +608,7 @@ static void tunnels(void) {
     CHECK(E == NULL);
     CHECK_INT(i2psock_tunnel_state(NULL, NULL), I2PSOCK_STATE_NONE);
     for (which = -1; which < 9; which++) CHECK_INT(i2psock_tunnel_count(NULL, which), 0);
+    CHECK_INT(i2psock_tunnel_fd(NULL), -1);
     CHECK(i2psock_tunnel_next_error(NULL) == NULL);
     i2psock_tunnel_close(NULL);
 }

@@ -229,6 +229,7 @@ static void server_and_client(void) {
         CHECK_INT(i2psock_tunnel_count(t, 0), 0);
         CHECK_INT(i2psock_tunnel_count(t, -1), 0);
         CHECK(i2psock_tunnel_next_error(t) == NULL);
+        CHECK(!readable(i2psock_tunnel_fd(t), 0));
     }
     i = i2psock_tunnel_port(b.client);
     fd = tcp_connect(i);
@@ -481,6 +482,7 @@ static void makers_that_fail(void) {
         /* A socket that is not connected is simply one that has ended. */
         if (m.kind == UNCONNECTED) continue;
         wait_count(t, I2PSOCK_TUNNEL_FAILED, failed + 1);
+        CHECK(readable(i2psock_tunnel_fd(t), 0));
         err = i2psock_tunnel_next_error(t);
         CHECK(err != NULL && i2psock_error_status(err) != I2PSOCK_OK && i2psock_error_status(err) != I2PSOCK_INTERNAL);
         if (m.kind == FAILING) CHECK_INT(i2psock_error_status(err), I2PSOCK_NETWORK);
@@ -562,8 +564,7 @@ static void owners_that_go_first(void) {
     i2psock_listener *l = NULL;
     i2psock_tunnel *t = NULL;
     i2psock_error *err = NULL;
-    long long end = now_ms() + 10000 * slowness();
-    int fd;
+    int fd, limit = 10000 * (int) slowness();
     both_open(&b);
     memset(&m, 0, sizeof m);
     d = open_dest(b.c);
@@ -572,13 +573,14 @@ static void owners_that_go_first(void) {
     fd = tcp_connect(i2psock_tunnel_port(b.client));
     round_trip(fd, 1, 1000);
     OK(i2psock_dest_shutdown(d, &E));
-    while ((err = i2psock_tunnel_next_error(t)) == NULL) {
-        CHECK(now_ms() < end);
-        pause_ms(1);
-    }
+    CHECK(readable(i2psock_tunnel_fd(t), limit));
+    err = i2psock_tunnel_next_error(t);
+    CHECK(err != NULL);
     CHECK_INT(i2psock_error_status(err), I2PSOCK_CLOSED);
     i2psock_error_free(err);
+    CHECK(!readable(i2psock_tunnel_fd(b.server), 0));
     i2psock_controller_close(b.c);
+    CHECK(readable(i2psock_tunnel_fd(b.server), limit));
     expect_gone(fd);
     CHECK_INT(i2psock_tunnel_state(b.server, NULL), I2PSOCK_STATE_DEAD);
     expect_gone(tcp_connect(i2psock_tunnel_port(b.client)));
