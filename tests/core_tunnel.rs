@@ -652,16 +652,35 @@ fn has_news(tunnel: &Tunnel) -> bool {
     poll_one(tunnel.fd(), IN, 0).unwrap() != 0
 }
 
+/// Whoever sees that a connection has failed finds out why, and that there is something to find out.
+#[test]
+fn a_failure_is_told_before_it_is_counted() {
+    let (tunnel, address) = local(|| Err(Error::new(Status::State, Operation::Connect, "no")), &[]);
+    let end = Instant::now() + LONG;
+    for round in 1..=2000 {
+        let stream = reach(address);
+        // Without a pause, to see it at once.
+        while count(&tunnel, |c| &c.failed) < round {
+            assert!(Instant::now() < end, "{round}");
+        }
+        assert!(has_news(&tunnel), "{round}");
+        assert!(tunnel.next_error().is_some() && !has_news(&tunnel), "{round}");
+        drop(stream);
+    }
+}
+
 /// Errors, and changes of the destination's state, can be waited for.
 #[test]
 fn news_are_on_a_descriptor() {
     for keeper in ["1", "0"] {
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
-        let (server, client) = both(&controller, &Server::echo(), &[("recover", "1")]);
+        let wanted = options(&[("recover", "1")]);
+        // Nobody is there.
+        let server = try_server(&controller, "127.0.0.1:1", &wanted).unwrap();
+        let client = try_client(&controller, "0", &address(&server), &wanted).unwrap();
         let wait = |tunnel: &Tunnel| assert_ne!(poll_one(tunnel.fd(), IN, LONG.as_millis() as i32).unwrap(), 0);
         assert!(!has_news(&server) && !has_news(&client));
-        // The target has gone.
         for _ in 0..2 {
             assert!(!works(&client));
         }
@@ -677,8 +696,8 @@ fn news_are_on_a_descriptor() {
         bridge.stop();
         wait(&server);
         while server.next_error().is_some() {}
-        // Errors are not the state.
-        assert!(has_news(&server));
+        // Errors are not the state, which may come behind them.
+        wait(&server);
         assert_ne!(server.state().unwrap().0, State::Ready);
         let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
         let end = Instant::now() + LONG * 3;

@@ -127,12 +127,24 @@ struct Unheard {
 impl Shared {
     /// Remembers the error of a connection.
     pub fn remember(&self, error: Error) {
-        let errors = &mut self.unheard.lock().errors;
-        if errors.len() == ERRORS {
-            errors.pop_front();
+        self.remember_and(error, || ());
+    }
+
+    /// Remembers an error and counts it: whoever sees the number finds the error, and whoever has the error the number.
+    pub fn remember_and_count(&self, error: Error, counter: &AtomicU64) {
+        self.remember_and(error, || {
+            counter.fetch_add(1, Ordering::Release);
+        });
+    }
+
+    fn remember_and(&self, error: Error, then: impl FnOnce()) {
+        let mut unheard = self.unheard.lock();
+        if unheard.errors.len() == ERRORS {
+            unheard.errors.pop_front();
         }
-        errors.push_back(error);
+        unheard.errors.push_back(error);
         self.news.set();
+        then();
     }
 }
 

@@ -256,8 +256,7 @@ impl Tunneling {
 
     /// Leaves new connections alone for a while.
     fn pause(&mut self, error: Error) {
-        self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
-        self.shared.remember(error);
+        self.shared.remember_and_count(error, &self.shared.counts.refused);
         self.pause = after(Some(NO_DESCRIPTORS));
     }
 
@@ -270,8 +269,7 @@ impl Tunneling {
             return self.pause(error);
         }
         // Told first: whoever sees the end may ask at once.
-        self.shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-        self.shared.remember(error);
+        self.shared.remember_and_count(error, &self.shared.counts.failed);
         if let Some(near) = near {
             near.end();
         }
