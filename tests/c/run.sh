@@ -156,7 +156,7 @@ done
 [ $all = 1 ] && job "shared-unload" "$out/run/unload"
 export out
 # The tests have time limits of their own; this one is for what nobody thought of.
-xargs -P "$jobs" -L 1 bash -c 'label=$1; shift; start=$SECONDS; timeout -k 5 400 "$@" > "$out/run/log/$label" 2>&1; status=$?
+xargs -P "$jobs" -L 1 bash -c 'label=$1; shift; start=$SECONDS; timeout -k 5 900 "$@" > "$out/run/log/$label" 2>&1; status=$?
     if [ $status -ne 0 ] && ! grep -q "^FAILED" "$out/run/log/$label"; then echo "FAILED the program (exit $status)" >> "$out/run/log/$label"; fi
     echo "-- $label: $(grep -c "^ok" "$out/run/log/$label") ok, $(grep -c "^FAILED" "$out/run/log/$label") failed, $((SECONDS - start)) s"' _ < "$list" 9>&-
 
