@@ -141,7 +141,7 @@ check-c:
 check-package:
 	$(heading) 'installing, linking, removing'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 600 tests/counted.sh tests/package/run.sh
+	timeout 1200 tests/counted.sh tests/package/run.sh
 
 check-ffi:
 	$(heading) 'C++, Go, Ruby and Zig'
@@ -151,7 +151,7 @@ check-ffi:
 check-examples:
 	$(heading) 'the example programs over the loopback bridge'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 1200 tests/counted.sh tests/examples/run.sh bridge
+	timeout 1800 tests/counted.sh tests/examples/run.sh bridge
 
 check-netbox:
 	$(heading) 'the example programs over a private network of real routers'

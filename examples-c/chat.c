@@ -134,6 +134,7 @@ static void remove_peer(struct chat *chat, size_t index, const char *why) {
         print_line(peer);
     }
     if (why != NULL) {
+        fflush(stdout); /* what they said comes before it */
         fprintf(stderr, "chat: %s %s\n", peer->name, why);
     }
     if (peer->contact != NULL) {
@@ -415,7 +416,7 @@ static void run(struct chat *chat) {
             read_input(chat);
         }
         send_input(chat);
-        if (fflush(stdout) != 0) {
+        if (fflush(stdout) != 0 || ferror(stdout)) {
             note("nobody reads the output any more");
             chat->failed = 1;
         }

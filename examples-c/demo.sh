@@ -116,7 +116,7 @@ done
 echo "   The client:"
 show "$folder/client.out"
 grep -q '^Answer: Hello, how are you?$' "$folder/client.out" || fail "that was another answer"
-await_line 10 'Received a message from .*: Hello, there!$' "$folder/server.out" "${processes[0]}" ||
+await_line "$limit" 'Received a message from .*: Hello, there!$' "$folder/server.out" "${processes[0]}" ||
     fail "the server saw no message"
 echo "   The server:"
 grep '^Received' "$folder/server.out" | tail -n 1 | show
@@ -157,7 +157,7 @@ transfer() {
     result=$?
     if [ "$result" = 0 ]; then
         # The receiver sees the end of the stream and ends by itself.
-        wait_until 30 has_ended "$receiver" && wait "$receiver"
+        wait_until "$limit" has_ended "$receiver" && wait "$receiver"
         result=$?
     fi
     return "$result"

@@ -12,6 +12,7 @@ static const char usage[] =
     "\n"
     "  --count N        send N datagrams, at most 7600 (20)\n"
     "  --tries N        send so often what does not come back (20)\n"
+    "  --patience N     what does not come back counts as lost after N seconds without an answer (3)\n"
     "  --raw            raw datagrams, for dgram_server --raw\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
     "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
@@ -20,8 +21,7 @@ static const char usage[] =
 enum {
     FEW = 20,
     LARGEST = 7600, /* bytes, which go through every router in one piece */
-    WINDOW = 10,    /* of many, so many are under way at once: more might not fit into the buffer of some socket */
-    PATIENCE = 3000 /* milliseconds without an answer until something counts as lost */
+    WINDOW = 10     /* of many, so many are under way at once: more might not fit into the buffer of some socket */
 };
 
 struct client {
@@ -166,11 +166,11 @@ static i2psock_addr *find(const i2psock_dest *dest, const char *address, int tri
     return server;
 }
 
-static int exchange(struct client *client, int tries) {
+static int exchange(struct client *client, int tries, int patience) {
     i2psock_error *err = NULL;
     int introduced = !client->raw;
 
-    if (i2psock_dgram_set_timeout(client->dgram, PATIENCE, &err)) {
+    if (i2psock_dgram_set_timeout(client->dgram, patience * 1000, &err)) {
         return complain("time limit", err);
     }
     while (tries > 0 && client->missing > 0) {
@@ -209,8 +209,9 @@ int main(int argc, char **argv) {
     i2psock_addr *server = NULL;
     i2psock_error *err = NULL;
     int arguments, status = EXIT_FAILED;
-    int tries = 20;
+    int tries = 20, patience = 3;
     struct option options[] = {{"--tries", NULL, OPTION_NUMBER},
+                               {"--patience", NULL, OPTION_NUMBER},
                                {"--count", NULL, OPTION_NUMBER},
                                {"--raw", NULL, OPTION_FLAG},
                                {"--udp", NULL, OPTION_CONTROLLER},
@@ -219,8 +220,9 @@ int main(int argc, char **argv) {
     memset(&client, 0, sizeof client);
     client.count = FEW;
     options[0].value = &tries;
-    options[1].value = &client.count;
-    options[2].value = &client.raw;
+    options[1].value = &patience;
+    options[2].value = &client.count;
+    options[3].value = &client.raw;
     settings_read(&settings, &arguments, argc, argv, options, usage);
     if (arguments != 1) {
         usage_error(&settings, "one address is needed");
@@ -230,6 +232,9 @@ int main(int argc, char **argv) {
     }
     if (client.count < 1 || client.count > LARGEST) {
         usage_error(&settings, "--count wants 1 to 7600");
+    }
+    if (patience < 1 || patience > 86400) {
+        usage_error(&settings, "--patience wants 1 to 86400");
     }
     if (i2psock_controller_open(settings.controller, &controller, &err)) {
         complain("no SAM bridge", err);
@@ -251,7 +256,7 @@ int main(int argc, char **argv) {
     client.server = server;
     client.from = i2psock_from_new();
     client.missing = client.count;
-    status = exchange(&client, tries);
+    status = exchange(&client, tries, patience);
 
 end:
     i2psock_from_free(client.from);

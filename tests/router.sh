@@ -85,7 +85,7 @@ router_run() {
 router_start() {
     local ports
     router=$1 settings=() real=1 sam_a= sam_b= udp_a= udp_b=
-    router_folder=$2 router_ready=READY router_limit=120
+    router_folder=$2 router_ready=READY router_limit=300
     if [ "$router" = auto ]; then
         if sam_answers 127.0.0.1 7656; then
             router='router at 127.0.0.1:7656'
@@ -98,7 +98,7 @@ router_start() {
     bridge)
         # shellcheck disable=SC2206
         router_command=("$router_root/target/release/i2psock-bridge" --port 0 ${BRIDGE_OPTIONS:-})
-        router_ready=SAM router_limit=20 real=0
+        router_ready=SAM router_limit=60 real=0
         ;;
     netbox)
         router_command=("$router_root/target/netbox/release/netbox")
@@ -137,7 +137,7 @@ router_kill() {
     disown "$router_pid"
     kill -KILL "${pid:-$router_pid}" || return 1
     # What is around i2pd notices, and ends too.
-    wait_until 15 router_ended || return 1
+    wait_until 60 router_ended || return 1
     router_pid=
 }
 
@@ -157,7 +157,7 @@ router_stop() {
     end_process "$router_keeper"
     if [ -n "$router_pid" ]; then
         # With its input gone it ends by itself, and cleans up after itself.
-        wait_until 15 router_ended
+        wait_until 30 router_ended
         end_process "$router_pid"
     fi
     router_keeper='' router_pid=''

@@ -36,8 +36,12 @@ example() {
     timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
 }
 
+# A program that was stopped and may still be. (No function's own: a trap sees none of these any more.)
+stopped=
+
 end_all() {
     local job
+    [ -z "$stopped" ] || kill -CONT "$stopped"
     for job in $(jobs -p); do
         end_process "$job"
     done
@@ -51,12 +55,25 @@ address_in() {
     grep -o '[a-z2-7]*\.b32\.i2p' "$1" | head -n 1
 }
 
+# As example, for the background: the process is the program's, or rather that of timeout, which passes signals on.
+exec_example() {
+    local limit=$1 name=$2
+    shift 2
+    exec timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
+}
+
+# A new folder to work in. (Not by the number of the process: these come again.)
+own_folder() {
+    local own
+    own=$(mktemp -d "$folder/own.XXXXXXXX") && cd "$own" || return 1
+}
+
 # start_program NAME ARGUMENT...: one of the servers in the background, with its address in $address.
 start_program() {
     # Of this check alone.
-    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    own_folder || return 1
     trap end_all EXIT
-    example 900 "$@" --sam "$sam_a" "${settings[@]}" >server.out 2>server.err &
+    exec_example 900 "$@" --sam "$sam_a" "${settings[@]}" >server.out 2>server.err &
     server=$!
     wait_until 200 has_line '^Server address: ' server.out || { cat server.err; return 1; }
     address=$(address_in server.out)
@@ -100,10 +117,10 @@ exchange_datagrams() {
     has_line ': all 20 are back$' client.out && has_line '^Received 6470 bytes from [a-z2-7]*\.b32\.i2p$' server.out
 }
 
-# Where nothing gets lost, nothing is sent again; and the server ends by itself.
+# Where nothing gets lost, nothing is sent again, however slow the machine is; and the server ends by itself.
 every_datagram_once() {
     start_dgram_server --count 20 "$@" || return 1
-    example 400 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out || return 1
+    example 400 dgram_client --patience 100 --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out || return 1
     cat client.out
     has_line '^Sent 20 datagrams, received 20, refused 0: all 20 are back$' client.out || return 1
     wait "$server" || { cat server.err; return 1; }
@@ -114,12 +131,14 @@ every_datagram_once() {
 # A thousand datagrams of 1 to 7600 bytes between two processes. thousand LIMIT OPTION...: at most LIMIT of them are sent,
 # and the options are those of both programs. A raw client sends one more, which tells its address.
 thousand() {
-    local limit=$1 all=1000 sent
+    local limit=$1 all=1000 sent patient=()
     shift
     case " $* " in *' --raw '*) all=1001 ;; esac
+    # Over the bridge, what is late is not lost.
+    [ "$real" = 1 ] || patient=(--patience 60)
     start_dgram_server "$@" || return 1
-    example 800 dgram_client --count 1000 --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out \
-        2>client.err || { tail -n 3 client.out; tail client.err server.err; return 1; }
+    example 800 dgram_client --count 1000 ${patient[@]+"${patient[@]}"} --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" \
+        "$address" >client.out 2>client.err || { tail -n 3 client.out; tail client.err server.err; return 1; }
     tail -n 1 client.out
     cat client.err
     # Whether each has come back unchanged the client has checked.
@@ -151,7 +170,7 @@ one_call_each() {
     under=(strace -f -c -o server.calls)
     start_dgram_server --count 20 || return 1
     under=(strace -f -c -o client.calls)
-    example 100 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$address" >client.out || return 1
+    example 300 dgram_client --patience 100 --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$address" >client.out || return 1
     wait "$server" || { cat server.err; return 1; }
     cat client.out server.calls client.calls
     has_line '^Sent 20 datagrams, received 20,' client.out || return 1
@@ -203,7 +222,7 @@ everything_in_one_loop() {
 loop_with_others() {
     local loop
     start_server || return 1
-    example 400 poll --limit 300 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$address" >loop.out &
+    exec_example 400 poll --limit 300 --sam "$sam_a" --udp "$udp_a" "${settings[@]}" "$address" >loop.out &
     loop=$!
     wait_until 200 has_line '^listening destination is open' loop.out || return 1
     # A datagram may have come first, with its sender's address.
@@ -213,17 +232,29 @@ loop_with_others() {
     cat loop.out
 }
 
+# have_size BYTES FILE...: each of the files has that many bytes, or more.
+have_size() {
+    local size=$1 file
+    shift
+    for file; do
+        [ -f "$file" ] && [ "$(wc -c <"$file")" -ge "$size" ] || return 1
+    done
+}
+
 # So many bytes each way at the same time.
 copy_both_ways() {
     local size=$1 there back
-    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    own_folder || return 1
     trap end_all EXIT
     head -c "$size" /dev/urandom >data.there
     head -c "$size" /dev/urandom >data.back
-    example 600 i2pcat -l --sam "$sam_a" "${settings[@]}" <data.back >got.there 2>there.err &
+    exec_example 600 i2pcat -l --sam "$sam_a" "${settings[@]}" <data.back >got.there 2>there.err &
     there=$!
     wait_until 200 has_line '^Listening on ' there.err || { cat there.err; return 1; }
-    example 600 i2pcat -q 2 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" <data.there >got.back
+    # However long a disk takes over it: the input ends when everything is there.
+    # shellcheck disable=SC2094
+    { cat data.there; wait_until 400 have_size "$size" got.there got.back; } |
+        example 600 i2pcat -q 1 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" >got.back
     back=$?
     wait "$there" && [ "$back" = 0 ] || { cat there.err; return 1; }
     cmp data.there got.there && cmp data.back got.back
@@ -232,11 +263,11 @@ copy_both_ways() {
 # A reader that takes its time must not make anything pile up, nor lose anything.
 slow_reader() {
     local there
-    mkdir "$folder/check.$BASHPID" && cd "$folder/check.$BASHPID" || return 1
+    own_folder || return 1
     trap end_all EXIT
     mkfifo arriving
     head -c 8000000 /dev/urandom >data
-    example 300 i2pcat -l --sam "$sam_a" "${settings[@]}" </dev/null >arriving 2>there.err &
+    exec_example 300 i2pcat -l --sam "$sam_a" "${settings[@]}" </dev/null >arriving 2>there.err &
     there=$!
     { sleep 2; head -c 4000000; sleep 2; cat; } <arriving >got &
     wait_until 100 has_line '^Listening on ' there.err || return 1
@@ -250,23 +281,12 @@ slow_reader() {
 reader_goes() {
     local status
     start_server || return 1
-    echo hello | example 60 i2pcat -q 5 --sam "$sam_b" "${settings[@]}" "$address" >/dev/full
+    echo hello | example 100 i2pcat -q 60 --sam "$sam_b" "${settings[@]}" "$address" >/dev/full
     status=$?
     [ "$status" = 3 ] || { echo "exit status $status"; return 1; }
 }
 
 # ---- names, listeners, recovery ----
-
-own_folder() {
-    mkdir "$folder/own.$BASHPID" && cd "$folder/own.$BASHPID"
-}
-
-# As example, for the background: the process is the program's, or rather that of timeout, which passes signals on.
-exec_example() {
-    local limit=$1 name=$2
-    shift 2
-    exec timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
-}
 
 # Process number of the program itself: program_of PROCESS [NAME].
 program_of() {
@@ -280,6 +300,15 @@ has_both() {
 # How many lines of FILE match: lines_are COUNT PATTERN FILE.
 lines_are() {
     [ "$(grep -c "$2" "$3")" = "$1" ]
+}
+
+lines_reach() {
+    [ "$(grep -c "$2" "$3")" -ge "$1" ]
+}
+
+# whole_lines_are COUNT FILE: those without an end do not count.
+whole_lines_are() {
+    [ -f "$2" ] && [ "$(wc -l <"$2")" = "$1" ]
 }
 
 # Starts i2pcat -l with the options given; its address goes to $address.
@@ -406,7 +435,18 @@ has_ended() {
     ! kill -0 "$1" 2>/dev/null
 }
 
+# On real routers not everybody may be reached at once. Sets $rounds: so often it was said.
+say_to_both() {
+    for ((rounds = 1; rounds <= 1 + 3 * real; rounds++)); do
+        echo 'hello both' | example 200 chat --sam "$sam_a" "${settings[@]}" "${address_of[alice]}" "${address_of[bob]}" &&
+            wait_until 60 has_both ': hello both$' alice.out bob.out && return 0
+    done
+    cat ./*.err
+    return 1
+}
+
 three_chat() {
+    local who other rounds heard
     own_folder || return 1
     trap end_all EXIT
     start_chat alice || return 1
@@ -415,8 +455,12 @@ three_chat() {
     chat_sam=$sam_b start_chat bob "${address_of[alice]}" || return 1
     hears bob alice 'early bird' || return 1
     start_chat carol "${address_of[alice]}" "${address_of[bob]}" || return 1
-    wait_until "$patience" lines_are 2 ' is here$' alice.err && wait_until "$patience" lines_are 2 ' is here$' bob.err &&
-        wait_until "$patience" lines_are 2 ' is here$' carol.err || { cat ./*.err; return 1; }
+    for who in alice bob carol; do
+        for other in alice bob carol; do
+            [ "$who" = "$other" ] || wait_until "$patience" has_line " ${short_of[$other]} is here\$" "$who.err" ||
+                { cat ./*.err; return 1; }
+        done
+    done
     for who in alice bob carol; do
         echo "I am $who, grüß dich" >>"$who.say"
     done
@@ -426,8 +470,7 @@ three_chat() {
         done
     done
     # Who has only one line to say gets to say it to both.
-    echo 'hello both' | example 200 chat --sam "$sam_a" "${settings[@]}" "${address_of[alice]}" "${address_of[bob]}" || return 1
-    wait_until "$patience" has_both ': hello both$' alice.out bob.out || { cat ./*.err; return 1; }
+    say_to_both || return 1
     # Who leaves is missed, and the others go on.
     quit_chat bob || return 1
     wait_until "$patience" has_both "chat: ${short_of[bob]} has left\$" alice.err carol.err || { cat ./*.err; return 1; }
@@ -436,7 +479,8 @@ three_chat() {
     quit_chat carol && quit_chat alice || return 1
     # Everything once, and nothing besides.
     cat ./*.out
-    [ "$(cat ./*.out | wc -l)" = 10 ]
+    heard=$(cat ./*.out | wc -l)
+    [ "$heard" -ge 10 ] && [ "$heard" -le $((8 + 2 * rounds)) ]
 }
 
 # Two who call each other have two streams, and nothing is said twice.
@@ -447,11 +491,18 @@ two_streams_between_two() {
     start_chat bob --name bob || return 1
     bob=$(example 60 lookup --sam "$sam_b" "${settings[@]}" --dest "${address_of[bob]}" | sed -n 1p) || return 1
     quit_chat bob && rm bob.in || return 1
+    # Or else she might still find him there.
+    wait_until "$patience" expect 1 example 60 lookup --sam "$sam_b" "${address_of[bob]}" || return 1
     # In base64, so that she does not know whom she calls.
     start_chat alice "$bob" && wait_until "$patience" has_line 'is not there yet' alice.err || return 1
-    start_chat bob --name bob "${address_of[alice]}" || return 1
-    wait_until "$patience" lines_are 2 " ${short_of[bob]} is here\$" alice.err &&
-        wait_until "$patience" lines_are 2 " ${short_of[alice]} is here\$" bob.err || { cat ./*.err; return 1; }
+    # He does not call who is there already: she must not call before he does.
+    stopped=$(program_of "${chatting[alice]}" chat) || return 1
+    kill -STOP "$stopped"
+    start_chat bob --name bob "${address_of[alice]}" &&
+        wait_until "$patience" has_line " ${short_of[alice]} is here\$" bob.err || { cat ./*.err; return 1; }
+    kill -CONT "$stopped" && stopped=''
+    wait_until "$patience" lines_reach 2 " ${short_of[bob]} is here\$" alice.err &&
+        wait_until "$patience" lines_reach 2 " ${short_of[alice]} is here\$" bob.err || { cat ./*.err; return 1; }
     echo 'once' >>alice.say
     echo 'me too' >>bob.say
     hears alice bob 'me too' && hears bob alice 'once' || return 1
@@ -467,21 +518,27 @@ stands_still() {
     [ "$before" -gt 100000 ] && [ "$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0")" = "$before" ]
 }
 
+# At most so many bytes find room in sockets between two programs of which one does not read, with the bridge between them.
+room_between() {
+    cat /proc/sys/net/ipv4/tcp_rmem /proc/sys/net/ipv4/tcp_wmem 2>/dev/null |
+        awk '{ sum += $3 } END { print 2 * (sum ? sum : 10000000) + 1000000 }'
+}
+
 # A whole file is said at the pace of those who hear it, and to its end, which has no newline.
 chat_from_a_file() {
-    local bob stopped
+    local bob
     own_folder || return 1
     trap end_all EXIT
     start_chat alice || return 1
-    seq -f 'line %.0f of a file, and not a short one either: what it goes through has room for many' 200000 | head -c -1 >file
+    seq -f 'line %.0f of a file, and not a short one either: what it goes through has room for many' $(($(room_between) / 80)) |
+        head -c -1 >file
     stopped=$(program_of "${chatting[alice]}" chat) || return 1
-    trap 'kill -CONT "$stopped"; end_all' EXIT
     kill -STOP "$stopped"
     exec_example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err &
     bob=$!
     # As long as she does not listen he has to wait.
     wait_until "$patience" stands_still "$bob" || { cat bob.err; return 1; }
-    kill -CONT "$stopped"
+    kill -CONT "$stopped" && stopped=''
     wait "$bob" || { cat bob.err; return 1; }
     wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
     echo >>file
@@ -516,19 +573,18 @@ hostile_lines() {
 
 # Nobody waits for somebody who does not read.
 slow_peer() {
-    local stopped round sent
+    local round sent
     own_folder || return 1
     trap end_all EXIT
     start_chat alice && start_chat slow "${address_of[alice]}" && start_chat fast "${address_of[alice]}" || return 1
     wait_until "$patience" lines_are 2 ' is here$' alice.err || return 1
     stopped=$(program_of "${chatting[slow]}" chat) || return 1
-    trap 'kill -KILL "$stopped"; end_all' EXIT
     kill -STOP "$stopped"
     # As much as it takes: what lies between the two has room for some.
     for ((round = 1; round <= 100; round++)); do
         seq -f "round $round line %.0f, and a long line it is, to fill what has room between the two" 10000 >>alice.say
         sent=$(wc -l <alice.say)
-        wait_until "$patience" lines_are "$sent" '' fast.out || { wc -l fast.out; tail -n 3 ./*.err; return 1; }
+        wait_until "$patience" whole_lines_are "$sent" fast.out || { wc -l fast.out; tail -n 3 ./*.err; return 1; }
         ! has_line 'takes nothing any more' alice.err || break
     done
     cat alice.err
@@ -560,7 +616,8 @@ chats_over_a_restart() {
     echo 'welcome back' >>alice.say
     hears alice bob 'after [0-9]*' && hears bob alice 'welcome back' || { cat ./*.err; return 1; }
     back=${EPOCHREALTIME/./}
-    has_both 'chat: ready again$' alice.err bob.err || { cat ./*.err; return 1; }
+    # What is said on standard error may come later than what is said on standard output after it.
+    wait_until "$patience" has_both 'chat: ready again$' alice.err bob.err || { cat ./*.err; return 1; }
     printf '    %s: both heard each other again %d.%d s after the kill\n' "$1" $(((back - killed) / 1000000)) \
         $(((back - killed) / 100000 % 10)) >&5
     quit_chat bob && quit_chat alice
@@ -596,6 +653,7 @@ dgram_client not/an/address
 dgram_client --tries
 dgram_client --count 0 a.i2p
 dgram_client --count 7601 a.i2p
+dgram_client --patience 0 a.i2p
 dgram_client --count
 lookup
 poll a.i2p b.i2p
@@ -706,11 +764,13 @@ over_the_bridge() {
     check "i2pcat without a reader" reader_goes
     check "nobody is at the address" nobody_there
     check "nobody returns datagrams" no_echo
-    if has strace; then
+    if ! has strace; then
+        skip "strace is not installed: the system calls of datagrams are not counted"
+    elif ! strace -f -c -o /dev/null true 2>/dev/null; then
+        skip "strace is not allowed to trace here: the system calls of datagrams are not counted"
+    else
         check "one system call for each datagram" one_call_each
         check "four system calls for 64 datagrams" few_calls_for_many
-    else
-        skip "strace is not installed: the system calls of datagrams are not counted"
     fi
     check "a name has the same address every time" same_address_every_time
     check "a name that another process has" name_of_another_process

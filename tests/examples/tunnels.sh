@@ -30,7 +30,7 @@ while True:
 # get rid of; then one that is answered; then waits for the end of its input.
 # shellcheck disable=SC2016
 flood='
-import select, socket, sys, time
+import select, socket, sys
 address = ("127.0.0.1", int(sys.argv[1]))
 flooding, sent = [], 0
 for _ in range(100):
@@ -39,14 +39,16 @@ for _ in range(100):
     flooding.append(peer)
 left = {peer: 1 << 21 for peer in flooding}
 left[flooding[0]] = 1 << 28
-moved = time.monotonic()
-while left and time.monotonic() < moved + 3:
+# Seconds in which we have looked and found nobody who takes anything.
+still = 0
+while left and still < 5:
+    still += 1
     for peer in select.select([], list(left), [], 1)[1]:
         try:
             count = peer.send(bytes(min(left[peer], 65536)))
         except BlockingIOError:
             continue
-        moved = time.monotonic()
+        still = 0
         sent += count
         left[peer] -= count
         if left[peer] == 0:
@@ -71,11 +73,11 @@ sys.stdin.read()
 
 # As example, for the background: the process is that of timeout, which passes signals on, and makes sure that they work.
 run_tunnel() {
-    exec timeout -k 45 900 ${under[@]+"${under[@]}"} "$bin/tunnel" "$@" "${settings[@]}"
+    exec timeout -k 100 900 ${under[@]+"${under[@]}"} "$bin/tunnel" "$@" "${settings[@]}"
 }
 
 own_web_folder() {
-    mkdir "$folder/web.$BASHPID" && cd "$folder/web.$BASHPID" && mkdir web || return 1
+    own_folder && mkdir web || return 1
     trap end_all EXIT
 }
 
@@ -164,7 +166,7 @@ tunnel_ended() {
 
 # A signal ends a tunnel in good order.
 end_tunnel() {
-    kill -TERM "$1" && wait_until 30 tunnel_ended "$1" || { echo "the tunnel goes on"; return 1; }
+    kill -TERM "$1" && wait_until 90 tunnel_ended "$1" || { echo "the tunnel goes on"; return 1; }
     expect 0 wait "$1" || { cat client.err server.err; return 1; }
 }
 
@@ -275,7 +277,8 @@ tunnels_over_the_bridge() {
     else
         skip "curl is not installed: tunnels are not ended amid downloads"
     fi
-    check "tunnels: memory when targets do not read" deaf_targets 2000
+    # Some kernels give memory in pieces of 2 MiB.
+    check "tunnels: memory when targets do not read" deaf_targets 4500
     # 100 connections of 131072 bytes.
     check "tunnels: memory when targets do not read, without splice" deaf_targets 16000 --set splice=0
     check "tunnels: wrong usage" tunnel_usage

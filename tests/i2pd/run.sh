@@ -96,14 +96,14 @@ log=$dir/i2pd.log
 tcp_free() {
     local hex
     printf -v hex ':%04X' "$1"
-    ! awk '$4 == "0A" { print $2 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "$hex\$"
+    ! cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { print $2 }' | grep -q "$hex\$"
 }
 
 # Whether nobody has bound UDP port $1. (i2pd would share it without a word.)
 udp_free() {
     local hex
     printf -v hex ':%04X' "$1"
-    ! awk '{ print $2 }' /proc/net/udp /proc/net/udp6 2>/dev/null | grep -q "$hex\$"
+    ! cat /proc/net/udp /proc/net/udp6 2>/dev/null | awk '{ print $2 }' | grep -q "$hex\$"
 }
 
 # Below the ports that Linux gives to clients, so that nobody gets one by chance.
@@ -125,7 +125,7 @@ transport_port() {
 # Prints a port whose TCP side and whose predecessor's UDP side are free.
 sam_port() {
     local p
-    for ((n = 0; n < 100; n++)); do
+    for ((n = 0; n < 400; n++)); do
         p=${port:-$(random_port)}
         if tcp_free "$p" && udp_free $((p - 1)); then
             echo "$p"
@@ -188,7 +188,7 @@ says_hello() { # port
     (
         exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
         printf 'HELLO VERSION MIN=3.0 MAX=3.1\n' >&3
-        IFS= read -r -t 2 reply <&3 && [[ $reply == 'HELLO REPLY RESULT=OK'* ]]
+        IFS= read -r -t 10 reply <&3 && [[ $reply == 'HELLO REPLY RESULT=OK'* ]]
     ) 2>/dev/null
 }
 
@@ -218,7 +218,8 @@ start_router() {
             >>"$dir/i2pd.out" 2>&1 </dev/null
     ) &
     router=$!
-    for ((i = 0; i < 200; i++)); do
+    local end=$((SECONDS + 90))
+    while ((SECONDS < end)); do
         kill -0 "$router" 2>/dev/null || return 1
         # It goes on running without a port it could not have.
         ! grep -q 'Exception in SAM bridge\|Failed to bind' "$log" || return 1

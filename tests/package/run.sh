@@ -192,7 +192,7 @@ start_server() {
     mkdir "$folder/router" && router_start bridge "$folder/router" || return 1
     timeout 900 "$root/target/examples-c/server" --sam "$sam_a" >"$folder/server.out" 2>"$folder/server.err" &
     server=$!
-    wait_until 30 grep -q '^Server address: ' "$folder/server.out" || return 1
+    wait_until 120 grep -s -q '^Server address: ' "$folder/server.out" || { cat "$folder/server.err"; return 1; }
     address=$(sed -n 's/^Server address: //p' "$folder/server.out")
 }
 
