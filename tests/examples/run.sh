@@ -774,6 +774,7 @@ over_the_bridge() {
     fi
     check "a name has the same address every time" same_address_every_time
     check "a name that another process has" name_of_another_process
+    check "the router itself over a restart" timeout 100 "$root/tests/restart.sh" bridge
     check "server --name over a restart of the router" server_over_a_restart
     check "chat over a restart of the router" chats_over_a_restart bridge
     check "chat from a file" chat_from_a_file
