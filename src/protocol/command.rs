@@ -14,6 +14,9 @@ use crate::secret::Secret;
 /// Longest line sent, without its line feed: the smallest limit of any bridge, minus one.
 pub const MAX_COMMAND: usize = 4095;
 
+/// Most lines for a log are shorter than this.
+const SHOWN: usize = 256;
+
 /// One command line, ready to be written with a single write, and the same for a log.
 #[derive(Debug)]
 pub struct Command {
@@ -43,7 +46,8 @@ struct Builder {
 impl Builder {
     fn new(words: &str) -> Self {
         // Never grows: no copy of a private key stays behind in freed memory.
-        let mut builder = Builder { line: Vec::with_capacity(MAX_COMMAND + 1), shown: String::new(), too_long: false };
+        let mut builder =
+            Builder { line: Vec::with_capacity(MAX_COMMAND + 1), shown: String::with_capacity(SHOWN), too_long: false };
         builder.push(words.as_bytes());
         builder.shown.push_str(words);
         builder
@@ -76,7 +80,9 @@ impl Builder {
         for part in [b" ", key.as_bytes(), b"=", value] {
             self.push(part);
         }
-        self.shown.push_str(&format!(" {key}={shown}"));
+        for part in [" ", key, "=", shown] {
+            self.shown.push_str(part);
+        }
     }
 
     fn finish(mut self) -> Result<Command> {

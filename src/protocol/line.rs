@@ -101,10 +101,9 @@ pub struct Malformed(pub &'static str);
 /// At most `limit` bytes of foreign text, made printable.
 pub fn excerpt(bytes: &[u8], limit: usize) -> String {
     let cut = bytes.get(..limit).unwrap_or(bytes);
-    let mut text: String = String::from_utf8_lossy(cut)
-        .chars()
-        .map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c })
-        .collect();
+    let readable = String::from_utf8_lossy(cut);
+    let mut text = String::with_capacity(readable.len() + '…'.len_utf8());
+    text.extend(readable.chars().map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c }));
     if cut.len() < bytes.len() {
         text.push('…');
     }
