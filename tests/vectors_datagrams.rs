@@ -85,9 +85,12 @@ fn received() {
             continue;
         }
         assert_eq!(packet[end + 1..], payload);
-        let (token, origin) = datagram::split_source(line).unwrap();
+        let (token, origin) = datagram::split_source(line, 0).unwrap();
         assert_eq!(token, vector["source"].as_str().unwrap().as_bytes());
         assert_eq!(origin, wanted);
+        for known in 0..=token.len() {
+            assert_eq!(datagram::split_source(line, known).unwrap(), (token, wanted));
+        }
         match (datagram::source(token).unwrap(), vector["style"].as_str().unwrap()) {
             (Source::Destination(address), "DATAGRAM") => assert_eq!(address.base64().as_bytes(), token),
             (Source::Hash(hash), "DATAGRAM3") => {
@@ -104,9 +107,9 @@ fn headers_that_make_no_sense() {
     for line in
         ["", " ", " FROM_PORT=1", "x FROM_PORT=", "x FROM_PORT", "x FROM_PORT=65536", "x TO_PORT=-1", "x TO_PORT=+1"]
     {
-        assert!(datagram::split_source(line.as_bytes()).is_err(), "{line:?}");
+        assert!(datagram::split_source(line.as_bytes(), 0).is_err(), "{line:?}");
     }
-    assert!(datagram::split_source(b"x \xff").is_err());
+    assert!(datagram::split_source(b"x \xff", 0).is_err());
     for line in ["", "x", "FROM_PORT=1 x", "FROM_PORT=", "PROTOCOL=256", "from_port=1", "FROM_PORT=1 X=2"] {
         assert!(datagram::raw_header(line.as_bytes()).is_none(), "{line:?}");
     }
@@ -118,5 +121,5 @@ fn headers_that_make_no_sense() {
     }
     assert!(datagram::source(b"\xff\xfe").is_err());
     // What newer routers may add does not matter.
-    assert!(datagram::split_source(b"x NEW=thing  FROM_PORT=3\r").is_ok_and(|(_, o)| o.ports.from == Some(3)));
+    assert!(datagram::split_source(b"x NEW=thing  FROM_PORT=3\r", 0).is_ok_and(|(_, o)| o.ports.from == Some(3)));
 }

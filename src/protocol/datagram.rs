@@ -84,9 +84,10 @@ fn malformed(why: &str) -> Error {
     Error::protocol(Operation::Receive, format!("a datagram's header is malformed: {why}"))
 }
 
-/// Takes a repliable datagram's header line, without its line feed, apart: source token and the rest.
-pub fn split_source(line: &[u8]) -> Result<(&[u8], Origin)> {
-    let end = line.iter().position(|b| *b == b' ').unwrap_or(line.len());
+/// Takes a repliable datagram's header line, without its line feed, apart: source token and the rest. Its first `known`
+/// bytes are known to belong to the source.
+pub fn split_source(line: &[u8], known: usize) -> Result<(&[u8], Origin)> {
+    let end = line.iter().skip(known).position(|b| *b == b' ').map_or(line.len(), |at| known + at);
     let (source, rest) = line.split_at(end);
     if source.is_empty() {
         return Err(malformed("no source"));
