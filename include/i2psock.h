@@ -419,9 +419,11 @@ typedef struct i2psock_stream i2psock_stream;
 /// what that one has sent is delivered, then both are closed. SAM has no half close: a client that ends its half after
 /// its request (nc -N) gets what is there of the answer by then. What an end had sent before a reset is given up, with
 /// an error to tell, when the other end takes none of it for 10 seconds; after an end in good order it waits for a reader
-/// that takes a break, with "timeout" and "idle_timeout" as the only limits. A slow reader stops the fast writer. Errors of a connection end that connection only. One background thread for each tunnel, with all signals blocked; where the
-/// system can (Linux), bytes never leave the kernel. In a child of fork(2), descriptors of connections that were open
-/// stay so until it execs or ends; connections end all the same when the parent's do.
+/// that takes a break, with "timeout" and "idle_timeout" as the only limits. A slow reader stops the fast writer. Urgent
+/// data (MSG_OOB) stays in its place among the rest and is not urgent any more. Errors of a connection end that
+/// connection only. One background thread for each tunnel, with all signals blocked; where the system can (Linux), bytes
+/// never leave the kernel. In a child of fork(2), descriptors of connections that were open stay so until it execs or
+/// ends; connections end all the same when the parent's do.
 ///
 /// With keeper=0 the tunnel's thread does what its destination, or the destination of its listener, needs.
 ///

@@ -12,12 +12,13 @@ use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::*;
+use i2psock::core::listener::Listener;
 use i2psock::core::options::Options;
 use i2psock::core::pending::{Pending, Product};
 use i2psock::core::presence::State;
 use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
 use i2psock::error::{Error, Operation, Result, Status};
-use i2psock::sys::{poll_one, Place, IN};
+use i2psock::sys::{self, poll_one, Place, IN};
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 fn tunnel_of(mut pending: Pending) -> Result<Tunnel> {
@@ -494,6 +495,126 @@ fn a_reader_that_takes_a_break_loses_nothing() {
     assert!(near.next_error().is_none() && client.next_error().is_none());
 }
 
+/// A tunnel without I2P to a TCP target.
+fn local_to_tcp(entries: &[(&str, &str)]) -> (Tunnel, SocketAddr, TcpListener) {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::Tcp(target.local_addr().unwrap());
+    let (tunnel, address) = local(move || Ok(Far::Places(vec![place.clone()])), entries);
+    (tunnel, address, target)
+}
+
+fn taken(target: &TcpListener) -> TcpStream {
+    let listener = target.try_clone().unwrap();
+    let stream = bounded("accepting", move || listener.accept().unwrap().0);
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+/// Whoever breaks off while it is being answered: the target has not taken what it had sent, and never will.
+#[test]
+fn nothing_is_kept_of_a_reset_amid_an_answer() {
+    let (tunnel, address, target) = local_to_tcp(&[]);
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        let client = reach(address);
+        let target = taken(&target);
+        // Up to the target there is no room for more.
+        while stuff(&client) > 0 {}
+        let mut answering = target.try_clone().unwrap();
+        let answer = std::thread::spawn(move || {
+            answering.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            while answering.write_all(&[b'b'; 65_536]).is_ok() {}
+        });
+        (&client).read_exact(&mut vec![0; 4 << 20]).unwrap();
+        // With something unread, which resets it.
+        assert_eq!(client.peek(&mut [0]).unwrap(), 1);
+        drop(client);
+        answer.join().unwrap();
+        kept.push(target);
+    }
+    wait_until_within(LONG, "all are given up", || count(&tunnel, |c| &c.now) == 0);
+}
+
+/// A reader that takes a long break and says something before it reads on.
+#[test]
+fn a_reader_that_talks_in_a_break_loses_nothing() {
+    let (tunnel, address, target) = local_to_tcp(&[]);
+    let mut client = reach(address);
+    let mut target = taken(&target);
+    // More than a reader has room for, and not more than that and the tunnel's socket have.
+    let size = 500_000;
+    client.write_all(&vec![b'a'; size]).unwrap();
+    let (mut there, mut quiet) = (0, 0);
+    while quiet < 20 {
+        let before = std::mem::replace(&mut there, sys::unread(target.as_raw_fd()).unwrap());
+        quiet = if there == before && there > 0 { quiet + 1 } else { 0 };
+        assert!(there < size, "there is room for all of it");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(client);
+    wait_until("the tunnel has passed it on", || count(&tunnel, |c| &c.now) == 0);
+    assert_eq!(count(&tunnel, |c| &c.bytes_out), size as u64);
+    // Longer than a tunnel waits for somebody to take what was sent before a reset.
+    std::thread::sleep(Duration::from_secs(12));
+    target.write_all(b"x").unwrap();
+    let mut got = Vec::new();
+    target.read_to_end(&mut got).unwrap();
+    assert_eq!(got.len(), size);
+}
+
+/// That break is limited by the time a connection may be idle, and no shorter.
+#[test]
+fn a_break_is_as_long_as_idleness_may_be() {
+    let (tunnel, address, target) = local_to_tcp(&[("idle_timeout", "2000")]);
+    let mut client = reach(address);
+    let mut target = taken(&target);
+    let size = 500_000;
+    client.write_all(&vec![b'a'; size]).unwrap();
+    drop(client);
+    wait_until("the tunnel has passed it on", || count(&tunnel, |c| &c.now) == 0);
+    let start = Instant::now();
+    // It is closed once what it says is refused.
+    while target.write_all(b"x").is_ok() {
+        assert!(start.elapsed() < SOON, "it stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
+}
+
+/// Urgent data stays where it is among the rest, and nothing behind it is lost.
+#[test]
+fn urgent_data_goes_through() {
+    for splice in ["1", "0"] {
+        let (tunnel, address, target) = local_to_tcp(&[("splice", splice)]);
+        let client = reach(address);
+        let server = taken(&target);
+        for (mut from, mut to) in [(&client, &server), (&server, &client)] {
+            for _ in 0..3 {
+                from.write_all(b"before").unwrap();
+                send_urgent(from, b'!');
+                from.write_all(b"after").unwrap();
+                let mut got = [0; 12];
+                to.read_exact(&mut got).unwrap();
+                assert_eq!(&got, b"before!after");
+            }
+        }
+        wait_until("it is counted", || count(&tunnel, |c| &c.bytes_in) == 36);
+        drop((client, server));
+        // The end comes with it.
+        for _ in 0..20 {
+            let mut client = reach(address);
+            client.write_all(b"before").unwrap();
+            send_urgent(&client, b'!');
+            client.write_all(b"after").unwrap();
+            drop(client);
+            let mut got = String::new();
+            taken(&target).read_to_string(&mut got).unwrap();
+            assert_eq!(got, "before!after");
+        }
+    }
+}
+
 /// A target that goes on talking to somebody who has left does not keep us busy.
 #[test]
 fn a_target_that_never_stops_is_stopped() {
@@ -747,4 +868,29 @@ fn a_full_tunnel_without_a_keeper_is_driven() {
     assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) >= 4), "{:?}", bridge.texts());
     round_trip(&mut stream, 2, 100);
     assert_eq!((count(&client, |c| &c.now), count(&server, |c| &c.now)), (1, 1));
+}
+
+/// A full tunnel still serves the destination of a listener that was lent to it.
+#[test]
+fn a_full_tunnel_without_a_keeper_drives_its_listener() {
+    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_secs(2)), ..Config::default() }).unwrap();
+    let (lazy, busy) = (controller_with(&bridge, &[("keeper", "0")]), controller(&bridge));
+    let (dest, from) = (Arc::new(open(&lazy)), open(&busy));
+    let listener = Arc::new(Listener::open(&dest, 4, &Options::default()).unwrap());
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::Tcp(target.local_addr().unwrap());
+    let make: MakeSend = Box::new(move || Ok(Far::Places(vec![place.clone()])));
+    let limits = Limits::new(&options(&[("nconnect", "1")]), None);
+    let tunnel = Tunnel::begin(Receive::Borrowed(listener), make, limits, None, None, 0).unwrap();
+    let stream = stream_of(&mut from.connect(base64(&dest), &Options::default(), LIMIT).unwrap()).unwrap();
+    stream.send_all(b"x").1.unwrap();
+    let mut server = taken(&target);
+    server.read_exact(&mut [0]).unwrap();
+    assert_eq!(count(&tunnel, |c| &c.now), 1);
+    let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
+    // Both answer.
+    bridge.wait_for(LONG, |bridge| pongs(bridge) >= 8 || dest.presence().state().0 != State::Ready);
+    assert_eq!(dest.presence().state().0, State::Ready);
+    stream.send_all(b"y").1.unwrap();
+    server.read_exact(&mut [0]).unwrap();
 }

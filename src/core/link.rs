@@ -88,14 +88,26 @@ impl Link {
     /// What an event on an end of an open connection tells about it.
     pub fn look(&mut self, ready: &Ready) {
         if matches!(self.stage, Stage::Open(_)) {
-            self.reset[(ready.token % 2) as usize] |= ready.broken;
+            let side = (ready.token % 2) as usize;
+            self.reset[side] |= ready.broken;
+            let from = if side == 0 { &mut self.outward } else { &mut self.inward };
+            from.copies |= ready.urgent;
         }
     }
 
     /// Whether an end was reset and the other one does not take what it had sent. One that has ended in good order is
     /// different: everything it had sent is for a reader that may only take a break.
     pub fn is_stuck(&self) -> bool {
-        self.reset[0] && self.outward.held() > 0 || self.reset[1] && self.inward.held() > 0
+        self.is_reset(true) && self.outward.held() > 0 || self.is_reset(false) && self.inward.held() > 0
+    }
+
+    /// Whether an end was reset.
+    pub fn is_reset(&self, near: bool) -> bool {
+        let (seen, from, to) = match near {
+            true => (self.reset[0], &self.outward, &self.inward),
+            false => (self.reset[1], &self.inward, &self.outward),
+        };
+        seen || from.cut || to.broken
     }
 
     /// When it has to be served even without an event.
@@ -106,7 +118,7 @@ impl Link {
                 let step = u64::try_from(pending.timeout_ms()).ok().map(Duration::from_millis);
                 earlier(limits, step.and_then(|step| after(Some(step))))
             }
-            Stage::Farewell(farewell) => earlier(self.ends, farewell.deadline()),
+            Stage::Farewell(farewell) => earlier(limits, farewell.deadline()),
             Stage::Connecting(..) => limits,
             Stage::Open(_) => earlier(limits, self.given_up),
             Stage::Gone => None,

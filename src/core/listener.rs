@@ -69,6 +69,11 @@ impl Listener {
         self.face.as_ref().map_or(self.listening.arrived().as_raw_fd(), AsRawFd::as_raw_fd)
     }
 
+    /// The destination it is on.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
     /// Milliseconds until `accept` has something to do even without an event; -1 for never.
     pub fn timeout_ms(&self) -> i32 {
         self.presence.timeout_ms()

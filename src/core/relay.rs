@@ -23,13 +23,16 @@ impl Carriers {
         Carriers { spare: Vec::new(), size, splice }
     }
 
-    fn get(&mut self) -> Carrier {
+    fn get(&mut self, copies: bool) -> Carrier {
+        if copies {
+            return Carrier::new(self.size, false);
+        }
         self.spare.pop().unwrap_or_else(|| Carrier::new(self.size, self.splice))
     }
 
     /// Only an empty one may be used for other bytes.
     fn put(&mut self, carrier: Carrier) {
-        if carrier.held() == 0 && self.spare.len() < SPARE {
+        if carrier.held() == 0 && carrier.splices() == self.splice && self.spare.len() < SPARE {
             self.spare.push(carrier);
         }
     }
@@ -81,6 +84,12 @@ pub enum Flowed {
 pub struct Flow {
     carrier: Option<Carrier>,
     refused: bool,
+    /// The kernel moves nothing past urgent data: from the first of it on everything is copied.
+    pub copies: bool,
+    /// The receiver was reset, as far as giving tells: an error is told only once, and not as an event any more.
+    pub broken: bool,
+    /// The source has ended with an error.
+    pub cut: bool,
     /// Bytes delivered.
     pub moved: u64,
 }
@@ -90,8 +99,13 @@ impl Flow {
     pub fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> Flowed {
         let mut left = budget;
         while !self.refused {
-            let carrier = self.carrier.get_or_insert_with(|| carriers.get());
+            let copies = self.copies;
+            let carrier = self.carrier.get_or_insert_with(|| carriers.get(copies));
             if carrier.held() == 0 {
+                if copies && carrier.splices() {
+                    self.release(carriers);
+                    continue;
+                }
                 match carrier.take(from) {
                     Ok(1..) => {}
                     Err(error) if sys::would_block(&error) => {
@@ -99,8 +113,14 @@ impl Flow {
                         self.release(carriers);
                         return Flowed::Waits;
                     }
+                    // That is no end, but urgent data before it.
+                    Ok(0) | Err(_) if carrier.splices() && sys::unread(from).is_ok_and(|left| left > 0) => {
+                        self.copies = true;
+                        continue;
+                    }
                     // A reset is an end, too: what came before it has been taken.
-                    Ok(0) | Err(_) => {
+                    result => {
+                        self.cut = result.is_err();
                         self.release(carriers);
                         return Flowed::Ended;
                     }
@@ -113,7 +133,9 @@ impl Flow {
                         left = left.saturating_sub(count);
                     }
                     Err(error) if sys::would_block(&error) => return Flowed::Waits,
-                    Err(_) => {
+                    Err(error) => {
+                        // On a unix socket that may as well be an end in good order.
+                        self.broken = error.raw_os_error() != Some(libc::EPIPE) || !sys::is_local(to);
                         // It may still have something to say: an answer to the beginning of what was sent to it.
                         self.refused = true;
                         self.release(carriers);
@@ -145,7 +167,7 @@ impl Flow {
     }
 }
 
-/// How long an end may take none of what was sent to it before the other end had ended.
+/// How long an end may take none of what was sent to it before the other end was reset, or stay when it has everything.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looking how much a stream has taken, at first and at most: the system has no event for that.
 const LOOK: Duration = Duration::from_millis(5);
@@ -156,6 +178,8 @@ const WASTE: usize = 4 << 20;
 /// An end that is about to be closed: closing it with unread input would throw away what is still on its way out.
 pub struct Farewell {
     end: End,
+    /// Whether the other end has ended in good order: then all of what it had sent is for this one.
+    in_order: bool,
     until: Deadline,
     unsent: usize,
     wasted: usize,
@@ -174,18 +198,23 @@ pub enum Parting {
 }
 
 impl Farewell {
-    /// Nothing more is sent to it.
-    pub fn new(end: End) -> Self {
+    /// Nothing more is sent to it, the other end having ended, `in_order` or not.
+    pub fn new(end: End, in_order: bool) -> Self {
         // A stream over I2P has no half close: there it would end both directions before all is delivered.
         if let End::Socket(fd) = &end {
             sys::end_sending(fd.as_raw_fd());
         }
-        Farewell { end, until: after(Some(PATIENCE)), unsent: usize::MAX, wasted: 0, look: LOOK }
+        Farewell { end, in_order, until: after(Some(PATIENCE)), unsent: usize::MAX, wasted: 0, look: LOOK }
     }
 
     /// The end.
     pub fn end(&self) -> &End {
         &self.end
+    }
+
+    /// Bytes it has not taken yet, as far as is known.
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// When to look again even without an event.
@@ -220,8 +249,13 @@ impl Farewell {
             self.unsent = unsent;
             self.until = after(Some(PATIENCE));
         }
-        if has_all || passed(self.until) {
+        // Closing would lose what it has not taken as soon as it says a word. One that only talks is not waited for.
+        let is_patient = self.in_order && unsent > 0 && self.wasted < WASTE;
+        if has_all || passed(self.until) && !is_patient {
             return Parting::Over;
+        }
+        if passed(self.until) {
+            self.until = after(Some(PATIENCE));
         }
         self.look = (self.look * 2).min(LONGEST_LOOK);
         if quiet {

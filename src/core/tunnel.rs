@@ -16,7 +16,7 @@ use crate::core::dest::Dest;
 use crate::core::listener::Listener;
 use crate::core::options::{Options, Owner};
 use crate::core::pending::{Limit, Pending};
-use crate::core::presence::State;
+use crate::core::presence::{Presence, State};
 use crate::core::relay::End;
 use crate::core::tunneling::Tunneling;
 use crate::core::worker;
@@ -397,6 +397,15 @@ impl Receive {
             Ok(true) => Ok(Receive::Foreign(fd)),
             Ok(false) => Err(Error::invalid("receive is no stream socket that is bound and listening")),
             Err(error) => Err(Error::invalid(format!("receive is no socket: {error}"))),
+        }
+    }
+
+    /// The destination of a listener.
+    pub fn presence(&self) -> Option<&Arc<Presence>> {
+        match self {
+            Receive::Listener(listener) => Some(listener.presence()),
+            Receive::Borrowed(listener) => Some(listener.presence()),
+            Receive::Socket(_) | Receive::Foreign(_) => None,
         }
     }
 

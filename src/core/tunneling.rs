@@ -55,7 +55,7 @@ pub struct Tunneling {
     over: bool,
     /// A connection for whose other side there were no descriptors.
     waiting: Option<End>,
-    /// The tunnel's own destination, if nobody else drives it.
+    /// The tunnel's own destination, or that of its listener, if nobody else drives it.
     dest: Option<Arc<Presence>>,
 }
 
@@ -68,11 +68,12 @@ impl Tunneling {
         limits: Limits,
         dest: Option<Arc<Presence>>,
     ) -> Result<Self> {
-        let dest = dest.filter(|dest| dest.home().keeper.is_none());
+        let dest = dest.as_ref().or_else(|| receive.presence()).filter(|dest| dest.home().keeper.is_none()).cloned();
         let selector = Selector::new().map_err(system)?;
         selector.add(shared.wake.as_raw_fd(), WAKE, sys::IN).map_err(system)?;
         if let Some(dest) = &dest {
-            selector.add(dest.fd(), DEST, sys::IN).map_err(system)?;
+            // What it reports is for others to fetch.
+            selector.add(dest.home().work.as_raw_fd(), DEST, sys::IN).map_err(system)?;
         }
         let carriers = Carriers::new(limits.buffer, limits.splice);
         Ok(Tunneling {
@@ -108,7 +109,7 @@ impl Tunneling {
                 std::thread::sleep(NO_DESCRIPTORS);
             }
             let mut serve = std::mem::take(&mut again);
-            let mut receive = passed(self.pause) || passed(self.listener_deadline()) || self.is_waiting();
+            let mut receive = passed(self.pause) || self.is_waiting();
             let mut drive = self.dest.as_ref().is_some_and(|dest| passed(dest.deadline()));
             for ready in &ready {
                 match ready.token {
@@ -150,12 +151,12 @@ impl Tunneling {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// Does what a keeper would do for the tunnel's own destination.
+    /// Does what a keeper would do for the destination.
     fn drive(&mut self) {
         let Some(dest) = &self.dest else { return };
-        while dest.service().is_some() {}
+        dest.drive();
         if dest.check(Operation::None).is_err() {
-            self.selector.remove(dest.fd());
+            self.selector.remove(dest.home().work.as_raw_fd());
             self.dest = None;
         }
     }
@@ -181,8 +182,11 @@ impl Tunneling {
         }
         let fd = self.receive.as_raw_fd();
         if wanted {
-            // Without memory for it, the next round tries again.
             self.receiving = self.selector.add(fd, RECEIVE, sys::IN).is_ok();
+            if !self.receiving {
+                // Without memory for it, it is tried again later: no event would tell when.
+                self.pause = after(Some(NO_DESCRIPTORS));
+            }
         } else {
             self.selector.remove(fd);
             self.receiving = false;
@@ -195,17 +199,7 @@ impl Tunneling {
         }
         let timer = self.timers.first().map(|(at, _)| *at);
         let dest = self.dest.as_ref().and_then(|dest| dest.deadline());
-        earlier(earlier(timer, self.pause), earlier(dest, self.listener_deadline()))
-    }
-
-    /// Without a keeper somebody has to drive the listener's destination: whoever accepts.
-    fn listener_deadline(&self) -> Deadline {
-        let timeout = match &self.receive {
-            Receive::Listener(listener) if self.receiving => listener.timeout_ms(),
-            Receive::Borrowed(listener) if self.receiving => listener.timeout_ms(),
-            _ => -1,
-        };
-        u64::try_from(timeout).ok().and_then(|timeout| after(Some(Duration::from_millis(timeout))))
+        earlier(earlier(timer, self.pause), dest)
     }
 
     fn expired(&mut self) -> Vec<u64> {
@@ -391,18 +385,27 @@ impl Tunneling {
             }
             Stage::Open(_) => Ok(self.relay(id, link)),
             Stage::Gone => Ok(Served::Over),
-            Stage::Farewell(_) if passed(link.ends) => Ok(Served::Over),
-            Stage::Farewell(farewell) => Ok(match farewell.step() {
-                Parting::Over => Served::Over,
-                Parting::Waits => Served::Stays,
-                Parting::Goes => Served::Again,
-            }),
+            Stage::Farewell(_) if passed(link.ends) || passed(link.idle_until) => Ok(Served::Over),
+            Stage::Farewell(farewell) => {
+                let before = farewell.unsent();
+                let parting = farewell.step();
+                if farewell.unsent() != before {
+                    link.idle_until = after(self.limits.idle);
+                }
+                Ok(match parting {
+                    Parting::Over => Served::Over,
+                    Parting::Waits => Served::Stays,
+                    Parting::Goes => Served::Again,
+                })
+            }
         }
     }
 
     /// Both sides are there: bytes may go.
     fn join(&mut self, id: u64, link: &mut Link, far: End) -> Result<Served> {
+        sys::set_urgent_inline(far.fd());
         if let Some(near) = &link.near {
+            sys::set_urgent_inline(near.fd());
             self.selector.add_changes(near.fd(), id * 2).map_err(system)?;
         }
         self.selector.add_changes(far.fd(), id * 2 + 1).map_err(system)?;
@@ -453,6 +456,7 @@ impl Tunneling {
     /// One side has ended and the other has been given all it had sent: that one may still read it in peace.
     fn part(&mut self, id: u64, link: &mut Link, near_ended: bool) -> Served {
         let (Some(near), Stage::Open(far)) = (&link.near, &link.stage) else { return Served::Over };
+        let in_order = !link.is_reset(near_ended);
         // What the other one had sent before goes as far as it goes without waiting.
         let (held, left) = if near_ended { (link.inward.held(), far.fd()) } else { (link.outward.held(), near.fd()) };
         let budget = held.saturating_add(sys::unread(left).unwrap_or(0));
@@ -467,7 +471,7 @@ impl Tunneling {
         let (Some(near), Stage::Open(far)) = (near, stage) else { return Served::Over };
         let (ended, left) = if near_ended { (near, far) } else { (far, near) };
         ended.end();
-        let farewell = Farewell::new(left);
+        let farewell = Farewell::new(left, in_order);
         // Without memory for it, it is looked at later.
         drop(self.selector.add_changes(farewell.end().fd(), id * 2));
         link.stage = Stage::Farewell(farewell);
@@ -497,7 +501,7 @@ impl Tunneling {
             self.selector.remove(self.receive.as_raw_fd());
         }
         if let Some(dest) = &self.dest {
-            self.selector.remove(dest.fd());
+            self.selector.remove(dest.home().work.as_raw_fd());
         }
         for (_, link) in std::mem::take(&mut self.links) {
             self.forget(link);

@@ -145,11 +145,14 @@ pub struct Ready {
     pub token: u64,
     /// It is broken; an end in good order is not told here.
     pub broken: bool,
+    /// It has urgent data.
+    pub urgent: bool,
 }
 
 impl Ready {
     fn new(token: u64, events: u32) -> Self {
-        Ready { token, broken: events & libc::EPOLLERR as u32 != 0 }
+        let has = |event: libc::c_int| events & event as u32 != 0;
+        Ready { token, broken: has(libc::EPOLLERR), urgent: has(libc::EPOLLPRI) }
     }
 }
 
@@ -168,7 +171,7 @@ impl Selector {
 
     /// Tells whenever something becomes possible on `fd` that was not possible before, in either direction.
     pub fn add_changes(&self, fd: RawFd, token: u64) -> io::Result<()> {
-        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
         self.add_events(fd, token, events as u32)
     }
 

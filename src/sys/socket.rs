@@ -197,6 +197,21 @@ pub fn set_nodelay(fd: RawFd) {
     drop(set_int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1));
 }
 
+/// Urgent data is received in its place among the rest, like the rest.
+pub fn set_urgent_inline(fd: RawFd) {
+    drop(set_int(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1));
+}
+
+/// Whether `fd` is a unix domain socket.
+pub fn is_local(fd: RawFd) -> bool {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = std::mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: name and length live as long as the call.
+    let result = check(unsafe { libc::getsockname(fd, ptr::addr_of_mut!(name).cast(), &mut len) });
+    result.is_ok() && libc::c_int::from(name.ss_family) == libc::AF_UNIX
+}
+
 fn get_int(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;

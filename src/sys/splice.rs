@@ -42,6 +42,11 @@ impl Carrier {
         Carrier { room: Room::Buffer { bytes: vec![0; size].into_boxed_slice(), done: 0 }, held: 0, size }
     }
 
+    /// Whether bytes stay in the kernel.
+    pub fn splices(&self) -> bool {
+        !matches!(self.room, Room::Buffer { .. })
+    }
+
     /// Bytes that were taken and not given yet.
     pub fn held(&self) -> usize {
         self.held

@@ -4,9 +4,28 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+
+/* The library's calls come here: there is no memory for events of this descriptor. */
+static volatile int unwatchable = -1, refusals;
+
+#ifdef __cplusplus
+extern "C" int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) noexcept
+#else
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+#endif
+{
+    if (fd >= 0 && fd == unwatchable && operation == EPOLL_CTL_ADD) {
+        refusals++;
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int) syscall(SYS_epoll_ctl, epoll, operation, fd, event);
+}
 
 /* ---- sockets ---- */
 
@@ -814,6 +833,44 @@ static void no_descriptors_left(void) {
     }
 }
 
+/* A full tunnel has room again, but the system has none to watch its listening socket for a while. */
+static void no_memory_for_events(void) {
+    echo e;
+    maker m;
+    i2psock_tunnel *t = NULL;
+    i2psock_options *o = i2psock_options_new();
+    int fd, port, listening = tcp_listen(&port);
+    long long end, used;
+    memset(&m, 0, sizeof m);
+    echo_start(&e);
+    m.port = e.port;
+    m.kind = BLOCKING;
+    OK(i2psock_options_set_int(o, "nconnect", 1, &E));
+    OK(i2psock_tunnel_new(NULL, listening, make_send, &m, o, &t, &E));
+    fd = tcp_connect(port);
+    round_trip(fd, 1, 1000);
+    refusals = 0;
+    unwatchable = listening;
+    close(fd);
+    end = now_ms() + 10000 * slowness();
+    while (refusals == 0) {
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "nobody tries to watch it");
+        pause_ms(1);
+    }
+    used = cpu_ms();
+    pause_ms(1000);
+    used = cpu_ms() - used;
+    if (!under_valgrind() && used > 600) fail_at(__FILE__, __LINE__, "%lld ms of processor time in a second of waiting", used);
+    unwatchable = -1;
+    fd = tcp_connect(port);
+    round_trip(fd, 2, 1000);
+    close(fd);
+    i2psock_tunnel_close(t);
+    i2psock_options_free(o);
+    close(listening);
+    echo_stop(&e);
+}
+
 static long resident_kb(void) {
     char line[256];
     long kb = -1;
@@ -873,6 +930,6 @@ static void nobody_reads(void) {
 static const test_case tests[] = {
     T(server_and_client), T(by_pending), T(new_from_a_listener), T(new_from_a_socket), T(new_from_a_path), T(makers_that_fail),
     T(wrong_arguments), T(owners_that_go_first), T(closed_from_within), T(child_of_fork), T_LONG(nothing_is_left), T(signals),
-    T_LONG(no_descriptors_left), T_LONG(nobody_reads),
+    T_LONG(no_descriptors_left), T(no_memory_for_events), T_LONG(nobody_reads),
 };
 MAIN(tests)

@@ -219,6 +219,15 @@ pub fn init(byte: &std::mem::MaybeUninit<u8>) -> u8 {
     unsafe { byte.assume_init() }
 }
 
+/// Sends a byte as urgent data.
+#[allow(unsafe_code)]
+pub fn send_urgent(stream: &TcpStream, byte: u8) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the byte lives as long as the call.
+    let sent = unsafe { libc::send(stream.as_raw_fd(), std::ptr::addr_of!(byte).cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+}
+
 /// What goes in at one end comes out at the other, both ways, and nothing else.
 pub fn echo(a: &Stream, b: &Stream, seed: u64, size: usize) {
     let mut rng = Rng::new(seed);
