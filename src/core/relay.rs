@@ -20,7 +20,7 @@ const SPARE: usize = 16;
 impl Carriers {
     /// Carriers for up to `size` bytes.
     pub fn new(size: usize, splice: bool) -> Self {
-        Carriers { spare: Vec::new(), size, splice }
+        Carriers { spare: Vec::new(), size, splice: splice && cfg!(target_os = "linux") }
     }
 
     fn get(&mut self, copies: bool) -> Carrier {
