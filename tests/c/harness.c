@@ -121,6 +121,19 @@ static int count_entries(const char *path) {
 int count_fds(void) { return count_entries("/proc/self/fd") - 1; }
 int count_threads(void) { return count_entries("/proc/self/task"); }
 
+int quiet_fds(void) {
+    long long end = now_ms() + patience(5000), since = now_ms();
+    int fds = count_fds();
+    while (now_ms() - since < 50 * slowness() && now_ms() < end) {
+        int now;
+        pause_ms(5);
+        now = count_fds();
+        if (now != fds) since = now_ms();
+        fds = now;
+    }
+    return fds;
+}
+
 void expect_threads(int wanted) {
     long long end = now_ms() + patience(5000);
     while (count_threads() != wanted) {

@@ -77,6 +77,8 @@ int run_tests(int argc, char **argv, const test_case *tests, size_t count);
     int main(int argc, char **argv) { return run_tests(argc, argv, tests, sizeof tests / sizeof tests[0]); }
 
 int count_fds(void);
+/* When other threads have closed what they were about to. */
+int quiet_fds(void);
 int count_threads(void);
 /* Waits until that many are open: a thread of the library may be about to close its last reference. */
 void expect_fds(int wanted);

@@ -10,7 +10,7 @@ static void again_and_again(void) {
         pair_open(&p);
         pair_close(&p);
         if (i == 0) {
-            fds = count_fds();
+            fds = quiet_fds();
             threads = count_threads();
         }
     }
@@ -24,7 +24,7 @@ static void with_the_dest(void) {
     i2psock_dest *d = open_dest(c);
     int before, i;
     i2psock_dest_close(d);
-    before = count_fds();
+    before = quiet_fds();
     for (i = 0; i < 20; i++) {
         i2psock_stream *s = NULL;
         i2psock_pending *n = NULL;
@@ -116,7 +116,7 @@ static void none_to_be_had(int keeper) {
     for (kind = 0; kind < 7; kind++) {
         for (room = 0; room < 5; room++) {
             i2psock_status got;
-            before = count_fds();
+            before = quiet_fds();
             probe = dup(0);
             highest = probe;
             close(probe);

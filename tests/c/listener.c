@@ -595,7 +595,7 @@ static void backlog(int keeper) {
     i2psock_listener_close(l);
     i2psock_dest_close(w.server);
     w.server = open_dest(w.c);
-    before = count_fds();
+    before = quiet_fds();
     l = open_listener(w.server, ROOM);
     /* Its own descriptors. */
     before += keeper ? 2 : 3;
@@ -674,7 +674,7 @@ static void no_leak(int keeper) {
     i2psock_listener *l = NULL;
     int i, before, rounds = under_valgrind() ? 60 : 200;
     world_open(&w, keeper);
-    before = count_fds();
+    before = quiet_fds();
     for (i = 0; i < rounds; i++) {
         l = open_listener(w.server, i % 5);
         /* Sometimes it has got as far as to be asked. */

@@ -262,7 +262,7 @@ static void what_does_not_fit(void) {
     i2psock_keys *k;
     int fds;
     CHECK_INT(try_named(c, "alice", I2PSOCK_STREAM, "in_depth", "2", &alice), I2PSOCK_OK);
-    fds = count_fds();
+    fds = quiet_fds();
     REFUSED(c, "alice", I2PSOCK_DGRAM, NULL, NULL);
     REFUSED(c, "alice", I2PSOCK_RAW, "in_depth", "2");
     REFUSED(c, "alice", I2PSOCK_STREAM, "in_depth", "3");
@@ -444,7 +444,7 @@ static void fifty_threads(int keeper) {
     d = open_named(c, "Bob");
     address = address_of(d);
     i2psock_dest_close(d);
-    fds = count_fds();
+    fds = quiet_fds();
     fifty(c, address);
     expect_fds(fds);
     i2psock_controller_close(c);
@@ -501,7 +501,7 @@ static void opened_at_once(int keeper) {
         i2psock_pending *n[OPENS];
         i2psock_dest *d[OPENS] = { NULL, NULL, NULL };
         const char *text = NULL;
-        int fds = count_fds();
+        int fds = quiet_fds();
         for (i = 0; i < OPENS; i++) OK(i2psock_dest_open_start(c, "alice", I2PSOCK_STREAM, NULL, 2 * LONG, &n[i], &E));
         if (round > 0) {
             i2psock_pending_free(n[round - 1]);
