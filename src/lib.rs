@@ -2,13 +2,10 @@
 //!
 //! Calls go one way: `ffi` (the C functions) → `core` (sockets, sessions, streams) → `protocol` (bytes in, bytes out).
 //! The C header `include/i2psock.h` is generated from `ffi` and is the documentation of the library.
-pub mod address;
 pub mod core;
-pub mod encoding;
 pub mod error;
 pub mod ffi;
-pub mod keys;
-pub mod name;
+pub mod identity;
 pub mod protocol;
 pub mod secret;
 pub mod sys;

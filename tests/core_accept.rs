@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::dest::Dest;
-use i2psock::core::options::Options;
-use i2psock::core::pending::{Limit, Stage};
+use i2psock::core::destination::DestHandle;
+use i2psock::core::drive::{Limit, Progress, Stage};
+use i2psock::core::settings::Options;
 use i2psock::core::stream::Stream;
-use i2psock::core::Progress;
 use i2psock::error::Status;
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 
@@ -28,7 +27,7 @@ fn short(milliseconds: u64) -> Limit {
     Limit::After(Duration::from_millis(milliseconds))
 }
 
-fn try_accept(dest: &Dest, limit: Limit) -> Option<Stream> {
+fn try_accept(dest: &DestHandle, limit: Limit) -> Option<Stream> {
     match dest.accept(limit).and_then(|mut pending| stream_of(&mut pending)) {
         Ok(stream) => Some(stream),
         Err(error) => {
@@ -39,7 +38,7 @@ fn try_accept(dest: &Dest, limit: Limit) -> Option<Stream> {
 }
 
 /// Every stream that is sent arrives, whatever the accepting side does with its accepts.
-fn no_stream_is_lost(personality: Personality, count: usize, accept: impl Fn(&Dest, usize) -> Option<Stream>) {
+fn no_stream_is_lost(personality: Personality, count: usize, accept: impl Fn(&DestHandle, usize) -> Option<Stream>) {
     let bridge = bridge(personality);
     let controller = controller(&bridge);
     let (a, b) = (open(&controller), open(&controller));
@@ -156,7 +155,7 @@ fn a_given_up_accept_is_taken_up_again() {
 }
 
 /// Sends the request; on Java the answer comes only with the accept.
-fn until(connecting: &mut i2psock::core::pending::Pending) {
+fn until(connecting: &mut i2psock::core::drive::Pending<Stream>) {
     let end = Instant::now() + LONG;
     while !matches!(connecting.stage(), Stage::Working | Stage::Done) {
         assert!(connecting.wait(Some(Duration::from_millis(1))).is_ok() && Instant::now() < end);

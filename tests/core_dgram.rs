@@ -8,10 +8,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::dest::Dest;
-use i2psock::core::dgram::{Datagram, Dgram, Outgoing, Slot};
-use i2psock::core::options::Options;
-use i2psock::core::presence::State;
+use i2psock::core::datagram::{Datagram, Dgram, Outgoing, Slot};
+use i2psock::core::destination::{DestHandle, State};
+use i2psock::core::settings::Options;
 use i2psock::error::{Error, Operation, Result, Status};
 use i2psock::protocol::control::{Control as Wire, Event};
 use i2psock::protocol::datagram::{SendOptions, Source};
@@ -24,7 +23,7 @@ const RAW: i32 = 3;
 const DGRAM2: i32 = 4;
 const DGRAM3: i32 = 5;
 const NONE: SendOptions = SendOptions {
-    ports: i2psock::protocol::command::Ports { from: None, to: None },
+    ports: i2psock::protocol::ports::Ports { from: None, to: None },
     protocol: None,
     send_tags: None,
     tag_threshold: None,
@@ -46,14 +45,14 @@ fn control(bridge: &Bridge, more: &[(&str, &str)]) -> Control {
 
 /// A destination of datagrams and its socket.
 struct Peer {
-    dest: Dest,
+    dest: DestHandle,
     dgram: Dgram,
 }
 
 impl Peer {
     fn try_open(controller: &Control, style: i32, entries: &[(&str, &str)]) -> Result<Self> {
         let dest = dest_of(controller.open_dest("", style, &options(entries), LIMIT)?)?;
-        let dgram = dest.bind()?;
+        let dgram = i2psock::core::datagram::Dgram::bind(&dest)?;
         dgram.set_timeout(LONG.as_millis() as i32)?;
         Ok(Peer { dest, dgram })
     }
@@ -669,7 +668,7 @@ fn an_end_wakes_receivers_and_polls() {
                     assert!(readable(&peer.dgram, 0));
                 }
                 assert_eq!(failure(peer.dgram.set_timeout(1)).status, Status::Closed);
-                assert_eq!(failure(peer.dest.bind()).status, Status::Closed);
+                assert_eq!(failure(i2psock::core::datagram::Dgram::bind(&peer.dest)).status, Status::Closed);
                 let counts = peer.dgram.counts();
                 let all = (counts.received, counts.refused, counts.malformed, counts.truncated);
                 // The end is no datagram.
@@ -686,7 +685,7 @@ fn an_end_wakes_receivers_and_polls() {
 fn several_handles_share_one_socket() {
     let (_bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[]);
-    let other = peer.dest.bind().unwrap();
+    let other = i2psock::core::datagram::Dgram::bind(&peer.dest).unwrap();
     assert_eq!(other.fd(), peer.dgram.fd());
     drop(other);
     peer.send(peer.address(), b"x");
@@ -944,7 +943,7 @@ fn streams_and_datagrams_do_not_mix() {
     let (bridge, controller) = start(Personality::Java);
     let (stream, peer) = (open(&controller), Peer::open(&controller, DGRAM, &[]));
     let lines = bridge.texts().len();
-    assert_eq!(failure(stream.bind()).status, Status::State);
+    assert_eq!(failure(i2psock::core::datagram::Dgram::bind(&stream)).status, Status::State);
     assert_eq!(failure(peer.dest.connect(base64(&stream), &Options::default(), LIMIT)).status, Status::State);
     assert_eq!(failure(peer.dest.accept(LIMIT)).status, Status::State);
     assert_eq!(bridge.texts().len(), lines);
@@ -1219,7 +1218,10 @@ fn an_end_wakes_those_who_receive_many() {
 fn handles_count_together() {
     let (bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[]);
-    let other = Peer { dgram: peer.dest.bind().unwrap(), dest: Peer::open(&controller, DGRAM, &[]).dest };
+    let other = Peer {
+        dgram: i2psock::core::datagram::Dgram::bind(&peer.dest).unwrap(),
+        dest: Peer::open(&controller, DGRAM, &[]).dest,
+    };
     peer.send(peer.address(), b"one");
     assert!(other.dgram.send_to(peer.address(), b"two", 0, &NONE).unwrap());
     assert_eq!(other.try_recv(2, 0).unwrap().unwrap().0, b"on");
@@ -1241,7 +1243,7 @@ fn handles_count_together() {
         assert!(counts.dropped > 0, "not a flood");
     }
     assert_eq!(other.dgram.counts(), counts);
-    assert_eq!(peer.dest.bind().unwrap().counts(), counts);
+    assert_eq!(i2psock::core::datagram::Dgram::bind(&peer.dest).unwrap().counts(), counts);
 }
 
 // ---- in band ----

@@ -8,20 +8,20 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::dest::Dest;
+use i2psock::core::destination::DestHandle;
+use i2psock::core::drive::Pending;
 use i2psock::core::listener::Listener;
-use i2psock::core::pending::Pending;
 use i2psock::core::stream::Stream;
 use i2psock::error::Status;
 use i2psock::sys;
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 
-fn forward(dest: &Dest, backlog: i32) -> Listener {
+fn forward(dest: &DestHandle, backlog: i32) -> Listener {
     Listener::open(dest, backlog, &options(&[("stream_forward", "1")])).unwrap()
 }
 
 /// Serves the listener until `done`, going on with `pending` meanwhile.
-fn serve(listener: &Listener, mut pending: Option<&mut Pending>, mut done: impl FnMut(Option<Stream>) -> bool) {
+fn serve(listener: &Listener, mut pending: Option<&mut Pending<Stream>>, mut done: impl FnMut(Option<Stream>) -> bool) {
     let end = Instant::now() + LONG;
     loop {
         let (fd, events) = match &mut pending {
@@ -42,7 +42,7 @@ fn serve(listener: &Listener, mut pending: Option<&mut Pending>, mut done: impl 
     }
 }
 
-fn next(listener: &Listener, pending: Option<&mut Pending>) -> Stream {
+fn next(listener: &Listener, pending: Option<&mut Pending<Stream>>) -> Stream {
     let mut found = None;
     serve(listener, pending, |stream| {
         found = found.take().or(stream);

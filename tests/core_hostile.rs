@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::options::Options;
-use i2psock::core::pending::Limit;
+use i2psock::core::drive::Limit;
+use i2psock::core::settings::Options;
 use i2psock::error::{Operation, Status};
-use i2psock::keys::Keys;
+use i2psock::identity::Keys;
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 
 /// For what never comes, and for what must come.
@@ -343,10 +343,7 @@ fn no_private_key_nor_password_is_ever_shown() {
         let mut generate = controller.generate(7, LIMIT).unwrap();
         generate.complete().unwrap();
         assert!(generate.reply("PRIV").is_none());
-        let keys = generate.take_as("keys", |product| match product {
-            i2psock::core::pending::Product::Keys(keys) => Ok(keys),
-            other => Err(other),
-        });
+        let keys = generate.take();
         let keys = keys.unwrap();
         hidden.extend(secrets(&keys));
         let mut with_keys = Options::default();

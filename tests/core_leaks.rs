@@ -7,9 +7,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::options::Options;
-use i2psock::core::pending::Limit;
-use i2psock::error::Status;
+use i2psock::core::drive::{Limit, Pending};
+use i2psock::core::settings::Options;
+use i2psock::error::{Result, Status};
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -155,18 +155,17 @@ fn cancelled_at_every_moment() {
             let (a, b) = (open(&controller), open(&controller));
             bridge.faults().drip(Some(Duration::from_micros(300)));
             for steps in 0..12 {
-                let pendings = [
-                    b.accept(LIMIT),
-                    a.connect(base64(&b), &Options::default(), LIMIT),
-                    a.lookup("ME", LIMIT),
-                    controller.generate(7, LIMIT),
-                    controller.open_dest("", 1, &Options::default(), LIMIT),
-                ];
-                for mut pending in pendings.into_iter().flatten() {
+                fn cancel<T>(pending: Result<Pending<T>>, steps: usize) {
+                    let Ok(mut pending) = pending else { return };
                     for _ in 0..steps {
                         drop(pending.wait(Some(Duration::from_micros(700))));
                     }
                 }
+                cancel(b.accept(LIMIT), steps);
+                cancel(a.connect(base64(&b), &Options::default(), LIMIT), steps);
+                cancel(a.lookup("ME", LIMIT), steps);
+                cancel(controller.generate(7, LIMIT), steps);
+                cancel(controller.open_dest("", 1, &Options::default(), LIMIT), steps);
             }
             bridge.faults().clear();
         });
@@ -188,7 +187,7 @@ fn sessions_that_are_lost_or_never_come_up() {
                 bridge.faults().kill_all_sessions(round % 2 == 0);
                 wait_until("the loss is seen", || {
                     dest.presence().service();
-                    dest.presence().state().0 == i2psock::core::presence::State::Dead
+                    dest.presence().state().0 == i2psock::core::destination::State::Dead
                 });
                 drop((dest, accept, lookup));
             }

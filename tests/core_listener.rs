@@ -6,17 +6,15 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::dest::Dest;
+use i2psock::core::destination::{DestHandle, State};
+use i2psock::core::drive::{Pending, Progress};
 use i2psock::core::listener::Listener;
-use i2psock::core::pending::Pending;
-use i2psock::core::presence::State;
 use i2psock::core::stream::Stream;
-use i2psock::core::Progress;
 use i2psock::error::Status;
 use i2psock::sys;
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 
-fn listen(dest: &Dest) -> Listener {
+fn listen(dest: &DestHandle) -> Listener {
     Listener::open(dest, 0, &options(&[])).unwrap()
 }
 
@@ -26,7 +24,7 @@ fn next(listener: &Listener) -> Stream {
 }
 
 /// The next stream; meanwhile the other end goes on connecting.
-fn meet(listener: &Listener, mut connecting: Option<&mut Pending>) -> Stream {
+fn meet(listener: &Listener, mut connecting: Option<&mut Pending<Stream>>) -> Stream {
     let end = Instant::now() + LONG;
     loop {
         let (fd, events) = match &mut connecting {

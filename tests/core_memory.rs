@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{destination, private_keys, Rng};
-use i2psock::keys::Keys;
-use i2psock::protocol::command::{Credentials, Ports};
+use i2psock::identity::Keys;
 use i2psock::protocol::control::Control;
+use i2psock::protocol::credentials::Credentials;
 use i2psock::protocol::handshake::{Handshake, Phase};
 use i2psock::protocol::line::{self, Line, MAX_LINE};
+use i2psock::protocol::ports::Ports;
 use i2psock::protocol::request::{NewIdentity, Outcome, Request};
-use i2psock::protocol::{Version, VersionRange};
+use i2psock::protocol::version::{Version, VersionRange};
 
 const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
-use i2psock::core::dest::Dest;
-use i2psock::core::options::Options;
-use i2psock::core::pending::Limit;
+use i2psock::core::destination::DestHandle;
+use i2psock::core::drive::Limit;
+use i2psock::core::settings::Options;
 use i2psock::error::{Result, Status};
-use i2psock::keys::Keys;
+use i2psock::identity::Keys;
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 /// A folder of its own, removed when dropped.
@@ -39,11 +39,11 @@ impl Drop for Folder {
     }
 }
 
-fn try_named(controller: &Control, name: &str, style: i32, options: &Options) -> Result<Dest> {
+fn try_named(controller: &Control, name: &str, style: i32, options: &Options) -> Result<DestHandle> {
     dest_of(controller.open_dest(name, style, options, LIMIT)?)
 }
 
-fn named(controller: &Control, name: &str) -> Dest {
+fn named(controller: &Control, name: &str) -> DestHandle {
     try_named(controller, name, 1, &Options::default()).unwrap()
 }
 
@@ -159,7 +159,7 @@ fn whoever_waits_for_a_name_gets_it_when_the_first_gives_up() {
     bridge.faults().once(Reply::SessionCreate, Action::Stall);
     let none = Options::default();
     let mut first = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
-    until_stage(&mut first, i2psock::core::pending::Stage::Working);
+    until_stage(&mut first, i2psock::core::drive::Stage::Working);
     let mut second = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
     let mut third =
         controller.open_dest("alice", 1, &none, Limit::After(std::time::Duration::from_millis(20))).unwrap();

@@ -7,20 +7,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::*;
-use i2psock::core::dest::Dest;
+use i2psock::core::destination::{DestHandle, State};
 use i2psock::core::listener::Listener;
-use i2psock::core::options::Options;
-use i2psock::core::presence::State;
+use i2psock::core::settings::Options;
 use i2psock::error::Status;
 use i2psock::sys;
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
-fn recovering(controller: &Control) -> Dest {
+fn recovering(controller: &Control) -> DestHandle {
     dest_of(controller.open_dest("", 1, &options(&[("recover", "1")]), LIMIT).unwrap()).unwrap()
 }
 
 /// Serves the destinations as a program's poll loop does, until `done`; returns the states that the first one went through.
-fn serve(dests: &[&Dest], what: &str, mut done: impl FnMut() -> bool) -> Vec<State> {
+fn serve(dests: &[&DestHandle], what: &str, mut done: impl FnMut() -> bool) -> Vec<State> {
     let end = Instant::now() + LONG;
     let mut states = Vec::new();
     while !done() {
@@ -40,7 +39,7 @@ fn serve(dests: &[&Dest], what: &str, mut done: impl FnMut() -> bool) -> Vec<Sta
     states
 }
 
-fn is_ready(dest: &Dest) -> bool {
+fn is_ready(dest: &DestHandle) -> bool {
     dest.presence().state().0 == State::Ready
 }
 
@@ -58,7 +57,7 @@ fn a_lost_session_is_opened_again() {
             let id = server.presence().session().id().to_owned();
             bridge.faults().every(Reply::StreamConnect, Action::Stall);
             let mut waiting = client.connect(&address, &Options::default(), LIMIT).unwrap();
-            until_stage(&mut waiting, i2psock::core::pending::Stage::Working);
+            until_stage(&mut waiting, i2psock::core::drive::Stage::Working);
             assert_eq!(bridge.faults().kill_all_sessions(announce), 2);
             let error = failure(waiting.complete());
             assert_eq!(error.status, Status::Closed, "{error:?}");
@@ -201,7 +200,7 @@ fn datagrams_go_on() {
             let controller = controller_with(&bridge, &[("keeper", keeper), ("udp", &udp)]);
             let wanted = options(&[("recover", "1"), ("in_band", in_band)]);
             let dests = [0, 1].map(|_| dest_of(controller.open_dest("", 2, &wanted, LIMIT).unwrap()).unwrap());
-            let [a, b] = [0, 1].map(|i: usize| dests[i].bind().unwrap());
+            let [a, b] = [0, 1].map(|i: usize| i2psock::core::datagram::Dgram::bind(&dests[i]).unwrap());
             let fd = b.fd();
             let exchange = |text: &[u8]| {
                 assert!(a.send_to(base64(&dests[1]), text, 0, &Default::default()).unwrap());

@@ -9,11 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::dest::Dest;
-use i2psock::core::options::Options;
-use i2psock::core::pending::{Limit, Pending, Stage};
-use i2psock::core::presence::State;
-use i2psock::core::Progress;
+use i2psock::core::destination::{DestHandle, State};
+use i2psock::core::drive::{Limit, Pending, Progress, Stage};
+use i2psock::core::settings::Options;
 use i2psock::error::{Operation, Status};
 use i2psock::sys::{self, PollFd};
 use i2psock_bridge::{Action, Bridge, Config, Faults, Personality, Reply, Split};
@@ -22,12 +20,12 @@ fn start() -> Bridge {
     Bridge::start(Config::default()).unwrap()
 }
 
-fn readable(dest: &Dest, milliseconds: i32) -> bool {
+fn readable(dest: &DestHandle, milliseconds: i32) -> bool {
     sys::poll_one(dest.presence().fd(), sys::IN, milliseconds).unwrap() != 0
 }
 
 /// Serves the destination until `done`; with a keeper there is nothing to do but wait.
-fn serve_until(dest: &Dest, what: &str, mut done: impl FnMut() -> bool) {
+fn serve_until(dest: &DestHandle, what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
@@ -109,7 +107,8 @@ fn waits_answer_pings_without_a_keeper() {
     let mut connecting = a.connect(base64(&b), &Options::default(), LIMIT).unwrap();
     faults.once(Reply::NamingLookup, Action::Stall);
     let mut lookup = a.lookup("a.i2p", LIMIT).unwrap();
-    for pending in [&mut accept, &mut connecting, &mut lookup] {
+    let waiting: [&mut dyn AnyPending; 3] = [&mut accept, &mut connecting, &mut lookup];
+    for pending in waiting {
         bridge.clear_lines();
         faults.unsolicited("PING wait\n");
         let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| *line == "PONG wait").count();
@@ -132,13 +131,15 @@ fn a_program_with_its_own_poll_needs_no_thread() {
     let (a, b) = (open(&controller), open(&controller));
     let faults = bridge.faults();
     faults.ping_every(Some(Duration::from_millis(2)));
-    let mut pendings = vec![b.accept(LIMIT).unwrap(), a.lookup("ME", LIMIT).unwrap()];
-    until_stage(&mut pendings[0], Stage::Listening);
-    pendings.push(connect(&a, &b));
+    let mut accept = b.accept(LIMIT).unwrap();
+    let mut lookup = a.lookup("ME", LIMIT).unwrap();
+    until_stage(&mut accept, Stage::Listening);
+    let mut connecting = connect(&a, &b);
+    let mut pendings: [&mut dyn AnyPending; 3] = [&mut accept, &mut lookup, &mut connecting];
     let end = Instant::now() + LONG;
     let mut rounds = 0;
     while pendings.iter().any(|pending| pending.stage() != Stage::Done) || faults.pings_sent() < 50 {
-        assert!(Instant::now() < end, "{:?}", pendings.iter().map(Pending::stage).collect::<Vec<_>>());
+        assert!(Instant::now() < end, "{:?}", pendings.iter().map(|pending| pending.stage()).collect::<Vec<_>>());
         let mut fds: Vec<PollFd> = pendings
             .iter()
             .map(|pending| PollFd { fd: pending.fd(), events: pending.events(), revents: 0 })
@@ -163,8 +164,8 @@ fn a_program_with_its_own_poll_needs_no_thread() {
         all_answered(&faults, 50)
     });
     assert!(faults.pongs().iter().all(|pong| pong.matched));
-    let mut streams = pendings.iter_mut().filter(|pending| pending.events() == 0 && pending.reply("VALUE").is_none());
-    let (y, x) = (take_stream(streams.next().unwrap()).unwrap(), take_stream(streams.next().unwrap()).unwrap());
+    assert!(pendings.iter().all(|pending| pending.events() == 0));
+    let (y, x) = (take_stream(&mut accept).unwrap(), take_stream(&mut connecting).unwrap());
     echo(&x, &y, 1, 1000);
 }
 
@@ -180,7 +181,8 @@ fn nothing_is_readable_while_nothing_happens() {
         bridge.faults().once(Reply::NamingLookup, Action::Stall);
         let lookup = dest.lookup("a.i2p", LIMIT).unwrap();
         let accept = listening(&dest);
-        for pending in [&lookup, &accept] {
+        let waiting: [&dyn AnyPending; 2] = [&lookup, &accept];
+        for pending in waiting {
             assert_eq!(sys::poll_one(pending.fd(), pending.events(), 20).unwrap(), 0, "keeper {keeper}");
         }
         assert!(!readable(&dest, 0));
@@ -219,11 +221,12 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             assert_eq!((session.service(), readable(&a, 0)), (None, false));
             // Whatever was going on ends with the same cause.
             drop(accept);
-            for (operation, pending) in [
+            let pendings: [(Operation, &mut dyn AnyPending); 3] = [
                 (Operation::Lookup, &mut asked),
                 (Operation::Lookup, &mut waiting),
                 (Operation::Connect, &mut connecting),
-            ] {
+            ];
+            for (operation, pending) in pendings {
                 let error = failure(pending.complete());
                 // The announcement is at the same time the answer to the question on the wire.
                 let answered = announce && error.status == Status::Network && error.tag == "I2P_ERROR";
@@ -306,7 +309,7 @@ fn lookups_go_one_at_a_time_and_in_order() {
         }
         bridge.clear_lines();
         bridge.faults().every(Reply::NamingLookup, Action::Delay(Duration::from_millis(3)));
-        let lookups: Vec<Pending> = (0..20).map(|n| dest.lookup(&format!("N{n}.i2p"), LIMIT).unwrap()).collect();
+        let lookups: Vec<Pending<_>> = (0..20).map(|n| dest.lookup(&format!("N{n}.i2p"), LIMIT).unwrap()).collect();
         // Asked for in any order, answered all the same.
         for (number, lookup) in lookups.into_iter().enumerate().rev() {
             assert_eq!(address_of(lookup).unwrap(), destination(number as u8), "{number}");
@@ -374,21 +377,22 @@ fn closing_wakes_everybody_who_waits() {
             bridge.faults().every(Reply::SessionCreate, Action::Stall);
             bridge.faults().every(Reply::DestGenerate, Action::Stall);
             bridge.clear_lines();
-            let mut waiting: Vec<(&str, Pending)> = vec![
-                ("accept", dest.accept(LIMIT).unwrap()),
-                ("accept", dest.accept(Limit::Never).unwrap()),
-                ("connect", connect(&dest, &other)),
-                ("lookup", dest.lookup("a.i2p", LIMIT).unwrap()),
-                ("lookup", dest.lookup("b.i2p", Limit::Never).unwrap()),
+            type Wait = Box<dyn FnOnce() -> i2psock::error::Result<()> + Send>;
+            fn wait<T: Send + 'static>(mut pending: Pending<T>) -> Wait {
+                Box::new(move || pending.complete())
+            }
+            let mut waiting: Vec<(&str, Wait)> = vec![
+                ("accept", wait(dest.accept(LIMIT).unwrap())),
+                ("accept", wait(dest.accept(Limit::Never).unwrap())),
+                ("connect", wait(connect(&dest, &other))),
+                ("lookup", wait(dest.lookup("a.i2p", LIMIT).unwrap())),
+                ("lookup", wait(dest.lookup("b.i2p", Limit::Never).unwrap())),
             ];
             if what == "controller" {
-                waiting.push(("create", controller.open_dest("", 1, &Options::default(), LIMIT).unwrap()));
-                waiting.push(("generate", controller.generate(7, Limit::Never).unwrap()));
+                waiting.push(("create", wait(controller.open_dest("", 1, &Options::default(), LIMIT).unwrap())));
+                waiting.push(("generate", wait(controller.generate(7, Limit::Never).unwrap())));
             }
-            let threads: Vec<_> = waiting
-                .into_iter()
-                .map(|(name, mut pending)| (name, std::thread::spawn(move || pending.complete())))
-                .collect();
+            let threads: Vec<_> = waiting.into_iter().map(|(name, wait)| (name, std::thread::spawn(wait))).collect();
             let receiving = std::thread::spawn(move || receive(&x, 1));
             let expected = if what == "controller" { 6 } else { 4 };
             let count = |bridge: &Bridge| bridge.texts().iter().filter(|line| !line.starts_with("HELLO")).count();
@@ -419,7 +423,11 @@ fn closing_wakes_everybody_who_waits() {
     }
 }
 
-fn pair_stalled(bridge: &Bridge, a: &Dest, b: &Dest) -> (i2psock::core::stream::Stream, i2psock::core::stream::Stream) {
+fn pair_stalled(
+    bridge: &Bridge,
+    a: &DestHandle,
+    b: &DestHandle,
+) -> (i2psock::core::stream::Stream, i2psock::core::stream::Stream) {
     bridge.faults().clear_rules();
     let pair = pair(a, b);
     bridge.faults().every(Reply::NamingLookup, Action::Stall);
@@ -565,7 +573,8 @@ fn a_session_lost_by_nonsense_is_closed() {
         bridge.faults().once(Reply::NamingLookup, Action::Stall);
         let mut lookup = dest.lookup("a.i2p", LIMIT).unwrap();
         bridge.faults().unsolicited("x".repeat(70_000));
-        for pending in [&mut accept, &mut lookup] {
+        let waiting: [&mut dyn AnyPending; 2] = [&mut accept, &mut lookup];
+        for pending in waiting {
             let error = failure(pending.complete());
             assert!(error.message.contains("too long"), "{error:?}");
             assert_eq!(error.status, Status::Closed, "{error:?}");

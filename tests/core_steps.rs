@@ -8,16 +8,20 @@ use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 
 use common::*;
-use i2psock::core::options::Options;
-use i2psock::core::pending::{Pending, Stage};
-use i2psock::core::Progress;
+use i2psock::core::drive::{Pending, Progress, Stage};
+use i2psock::core::settings::Options;
 use i2psock::sys;
 
 /// What one read takes.
 const READ: usize = 4096;
 
 /// Steps until the whole reply is there, then once more and again only when poll says so.
-fn never_blocks_for_nothing(mut pending: Pending, go: &mpsc::Sender<usize>, said: &mpsc::Receiver<()>, size: usize) {
+fn never_blocks_for_nothing<T>(
+    mut pending: Pending<T>,
+    go: &mpsc::Sender<usize>,
+    said: &mpsc::Receiver<()>,
+    size: usize,
+) {
     until_stage(&mut pending, Stage::Working);
     go.send(size).unwrap();
     said.recv_timeout(LONG).unwrap();

@@ -14,10 +14,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Barrier, Mutex, MutexGuard};
 
-use i2psock::core::keyfile::{load, save, Format};
-use i2psock::core::store::{check_name, default_folder, Store};
+use i2psock::core::store::{check_name, default_folder, load, save, Format, KeyStore};
 use i2psock::error::{Error, Status};
-use i2psock::keys::Keys;
+use i2psock::identity::Keys;
 
 /// A user without rights; what tests run as when they are not root.
 const NOBODY: u32 = 65534;
@@ -53,8 +52,8 @@ impl Folder {
     }
 
     /// A key store in it that was not used yet.
-    fn store(&self) -> Store {
-        Store::new(&self.text("keys")).unwrap()
+    fn store(&self) -> KeyStore {
+        KeyStore::new(&self.text("keys")).unwrap()
     }
 
     fn entries(&self, name: &str) -> Vec<String> {
@@ -272,9 +271,9 @@ fn names() {
     // Nothing was made for them.
     assert!(!folder.path("keys").exists());
     for bad in ["", "a\0b"] {
-        assert_eq!(Store::new(bad).unwrap_err().status, Status::Invalid);
+        assert_eq!(KeyStore::new(bad).unwrap_err().status, Status::Invalid);
     }
-    assert!(Store::new("somewhere").unwrap().folder().is_absolute());
+    assert!(KeyStore::new("somewhere").unwrap().folder().is_absolute());
 }
 
 #[test]
@@ -303,7 +302,7 @@ fn modes_whatever_the_umask() {
     for (mask, name) in [(0, "open"), (0o777, "closed"), (0o277, "odd")] {
         unprivileged(|| {
             umask(mask);
-            let store = Store::new(&folder.text(&format!("{name}/deep/keys"))).unwrap();
+            let store = KeyStore::new(&folder.text(&format!("{name}/deep/keys"))).unwrap();
             for fill in [1, 2] {
                 let claim = store.lock("alice").unwrap();
                 claim.save(&keys(fill)).unwrap();
@@ -418,7 +417,7 @@ fn folders_that_others_can_write_to_are_refused() {
     assert_eq!(claim.load().unwrap().unwrap().bytes(), keys(1).bytes());
     // A link to a folder is the user's own decision; what it leads to is checked.
     symlink("keys", folder.path("link")).unwrap();
-    let linked = Store::new(&folder.text("link")).unwrap();
+    let linked = KeyStore::new(&folder.text("link")).unwrap();
     assert!(linked.lock("bob").is_ok());
     chmod(folder.path("keys"), 0o777);
     refused(&linked.lock("bob").unwrap_err(), "others can write");
@@ -450,7 +449,7 @@ fn folders_that_cannot_be() {
     let folder = Folder::new();
     fs::write(folder.path("file"), "").unwrap();
     for (path, errno) in [("file", libc::ENOTDIR), ("file/keys", libc::ENOTDIR), ("file/a/keys", libc::ENOTDIR)] {
-        let error = Store::new(&folder.text(path)).unwrap().lock("alice").unwrap_err();
+        let error = KeyStore::new(&folder.text(path)).unwrap().lock("alice").unwrap_err();
         assert_eq!((error.status, error.os_error), (Status::Io, errno), "{path}: {error}");
     }
     // Read-only.
@@ -814,7 +813,7 @@ fn many_make_the_folder_at_once() {
             for number in 0..8 {
                 let (start, path) = (&start, &path);
                 scope.spawn(move || {
-                    let store = Store::new(path).unwrap();
+                    let store = KeyStore::new(path).unwrap();
                     start.wait();
                     let claim = store.lock(&format!("name{number}")).unwrap();
                     claim.save(&keys(number)).unwrap();

@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use i2psock::core::options::Options;
-use i2psock::core::pending::Limit;
+use i2psock::core::drive::Limit;
+use i2psock::core::settings::Options;
 use i2psock::core::stream::Stream;
 use i2psock::error::{Operation, Status};
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply, Split, Version, Which};
@@ -257,7 +257,7 @@ fn over_a_unix_socket() {
     let (x, y) = pair(&a, &b);
     echo(&x, &y, 1, 300_000);
     send(&x, b"end");
-    x.drain(i2psock::core::after(Some(LONG))).unwrap();
+    x.drain(i2psock::core::drive::after(Some(LONG))).unwrap();
     drop(x);
     assert_eq!(receive(&y, 10), b"end");
     drop(bridge);

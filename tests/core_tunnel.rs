@@ -12,29 +12,26 @@ use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::*;
+use i2psock::core::destination::State;
+use i2psock::core::drive::Pending;
 use i2psock::core::listener::Listener;
-use i2psock::core::options::Options;
-use i2psock::core::pending::{Pending, Product};
-use i2psock::core::presence::State;
+use i2psock::core::settings::Options;
+use i2psock::core::stream::Stream;
 use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
 use i2psock::error::{Error, Operation, Result, Status};
 use i2psock::sys::{self, poll_one, Place, IN};
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
-fn tunnel_of(mut pending: Pending) -> Result<Tunnel> {
-    pending.complete()?;
-    pending.take_as("tunnel", |product| match product {
-        Product::Tunnel(tunnel) => Ok(tunnel),
-        other => Err(other),
-    })
+fn tunnel_of(pending: Pending<Tunnel>) -> Result<Tunnel> {
+    pending.product()
 }
 
 fn try_server(controller: &Control, target: &str, options: &Options) -> Result<Tunnel> {
-    tunnel_of(Tunnel::open(controller, "", TunnelPlan::server(target, options)?, options, LIMIT)?)
+    tunnel_of(TunnelPlan::server(target, options)?.open(controller, "", options, LIMIT)?)
 }
 
 fn try_client(controller: &Control, listen: &str, address: &str, options: &Options) -> Result<Tunnel> {
-    tunnel_of(Tunnel::open(controller, "", TunnelPlan::client(listen, address, options)?, options, LIMIT)?)
+    tunnel_of(TunnelPlan::client(listen, address, options)?.open(controller, "", options, LIMIT)?)
 }
 
 fn address(tunnel: &Tunnel) -> String {
@@ -642,7 +639,7 @@ fn failures_of_every_kind_leave_room() {
     let next = Arc::new(AtomicUsize::new(0));
     let (turn, from) = (Arc::clone(&next), Arc::clone(&dest));
     let places = |address| Ok(Far::Places(vec![Place::Tcp(address)]));
-    let pending = |pending: Result<Pending>| pending.map(|pending| Far::Pending(Box::new(pending)));
+    let pending = |pending: Result<Pending<Stream>>| pending.map(|pending| Far::Pending(Box::new(pending)));
     let (tunnel, address) = local(
         move || match turn.load(Ordering::SeqCst) {
             0 => Err(Error::new(Status::State, Operation::Connect, "no")),
@@ -651,7 +648,7 @@ fn failures_of_every_kind_leave_room() {
             3 => Ok(Far::Socket(std::fs::File::open("/dev/null").unwrap().into())),
             4 => Ok(Far::Socket(std::fs::File::open("/proc/self/exe").unwrap().into())),
             5 => pending(from.connect(&nobody, &Options::default(), LIMIT)),
-            6 => pending(from.lookup("ME", LIMIT)),
+            6 => Err(Error::new(Status::State, Operation::Connect, "no")),
             7 => Ok(Far::Socket(TcpListener::bind("127.0.0.1:0").unwrap().into())),
             8 => Ok(Far::Socket(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into())),
             9 => places(addresses[1]),
@@ -660,7 +657,7 @@ fn failures_of_every_kind_leave_room() {
             11 => pending(from.connect(
                 base64(&from),
                 &Options::default(),
-                i2psock::core::pending::Limit::After(Duration::from_millis(50)),
+                i2psock::core::drive::Limit::After(Duration::from_millis(50)),
             )),
             _ => places(addresses[0]),
         },

@@ -6,20 +6,19 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{destination, private_keys, Rng};
-use i2psock::address::Address;
 use i2psock::error::{Error, Operation, Status};
-use i2psock::keys::Keys;
-use i2psock::name::Target;
-use i2psock::protocol::command::{self, Credentials, Identity, Ports};
+use i2psock::identity::{Address, Keys, Target};
+use i2psock::protocol::command::{self, Identity};
 use i2psock::protocol::control::{Control, Event};
+use i2psock::protocol::credentials::Credentials;
 use i2psock::protocol::handshake::{Handshake, Phase};
 use i2psock::protocol::line::{self, Line, MAX_LINE};
 use i2psock::protocol::outbox::Outbox;
-use i2psock::protocol::peerline::PeerLine;
-use i2psock::protocol::reply;
-use i2psock::protocol::reply::ResultCode;
+use i2psock::protocol::peer_line::PeerLine;
+use i2psock::protocol::ports::Ports;
+use i2psock::protocol::reply::{self, ResultCode};
 use i2psock::protocol::request::{NewIdentity, Outcome, Request};
-use i2psock::protocol::{Version, VersionRange};
+use i2psock::protocol::version::{Version, VersionRange};
 use i2psock::secret::Secret;
 
 const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };

@@ -1,9 +1,9 @@
 //! Packets of `tests/vectors/udp_packets.json`, sent and received.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use i2psock::address::Address;
-use i2psock::protocol::command::Ports;
+use i2psock::identity::Address;
 use i2psock::protocol::datagram::{self, Origin, SendOptions, Source};
+use i2psock::protocol::ports::Ports;
 use serde_json::Value;
 
 fn vectors(key: &str) -> Vec<Value> {
@@ -94,7 +94,7 @@ fn received() {
         match (datagram::source(token).unwrap(), vector["style"].as_str().unwrap()) {
             (Source::Destination(address), "DATAGRAM") => assert_eq!(address.base64().as_bytes(), token),
             (Source::Hash(hash), "DATAGRAM3") => {
-                let host = format!("{}.b32.i2p", i2psock::encoding::base32_encode(&hash));
+                let host = format!("{}.b32.i2p", i2psock::identity::base32_encode(&hash));
                 assert_eq!(host, vector["source_b32"].as_str().unwrap());
             }
             other => panic!("{other:?}"),

@@ -3,10 +3,9 @@
 // The configuration allows these in test functions only, not in their helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use i2psock::address::Address;
-use i2psock::encoding::{base32_decode, base32_encode, base64_decode, base64_decode_strict, base64_encode};
-use i2psock::keys::Keys;
-use i2psock::name::{Target, B33};
+use i2psock::identity::{
+    base32_decode, base32_encode, base64_decode, base64_decode_strict, base64_encode, Address, Keys, Target, B33,
+};
 use serde_json::Value;
 
 fn load(file: &str) -> Value {

@@ -5,10 +5,10 @@ use i2psock::error::{Operation, Status};
 use i2psock::protocol::control::Control;
 use i2psock::protocol::handshake::{Handshake, Phase};
 use i2psock::protocol::line::{self, Fields, Line};
-use i2psock::protocol::peerline::PeerLine;
+use i2psock::protocol::peer_line::PeerLine;
 use i2psock::protocol::reply::{self, ResultCode};
 use i2psock::protocol::request::{Outcome, Request};
-use i2psock::protocol::{Version, VersionRange};
+use i2psock::protocol::version::{Version, VersionRange};
 use serde_json::Value;
 
 const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };

@@ -1,35 +1,25 @@
 //! A controller: one bridge, checked, and everything that is open through it.
 
-use std::sync::{Arc, Weak};
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::core::bridge::Bridge;
-use crate::core::dest::DestPlan;
-use crate::core::exchange::Exchange;
-use crate::core::keeper::Keeper;
-use crate::core::named::Named;
-use crate::core::options::{Options, Owner};
-use crate::core::pending::{Goal, Limit, Pending, Product};
-use crate::core::presence::{Presence, State};
-use crate::core::scope::Scope;
-use crate::core::session::Session;
-use crate::core::store::Store;
+use crate::core::bridge::{Bridge, BridgeConnection, Finished};
+use crate::core::destination::{opening, Context, DestHandle, DestPlan, NameRegistry};
+use crate::core::drive::{Deadline, Interest, Job, Keeper, Limit, Pending, Scope, Stage};
+use crate::core::session::{check_signature_type, Call, Lookup};
+use crate::core::settings::{Options, Owner};
+use crate::core::store::KeyStore;
 use crate::error::{Error, Operation, Result, Status};
-use crate::name::Target;
-use crate::protocol::request::Request;
-use crate::protocol::Version;
-
-/// The default signature type: Ed25519.
-pub const ED25519: u16 = 7;
+use crate::identity::{Address, Keys, Target};
+use crate::protocol::line::Fields;
+use crate::protocol::request::{Outcome, Request};
+use crate::protocol::version::Version;
 
 /// One SAM bridge and what is open through it.
 pub struct Controller {
-    bridge: Arc<Bridge>,
-    scope: Arc<Scope>,
-    keeper: Option<Arc<Keeper>>,
-    named: Arc<Named>,
-    presences: Mutex<Vec<Weak<Presence>>>,
+    context: Arc<Context>,
     version: Version,
 }
 
@@ -43,25 +33,16 @@ impl Controller {
             _ => Some(Arc::new(Keeper::new()?)),
         };
         let scope = Arc::new(Scope::default());
-        let store = options.text("key_store").map(Store::new).transpose()?;
+        let store = options.text("key_store").map(KeyStore::new).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
-        let named = Named::new(Arc::clone(&bridge), store);
-        Ok(Arc::new(Controller { bridge, scope, keeper, named, presences: Mutex::default(), version }))
+        let named = NameRegistry::new(Arc::clone(&bridge), store);
+        let context = Context { bridge, scope, keeper, named, presences: Mutex::default() };
+        Ok(Arc::new(Controller { context: Arc::new(context), version }))
     }
 
     /// The bridge.
     pub fn bridge(&self) -> &Arc<Bridge> {
-        &self.bridge
-    }
-
-    /// The thread that keeps sessions alive, if there is one.
-    pub fn keeper(&self) -> Option<&Arc<Keeper>> {
-        self.keeper.as_ref()
-    }
-
-    /// Destinations that have a name.
-    pub fn named(&self) -> &Arc<Named> {
-        &self.named
+        &self.context.bridge
     }
 
     /// Version negotiated when the controller was opened.
@@ -71,96 +52,50 @@ impl Controller {
 
     /// Connects to the bridge and says HELLO.
     pub fn check(&self, limit: Limit) -> Result<()> {
-        self.check_open(Operation::Handshake)?;
-        check(&self.bridge, &self.scope, limit).map(drop)
-    }
-
-    /// The error for whatever is tried through a controller that was closed, or in a child of fork(2).
-    pub fn check_open(&self, operation: Operation) -> Result<()> {
-        self.bridge.check_process()?;
-        match self.scope.cause() {
-            Some(cause) => Err(cause.during(operation)),
-            None => Ok(()),
-        }
-    }
-
-    fn exchange(&self, request: Request, goal: Goal, limit: Limit) -> Result<Pending> {
-        Ok(Pending::exchange(self.ask(request)?, goal, limit))
+        self.context.check_open(Operation::Handshake)?;
+        check(&self.context.bridge, &self.context.scope, limit).map(drop)
     }
 
     /// Starts resolving `name`. An address given as text is its own answer; otherwise a live session is asked, where there
     /// is one (some routers can look up only there), else the bridge directly.
-    pub fn lookup(self: &Arc<Self>, name: &str, limit: Limit) -> Result<Pending> {
-        self.check_open(Operation::Lookup)?;
+    pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending<Address>> {
+        self.context.check_open(Operation::Lookup)?;
         if name == "ME" {
             return Err(Error::invalid("\"ME\" is a destination's own address: look it up through a destination"));
         }
         match Target::parse(name)? {
             Target::Destination(address) => {
-                Ok(Pending::ready(&self.bridge, Operation::Lookup, Product::Address(address)))
+                Ok(Pending::ready(&self.context.bridge.process, Operation::Lookup, address, None))
             }
-            target => Pending::lookup_by_any(self, target.wire(), limit),
+            target => {
+                let job = LookupByAny::new(&self.context, target.wire())?;
+                Ok(Pending::begin(
+                    &self.context.bridge.process,
+                    Operation::Lookup,
+                    job,
+                    limit.or(self.context.bridge.timeouts.lookup),
+                ))
+            }
         }
     }
 
-    /// A connection that asks the bridge for `name` directly.
-    pub fn lookup_exchange(&self, name: &str) -> Result<Exchange> {
-        self.ask(Request::Lookup { name: name.to_owned() })
-    }
-
-    /// A session that can be asked for names.
-    pub fn live_session(&self) -> Option<Arc<Session>> {
-        let presences = self.presences.lock();
-        presences.iter().filter_map(Weak::upgrade).find(|p| p.state().0 == State::Ready).map(|p| p.session())
-    }
-
     /// Starts making keys on the router.
-    pub fn generate(&self, signature_type: u16, limit: Limit) -> Result<Pending> {
-        self.check_open(Operation::Generate)?;
+    pub fn generate(&self, signature_type: u16, limit: Limit) -> Result<Pending<Keys>> {
+        self.context.check_open(Operation::Generate)?;
         check_signature_type(signature_type)?;
-        self.exchange(Request::Generate { signature_type }, Goal::Keys, limit)
+        let exchange = self.context.ask(Request::Generate { signature_type })?;
+        Ok(Call::new(exchange, None, generated).begin(limit))
     }
 
     /// Starts opening a destination.
-    pub fn open_dest(self: &Arc<Self>, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending> {
-        self.check_open(Operation::Create)?;
-        Pending::open(self, DestPlan::new(name, style, options)?, limit)
-    }
-
-    /// A connection that asks the bridge for something.
-    pub fn ask(&self, request: Request) -> Result<Exchange> {
-        Exchange::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
-    }
-
-    /// Takes charge of a new destination.
-    pub fn add(&self, presence: &Arc<Presence>) -> Result<()> {
-        let mut presences = self.presences.lock();
-        // Under the lock that `close` takes after the scope has ended: none slips through.
-        self.check_open(Operation::Create)?;
-        presences.retain(|known| known.strong_count() > 0);
-        presences.push(Arc::downgrade(presence));
-        Ok(())
+    pub fn open_dest(&self, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending<DestHandle>> {
+        self.context.check_open(Operation::Create)?;
+        opening::open(&self.context, DestPlan::new(name, style, options)?, limit)
     }
 
     /// Ends everything that is open through this controller and its thread.
     pub fn close(&self) {
-        if self.bridge.fork.in_child() {
-            if let Some(keeper) = &self.keeper {
-                keeper.abandon_all();
-            }
-            return;
-        }
-        // Control sockets of sessions are left out: those are ended by their sessions, which tell why first.
-        self.scope.end(Error::closed(Operation::Session, "the controller was closed"), false);
-        let presences = std::mem::take(&mut *self.presences.lock());
-        for presence in presences.iter().filter_map(Weak::upgrade) {
-            presence.end("the controller was closed");
-        }
-        self.named.wake_all();
-        if let Some(keeper) = &self.keeper {
-            keeper.stop();
-        }
-        self.bridge.log.set(None);
+        self.context.close();
     }
 }
 
@@ -171,20 +106,93 @@ impl Drop for Controller {
 }
 
 fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Version> {
-    let exchange = Exchange::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
-    let mut pending = Pending::exchange(exchange, Goal::Version, limit);
-    pending.complete()?;
-    match pending.take()? {
-        Product::Version(version) => Ok(version),
-        _ => Err(Error::new(Status::Internal, Operation::Handshake, "a check without a version")),
+    let exchange = BridgeConnection::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
+    Call::new(exchange, None, |finished, _| Ok(finished.version)).begin(limit).product()
+}
+
+/// The keys the router has made.
+fn generated(finished: Finished, _: &BridgeConnection) -> Result<Keys> {
+    let unusable = || Error::protocol(Operation::Generate, "DEST REPLY has keys that cannot be read");
+    let Outcome::Keys(text) = finished.outcome else { return Err(unusable()) };
+    let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable())?;
+    Keys::from_bridge_text(text).map_err(|_| unusable())
+}
+
+/// The destination the router has found.
+fn found(finished: Finished, _: &BridgeConnection) -> Result<Address> {
+    match finished.outcome {
+        Outcome::Found(address) => Ok(address),
+        _ => Err(Error::new(Status::Internal, Operation::Lookup, "a lookup without an address")),
     }
 }
 
-/// i2pd 2.58 crashes on types it does not know, so only those of the specification are sent.
-pub fn check_signature_type(signature_type: u16) -> Result<()> {
-    match signature_type {
-        0..=3 | 7 | 8 | 11 => Ok(()),
-        4..=6 => Err(Error::invalid("RSA signature types are not for destinations")),
-        _ => Err(Error::invalid(format!("signature type {signature_type} is unknown; 7 is Ed25519"))),
+/// A lookup through any session of a controller, or directly.
+struct LookupByAny {
+    context: Arc<Context>,
+    name: String,
+    /// Whether a session is asked, whose end is not this lookup's.
+    by_session: bool,
+    job: Box<dyn Job<Address>>,
+    past: u64,
+}
+
+impl LookupByAny {
+    fn new(context: &Arc<Context>, name: &str) -> Result<Self> {
+        let (by_session, job) = Self::ask(context, name)?;
+        Ok(LookupByAny { context: Arc::clone(context), name: name.to_owned(), by_session, job, past: 0 })
+    }
+
+    fn ask(context: &Arc<Context>, name: &str) -> Result<(bool, Box<dyn Job<Address>>)> {
+        context.check_open(Operation::Lookup)?;
+        while let Some(session) = context.live_session() {
+            match Lookup::new(&session, name) {
+                // It has ended since.
+                Err(error) if error.status == Status::Closed => {}
+                other => return Ok((true, Box::new(other?))),
+            }
+        }
+        let exchange = context.ask(Request::Lookup { name: name.to_owned() })?;
+        Ok((false, Box::new(Call::new(exchange, None, found))))
+    }
+}
+
+impl Job<Address> for LookupByAny {
+    fn step(&mut self, deadline: Deadline) -> Result<Option<Address>> {
+        match self.job.step(deadline) {
+            Err(error) if self.by_session && error.status == Status::Closed => {
+                self.past += self.job.generation();
+                (self.by_session, self.job) = Self::ask(&self.context, &self.name)?;
+                self.step(deadline)
+            }
+            result => result,
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        self.job.interest()
+    }
+
+    fn generation(&self) -> u64 {
+        self.past + self.job.generation()
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.job.deadline()
+    }
+
+    fn stage(&self) -> Stage {
+        self.job.stage()
+    }
+
+    fn reply(&self) -> Option<&Fields> {
+        self.job.reply()
+    }
+
+    fn control(&self) -> Option<(RawFd, i16)> {
+        self.job.control()
+    }
+
+    fn give_up(&mut self, unclaimed: Option<Address>) {
+        self.job.give_up(unclaimed);
     }
 }

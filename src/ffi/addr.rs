@@ -3,11 +3,10 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
-use crate::address::Address;
 use crate::error::Error;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::name::{Target, B33};
+use crate::identity::{Address, Target, B33};
 
 /// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be used
 /// by many threads at once.

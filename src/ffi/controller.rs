@@ -6,13 +6,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::core::controller::Controller;
-use crate::core::log::{inside_hook, Hook};
-use crate::core::pending::Limit;
+use crate::core::drive::{inside_hook, Hook, Limit};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
+use crate::ffi::handles::i2psock_pending;
 use crate::ffi::options::{self, i2psock_options};
-use crate::ffi::pending::{self, i2psock_pending};
 
 /// One SAM bridge and everything that is open through it (leaflet's Controller). May be used by many threads at once.
 pub struct i2psock_controller(pub(super) Handle<Opened>);
@@ -160,8 +159,7 @@ pub unsafe extern "C" fn i2psock_controller_lookup(
         // SAFETY: the contract of the header.
         let name = unsafe { guard::text(name, "name")? };
         guard::give(out, "out", || {
-            let pending = controller.lookup(name, Limit::from_millis(timeout_ms)?)?;
-            pending::complete(pending, pending::address)
+            controller.lookup(name, Limit::from_millis(timeout_ms)?)?.product().map(i2psock_addr::new)
         })
     })
 }

@@ -5,18 +5,18 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::core::dest::Dest;
-use crate::core::pending::Limit;
-use crate::core::presence::State;
-use crate::error::Error;
+use crate::core::controller::Controller;
+use crate::core::destination::{DestHandle, State};
+use crate::core::drive::{Limit, Pending};
+use crate::core::stream::Stream;
+use crate::error::{Error, Result};
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
-use crate::ffi::keys::i2psock_keys;
+use crate::ffi::handles::{i2psock_keys, i2psock_pending};
 use crate::ffi::options::{self, i2psock_options};
-use crate::ffi::pending::{self, i2psock_pending};
 use crate::ffi::stream::i2psock_stream;
 
 /// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is
@@ -32,26 +32,26 @@ pub struct i2psock_dest(Handle<Lent>);
 
 /// A destination and the texts its getters lend out.
 struct Lent {
-    dest: Dest,
+    dest: DestHandle,
     addr: i2psock_addr,
     name: CString,
     nickname: CString,
 }
 
 impl Deref for Lent {
-    type Target = Dest;
+    type Target = DestHandle;
 
-    fn deref(&self) -> &Dest {
+    fn deref(&self) -> &DestHandle {
         &self.dest
     }
 }
 
 impl i2psock_dest {
-    pub(super) fn handle(&self) -> &Handle<impl Deref<Target = Dest>> {
+    pub(super) fn handle(&self) -> &Handle<impl Deref<Target = DestHandle>> {
         &self.0
     }
 
-    pub(super) fn new(dest: Dest) -> Self {
+    pub(super) fn new(dest: DestHandle) -> Self {
         let presence = dest.presence();
         let addr = i2psock_addr::new(presence.keys().address().clone());
         let recipe = presence.recipe();
@@ -147,10 +147,7 @@ pub unsafe extern "C" fn i2psock_dest_open(
     guard::on(controller.map(|controller| &controller.0), "controller", err, |controller| {
         // SAFETY: the contract of the header.
         let name = unsafe { guard::text_or_empty(name, "name")? };
-        guard::give(out, "out", || {
-            let pending = open(controller, name, style, options, timeout_ms)?;
-            pending::complete(pending, pending::dest)
-        })
+        guard::give(out, "out", || open(controller, name, style, options, timeout_ms)?.product().map(i2psock_dest::new))
     })
 }
 
@@ -175,12 +172,12 @@ pub unsafe extern "C" fn i2psock_dest_open_start(
 }
 
 fn open(
-    controller: &Arc<crate::core::controller::Controller>,
+    controller: &Arc<Controller>,
     name: &str,
     style: c_int,
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
-) -> crate::error::Result<crate::core::pending::Pending> {
+) -> Result<Pending<DestHandle>> {
     let options = options::given(options);
     controller.open_dest(name, style, options, Limit::from_millis(timeout_ms)?)
 }
@@ -321,20 +318,20 @@ pub unsafe extern "C" fn i2psock_dest_connect_start(
 }
 
 fn connect(
-    dest: &Dest,
+    dest: &DestHandle,
     address: &str,
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
-) -> crate::error::Result<crate::core::pending::Pending> {
+) -> Result<Pending<Stream>> {
     let options = options::given(options);
     dest.connect(address, options, Limit::from_millis(timeout_ms)?)
 }
 
 /// The blocking form of connect and accept gives a blocking stream.
-fn blocking(pending: crate::core::pending::Pending) -> crate::error::Result<i2psock_stream> {
-    let stream = pending::complete(pending, pending::stream)?;
-    stream.core().set_nonblocking(false)?;
-    Ok(stream)
+fn blocking(pending: Pending<Stream>) -> Result<i2psock_stream> {
+    let stream = pending.product()?;
+    stream.set_nonblocking(false)?;
+    Ok(i2psock_stream::new(stream))
 }
 
 /// Accepts one stream (i2p.sam's accept, leaflet's register_accept and parse_headers). Blocks up to `timeout_ms`, with
@@ -389,9 +386,7 @@ pub unsafe extern "C" fn i2psock_dest_lookup(
     guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
         // SAFETY: the contract of the header.
         let name = unsafe { guard::text(name, "name")? };
-        guard::give(out, "out", || {
-            pending::complete(dest.lookup(name, Limit::from_millis(timeout_ms)?)?, pending::address)
-        })
+        guard::give(out, "out", || dest.lookup(name, Limit::from_millis(timeout_ms)?)?.product().map(i2psock_addr::new))
     })
 }
 

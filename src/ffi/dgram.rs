@@ -3,17 +3,17 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
-use crate::address::Address;
-use crate::core::dgram::{Datagram, Dgram, Outgoing, Slot};
-use crate::core::options::{Options, Owner};
-use crate::core::pending::Limit;
+use crate::core::datagram::{Datagram, Dgram, Outgoing, Slot};
+use crate::core::drive::Limit;
+use crate::core::settings::{Options, Owner};
 use crate::error::{Error, Operation, Result};
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
 use crate::ffi::options::i2psock_options;
+use crate::identity::Address;
 use crate::protocol::datagram::{SendOptions, Source};
 use crate::sys::MANY;
 
@@ -111,7 +111,7 @@ pub extern "C" fn i2psock_dest_bind(
     let out = guard::clear(out);
     guard::on(dest.map(i2psock_dest::handle), "dest", err, |dest| {
         guard::give(out, "out", || {
-            let dgram = dest.bind()?;
+            let dgram = Dgram::bind(dest)?;
             let addr = i2psock_addr::new(dgram.presence().keys().address().clone());
             Ok(i2psock_dgram(Handle::new(Lent { dgram, addr })))
         })

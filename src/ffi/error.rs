@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, CString};
 
 use crate::error::{Error, Operation, Status};
-use crate::ffi::guard;
+use crate::ffi::memory;
 
 /// What a call came to. Numbers are only ever added.
 #[repr(C)]
@@ -105,8 +105,8 @@ pub struct i2psock_error {
 
 impl i2psock_error {
     pub(super) fn new(error: Error) -> Self {
-        let (tag, message) = (guard::c_string(&error.tag), guard::c_string(&error.message));
-        let operation = guard::c_string(error.operation.name());
+        let (tag, message) = (memory::c_string(&error.tag), memory::c_string(&error.message));
+        let operation = memory::c_string(error.operation.name());
         i2psock_error { error, tag, message, operation }
     }
 }
@@ -175,5 +175,5 @@ pub extern "C" fn i2psock_error_os_error(error: Option<&i2psock_error>) -> c_int
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_error_free(error: *mut i2psock_error) {
     // SAFETY: the contract of the header.
-    unsafe { guard::free(error) }
+    unsafe { memory::free(error) }
 }

@@ -1,14 +1,14 @@
 //! Every conversion between C and Rust, and the barrier no panic crosses.
 
-use std::ffi::{c_char, c_void, CStr, CString};
+use std::ffi::{c_char, c_void, CStr};
 use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::core::log::inside_hook;
-use crate::core::Progress;
+use crate::core::drive::{inside_hook, Progress};
 use crate::error::{Error, Operation, Result, Status};
 use crate::ffi::error::{i2psock_error, i2psock_status};
+pub(super) use crate::ffi::memory::{c_string, free, into_raw};
 
 /// Where an error goes; NULL when the caller does not want it.
 pub(super) type ErrorOut<'a> = Option<&'a mut MaybeUninit<*mut i2psock_error>>;
@@ -52,24 +52,6 @@ impl<T> Handle<T> {
             ));
         }
         Ok(&self.value)
-    }
-}
-
-/// A value as a heap object for C.
-pub(super) fn into_raw<T>(value: T) -> *mut T {
-    Box::into_raw(Box::new(value))
-}
-
-/// Takes back and drops what [`into_raw`] gave out. NULL is nothing.
-///
-/// # Safety
-/// `pointer` came from [`into_raw`] and is not used again.
-pub(super) unsafe fn free<T>(pointer: *mut T) {
-    if !pointer.is_null() {
-        // SAFETY: promised by the caller.
-        let owned = unsafe { Box::from_raw(pointer) };
-        // A defect in a destructor must not unwind into C.
-        drop(catch_unwind(AssertUnwindSafe(move || drop(owned))));
     }
 }
 
@@ -267,12 +249,6 @@ pub(super) fn check_buffer(null: bool, len: usize, what: &str) -> Result<()> {
         return Err(Error::invalid(format!("the length of {what} is impossible")));
     }
     Ok(())
-}
-
-/// Text for C. A NUL inside, which no text here should have, ends it.
-pub(super) fn c_string(text: &str) -> CString {
-    let end = text.find('\0').unwrap_or(text.len());
-    CString::new(text.get(..end).unwrap_or_default()).unwrap_or_default()
 }
 
 /// Done or BLOCK as a status.

@@ -4,26 +4,16 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 use crate::core::controller::Controller;
-use crate::core::keyfile::{self, Format};
-use crate::core::pending::{Limit, Product};
+use crate::core::drive::Limit;
+use crate::core::store::{key_file, Format};
 use crate::error::{Error, Result};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::base::{I2PSOCK_KEYS_BINARY, I2PSOCK_KEYS_TEXT};
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::error::{i2psock_error, i2psock_status};
-use crate::ffi::guard::{self, Handle};
-use crate::keys::Keys;
-
-/// Private keys of a destination (leaflet's Dest with is_private True): whoever has them is that destination. Wiped when
-/// freed, never logged, never in a message; a type of its own, so that keys cannot be handed out as an address. Never
-/// changes; may be used by many threads at once.
-pub struct i2psock_keys(pub(super) Handle<Keys>);
-
-impl i2psock_keys {
-    pub(super) fn new(keys: Keys) -> Self {
-        i2psock_keys(Handle::new(keys))
-    }
-}
+use crate::ffi::guard;
+use crate::ffi::handles::i2psock_keys;
+use crate::identity::Keys;
 
 /// Reads private keys in I2P base64, as routers and other SAM programs write them, offline-signed ones included; white
 /// space around them does not matter. `*out` is yours to free. I2PSOCK_INVALID: these are no private keys.
@@ -74,7 +64,7 @@ pub unsafe extern "C" fn i2psock_keys_load(
     guard::call(err, || {
         // SAFETY: the contract of the header.
         let path = unsafe { guard::text(path, "path")? };
-        guard::give(out, "out", || keyfile::load(path).map(i2psock_keys::new))
+        guard::give(out, "out", || key_file::load(path).map(i2psock_keys::new))
     })
 }
 
@@ -99,7 +89,7 @@ pub unsafe extern "C" fn i2psock_keys_save(
             I2PSOCK_KEYS_TEXT => Format::Text,
             _ => return Err(Error::invalid("there is no such format of key files")),
         };
-        keyfile::save(keys, path, format).map(|()| i2psock_status::I2PSOCK_OK)
+        key_file::save(keys, path, format).map(|()| i2psock_status::I2PSOCK_OK)
     })
 }
 
@@ -122,12 +112,7 @@ pub extern "C" fn i2psock_keys_generate(
 
 fn generate(controller: &Controller, sig_type: c_int, timeout_ms: c_int) -> Result<Keys> {
     let sig_type = u16::try_from(sig_type).map_err(|_| Error::invalid("sig_type is not 0 to 65535"))?;
-    let mut pending = controller.generate(sig_type, Limit::from_millis(timeout_ms)?)?;
-    pending.complete()?;
-    pending.take_as("key", |product| match product {
-        Product::Keys(keys) => Ok(keys),
-        other => Err(other),
-    })
+    controller.generate(sig_type, Limit::from_millis(timeout_ms)?)?.product()
 }
 
 /// The address that belongs to the keys, yours to free with i2psock_addr_free(). NULL for NULL.

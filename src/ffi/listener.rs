@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use crate::core::listener::Listener;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
 use crate::ffi::options::{self, i2psock_options};
 use crate::ffi::stream::i2psock_stream;
 

@@ -4,12 +4,12 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::path::Path;
 
-use crate::core::options::{Options, NONE};
+use crate::core::settings::{Options, NONE};
 use crate::core::store::default_folder;
 use crate::error::Error;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::keys::i2psock_keys;
+use crate::ffi::handles::i2psock_keys;
 
 /// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and
 /// i2psock_dest_connect(). A call copies what it needs: options may be changed or freed right after it. Use one options

@@ -1,49 +1,19 @@
 //! `i2psock_pending`.
 
-use std::ffi::{c_char, c_int, CString};
+use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use crate::core::pending::{Pending, Product, Stage};
-use crate::error::{Error, Result};
+use crate::core::drive::Stage;
+use crate::error::Error;
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
-use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
+use crate::ffi::guard;
+use crate::ffi::handles::{each, i2psock_pending, Any};
 use crate::ffi::stream::i2psock_stream;
 use crate::ffi::tunnel::i2psock_tunnel;
-
-/// One operation in progress, for a program with its own poll loop: call i2psock_pending_step() when
-/// i2psock_pending_fd() has i2psock_pending_events() or i2psock_pending_timeout_ms() have passed, until it does not return
-/// I2PSOCK_BLOCK, then take the result with the i2psock_pending_finish_ function of its kind. (leaflet's connect and
-/// register_accept, which return at once; step is its parse_headers.) Use one pending in one thread at a time.
-pub struct i2psock_pending(Handle<Kept>);
-
-struct Kept {
-    pending: Pending,
-    /// Fields of the reply that were asked for.
-    texts: Vec<(String, CString)>,
-}
-
-impl i2psock_pending {
-    pub(super) fn new(pending: Pending) -> Self {
-        i2psock_pending(Handle::new(Kept { pending, texts: Vec::new() }))
-    }
-
-    /// Takes back what was given to the program; nothing for NULL.
-    ///
-    /// # Safety
-    /// `pointer` came from this library and is not used again.
-    pub(super) unsafe fn take(pointer: *mut i2psock_pending) -> Option<Pending> {
-        if pointer.is_null() {
-            return None;
-        }
-        // SAFETY: promised by the caller.
-        let owned = unsafe { Box::from_raw(pointer) };
-        Some(owned.0.into_inner().pending)
-    }
-}
 
 /// How far an operation is. Numbers are only ever added.
 #[repr(C)]
@@ -78,40 +48,6 @@ impl From<Stage> for i2psock_stage {
     }
 }
 
-/// Waits for an operation and takes its product: the blocking form of everything.
-pub(super) fn complete<T>(mut pending: Pending, take: impl FnOnce(&mut Pending) -> Result<T>) -> Result<T> {
-    pending.complete()?;
-    take(&mut pending)
-}
-
-pub(super) fn address(pending: &mut Pending) -> Result<i2psock_addr> {
-    pending.take_as("address", |product| match product {
-        Product::Address(address) => Ok(i2psock_addr::new(address)),
-        other => Err(other),
-    })
-}
-
-pub(super) fn dest(pending: &mut Pending) -> Result<i2psock_dest> {
-    pending.take_as("destination", |product| match product {
-        Product::Dest(dest) => Ok(i2psock_dest::new(dest)),
-        other => Err(other),
-    })
-}
-
-pub(super) fn tunnel(pending: &mut Pending) -> Result<i2psock_tunnel> {
-    pending.take_as("tunnel", |product| match product {
-        Product::Tunnel(tunnel) => Ok(i2psock_tunnel::new(tunnel)),
-        other => Err(other),
-    })
-}
-
-pub(super) fn stream(pending: &mut Pending) -> Result<i2psock_stream> {
-    pending.take_as("stream", |product| match product {
-        Product::Stream(stream) => Ok(i2psock_stream::new(stream)),
-        other => Err(other),
-    })
-}
-
 /// Does what can be done without blocking. I2PSOCK_OK: done, now finish; I2PSOCK_BLOCK: wait on the descriptor, which
 /// may be another one now, and step again. Anything else is the operation's failure, final and told every time:
 /// I2PSOCK_TIMEOUT when its own limit is over, I2PSOCK_CLOSED when its destination or controller was closed or lost,
@@ -123,7 +59,7 @@ pub extern "C" fn i2psock_pending_step(
 ) -> i2psock_status {
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
         kept.texts.clear();
-        kept.pending.step().map(guard::progress)
+        each!(&mut kept.pending, pending => pending.step()).map(guard::progress)
     })
 }
 
@@ -142,7 +78,7 @@ pub extern "C" fn i2psock_pending_wait(
             (-1, _) => None,
             _ => return Err(Error::invalid("timeout_ms is -1 or a number of milliseconds")),
         };
-        kept.pending.wait(limit).map(guard::progress)
+        each!(&mut kept.pending, pending => pending.wait(limit)).map(guard::progress)
     })
 }
 
@@ -150,39 +86,41 @@ pub extern "C" fn i2psock_pending_wait(
 /// after every step: it may have changed.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_fd(pending: Option<&i2psock_pending>) -> i2psock_fd {
-    guard::getter(-1, || pending.map(|pending| pending.0.get().pending.fd()))
+    guard::getter(-1, || pending.map(|pending| each!(&pending.0.get().pending, p => p.fd())))
 }
 
 /// Rises whenever i2psock_pending_fd() is a new description, even under the same number: then epoll has to be told anew. 0
 /// for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_generation(pending: Option<&i2psock_pending>) -> u64 {
-    guard::getter(0, || pending.map(|pending| pending.0.get().pending.generation()))
+    guard::getter(0, || pending.map(|pending| each!(&pending.0.get().pending, p => p.generation())))
 }
 
 /// Events to wait for: POLLIN, POLLOUT or both; 0 when there is nothing to wait for.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_events(pending: Option<&i2psock_pending>) -> c_int {
-    guard::getter(0, || pending.map(|pending| pending.0.get().pending.events().into()))
+    guard::getter(0, || pending.map(|pending| each!(&pending.0.get().pending, p => p.events()).into()))
 }
 
 /// Milliseconds after which a step is due even without an event, fit for poll; -1 for never, 0 when the operation has
 /// ended.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_timeout_ms(pending: Option<&i2psock_pending>) -> c_int {
-    guard::getter(-1, || pending.map(|pending| pending.0.get().pending.timeout_ms()))
+    guard::getter(-1, || pending.map(|pending| each!(&pending.0.get().pending, p => p.timeout_ms())))
 }
 
 /// How far the operation is, for a progress display.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_stage(pending: Option<&i2psock_pending>) -> i2psock_stage {
-    guard::getter(i2psock_stage::I2PSOCK_STAGE_NONE, || pending.map(|pending| pending.0.get().pending.stage().into()))
+    guard::getter(i2psock_stage::I2PSOCK_STAGE_NONE, || {
+        pending.map(|pending| each!(&pending.0.get().pending, p => p.stage()).into())
+    })
 }
 
 /// The same in words, such as "building tunnels". Static: never free it.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_stage_name(pending: Option<&i2psock_pending>) -> *const c_char {
-    guard::getter(c"".as_ptr(), || pending.map(|pending| pending.0.get().pending.stage_name().as_ptr()))
+    guard::getter(c"".as_ptr(), || pending.map(|pending| each!(&pending.0.get().pending, p => p.stage_name()).as_ptr()))
 }
 
 /// A field of the bridge's last reply, such as "RESULT", "MESSAGE", "VERSION" or "NAME" (leaflet's SAMReply). NULL when the
@@ -197,7 +135,7 @@ pub unsafe extern "C" fn i2psock_pending_reply(
         // SAFETY: the contract of the header.
         let key = unsafe { guard::text(key, "key") }.ok()?;
         if !kept.texts.iter().any(|(known, _)| known == key) {
-            let text = guard::c_string(kept.pending.reply(key)?);
+            let text = guard::c_string(each!(&kept.pending, pending => pending.reply(key))?);
             kept.texts.push((key.to_owned(), text));
         }
         kept.texts.iter().find(|(known, _)| known == key).map(|(_, text)| text.as_ptr())
@@ -214,7 +152,10 @@ pub extern "C" fn i2psock_pending_finish_dest(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
-        guard::give(out, "out", || dest(&mut kept.pending))
+        guard::give(out, "out", || match &mut kept.pending {
+            Any::Destination(pending) => pending.take().map(i2psock_dest::new),
+            other => Err(other.makes_no("destination")),
+        })
     })
 }
 
@@ -228,7 +169,10 @@ pub extern "C" fn i2psock_pending_finish_stream(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
-        guard::give(out, "out", || stream(&mut kept.pending))
+        guard::give(out, "out", || match &mut kept.pending {
+            Any::Stream(pending) => pending.take().map(i2psock_stream::new),
+            other => Err(other.makes_no("stream")),
+        })
     })
 }
 
@@ -241,7 +185,10 @@ pub extern "C" fn i2psock_pending_finish_tunnel(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
-        guard::give(out, "out", || tunnel(&mut kept.pending))
+        guard::give(out, "out", || match &mut kept.pending {
+            Any::Tunnel(pending) => pending.take().map(i2psock_tunnel::new),
+            other => Err(other.makes_no("tunnel")),
+        })
     })
 }
 
@@ -254,7 +201,10 @@ pub extern "C" fn i2psock_pending_finish_addr(
 ) -> i2psock_status {
     let out = guard::clear(out);
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
-        guard::give(out, "out", || address(&mut kept.pending))
+        guard::give(out, "out", || match &mut kept.pending {
+            Any::Addr(pending) => pending.take().map(i2psock_addr::new),
+            other => Err(other.makes_no("address")),
+        })
     })
 }
 

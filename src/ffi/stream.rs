@@ -3,14 +3,13 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::mem::MaybeUninit;
 
-use crate::core::after;
-use crate::core::pending::Limit;
+use crate::core::drive::{after, Limit};
 use crate::core::stream::{Moved, Stream};
 use crate::error::{Error, Result};
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
 
 /// A connected stream: a socket (leaflet's StreamSocket). One thread may send while another receives.
 ///

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::controller::Controller;
-use crate::core::options::Owner;
-use crate::core::pending::{Limit, Pending};
+use crate::core::drive::{Limit, Pending};
+use crate::core::settings::Owner;
 use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Tunnel, TunnelPlan};
 use crate::error::{Error, Operation, Result, Status};
 use crate::ffi::addr::i2psock_addr;
+use crate::ffi::base::i2psock_fd;
 use crate::ffi::controller::i2psock_controller;
 use crate::ffi::dest::{self, i2psock_state};
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::i2psock_fd;
+use crate::ffi::handles::{i2psock_pending, Any};
 use crate::ffi::listener::i2psock_listener;
 use crate::ffi::options::{self, i2psock_options};
-use crate::ffi::pending::{self, i2psock_pending};
 
 /// For i2psock_tunnel_count(): connections that are open now.
 pub const I2PSOCK_TUNNEL_NOW: c_int = 1;
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn i2psock_tunnel_server(
         // SAFETY: the contract of the header.
         let (name, target) = unsafe { (guard::text_or_empty(name, "name")?, guard::text(target, "target")?) };
         guard::give(out, "out", || {
-            pending::complete(server(controller, name, target, options, timeout_ms)?, pending::tunnel)
+            server(controller, name, target, options, timeout_ms)?.product().map(i2psock_tunnel::new)
         })
     })
 }
@@ -135,10 +135,10 @@ fn server(
     target: &str,
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
-) -> Result<Pending> {
+) -> Result<Pending<Tunnel>> {
     let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
-    Tunnel::open(controller, name, TunnelPlan::server(target, options)?, options, limit)
+    TunnelPlan::server(target, options)?.open(controller, name, options, limit)
 }
 
 /// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn i2psock_tunnel_client(
     guard::on(controller.map(|controller| &controller.0), "controller", err, |controller| {
         // SAFETY: the contract of the header.
         let texts = unsafe { client_texts(name, listen, address)? };
-        guard::give(out, "out", || pending::complete(client(controller, texts, options, timeout_ms)?, pending::tunnel))
+        guard::give(out, "out", || client(controller, texts, options, timeout_ms)?.product().map(i2psock_tunnel::new))
     })
 }
 
@@ -206,10 +206,10 @@ fn client(
     (name, listen, address): (&str, &str, &str),
     options: Option<&i2psock_options>,
     timeout_ms: c_int,
-) -> Result<Pending> {
+) -> Result<Pending<Tunnel>> {
     let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
-    Tunnel::open(controller, name, TunnelPlan::client(listen, address, options)?, options, limit)
+    TunnelPlan::client(listen, address, options)?.open(controller, name, options, limit)
 }
 
 /// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or
@@ -241,7 +241,7 @@ impl Maker {
         let failure = |message| Err(Error::new(Status::State, Operation::Connect, message));
         match (status, fd, pending) {
             (0, Some(fd), None) => Ok(Send::Socket(fd)),
-            (0, None, Some(pending)) if pending.operation() == Operation::Connect => {
+            (0, None, Some(Any::Stream(pending))) if pending.operation() == Operation::Connect => {
                 Ok(Send::Pending(Box::new(pending)))
             }
             (0, None, Some(_)) => failure("the pending that make_send has set makes no connect"),
@@ -276,7 +276,7 @@ pub extern "C" fn i2psock_tunnel_new(
         let maker = Maker { make: guard::some(make_send, "make_send")?, user };
         let options = options::given(options);
         options.check_owner(Owner::Tunnel)?;
-        options.check_none(Owner::Dest)?;
+        options.check_none(Owner::Destination)?;
         let receive = match (listener, receive) {
             (Some(listener), -1) => Receive::Borrowed(Arc::clone(listener.core())),
             (None, 0..) => Receive::foreign(receive)?,

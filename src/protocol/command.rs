@@ -3,12 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::keys::Keys;
-use crate::name::Target;
+use crate::identity::{Address, Keys, Target};
+use crate::protocol::credentials::Credentials;
 use crate::protocol::datagram::SendOptions;
-use crate::protocol::{line, VersionRange};
+use crate::protocol::line;
+use crate::protocol::ports::Ports;
+use crate::protocol::version::VersionRange;
 use crate::secret::Secret;
 
 /// Longest line sent, without its line feed: the smallest limit of any bridge, minus one.
@@ -85,6 +86,14 @@ impl Builder {
         }
     }
 
+    fn ports(&mut self, ports: Ports) {
+        for (key, port) in [("FROM_PORT", ports.from), ("TO_PORT", ports.to)] {
+            if let Some(port) = port {
+                self.add(key, &port.to_string());
+            }
+        }
+    }
+
     fn finish(mut self) -> Result<Command> {
         let fits = !self.too_long;
         self.line.push(b'\n');
@@ -97,44 +106,13 @@ impl Builder {
     }
 }
 
-/// User and password of a bridge that wants them.
-pub struct Credentials {
-    user: Secret,
-    password: Secret,
-}
-
-impl Credentials {
-    /// Checks both: any text without control characters.
-    pub fn new(user: &str, password: &str) -> Result<Self> {
-        for (what, text) in [("user", user), ("password", password)] {
-            if text.is_empty() || text.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
-                return Err(Error::invalid(format!("the {what} is empty or has control characters")));
-            }
-        }
-        Ok(Credentials { user: quoted(user), password: quoted(password) })
-    }
-}
-
-fn quoted(text: &str) -> Secret {
-    let mut out = Vec::with_capacity(text.len() * 2 + 2);
-    out.push(b'"');
-    for byte in text.bytes() {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
-    Secret::from_vec(out)
-}
-
 /// `HELLO VERSION`: first line of every connection.
 pub fn hello(range: VersionRange, credentials: Option<&Credentials>) -> Result<Command> {
     let mut builder =
         Builder::new("HELLO VERSION").word("MIN", &range.min.to_string()).word("MAX", &range.max.to_string());
-    if let Some(Credentials { user, password }) = credentials {
-        builder.hidden("USER", user.as_bytes(), "<private>");
-        builder.hidden("PASSWORD", password.as_bytes(), "<private>");
+    if let Some(credentials) = credentials {
+        builder.hidden("USER", credentials.user(), "<private>");
+        builder.hidden("PASSWORD", credentials.password(), "<private>");
     }
     builder.finish()
 }
@@ -182,7 +160,7 @@ pub fn session_create(
         }
         Identity::Keys(keys) => builder.hidden("DESTINATION", keys.base64_c().to_bytes(), "<private>"),
     }
-    ports.add_to(&mut builder);
+    builder.ports(ports);
     if let Some(forward) = delivery.forward {
         builder.add("PORT", &forward.port().to_string());
         builder.add("HOST", &forward.ip().to_string());
@@ -208,35 +186,11 @@ pub struct Delivery {
     pub header: bool,
 }
 
-/// I2CP ports of a session or stream; what is not given is the router's business.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ports {
-    /// FROM_PORT.
-    pub from: Option<u16>,
-    /// TO_PORT.
-    pub to: Option<u16>,
-}
-
-impl Ports {
-    /// Whether any is given.
-    pub fn any(&self) -> bool {
-        self.from.is_some() || self.to.is_some()
-    }
-
-    fn add_to(self, builder: &mut Builder) {
-        for (key, port) in [("FROM_PORT", self.from), ("TO_PORT", self.to)] {
-            if let Some(port) = port {
-                builder.add(key, &port.to_string());
-            }
-        }
-    }
-}
-
 /// `STREAM CONNECT`.
 pub fn stream_connect(id: &str, target: &Target, ports: Ports, options: &[(String, String)]) -> Result<Command> {
     check_id(id)?;
     let mut builder = Builder::new("STREAM CONNECT").id(id).word("DESTINATION", target.wire());
-    ports.add_to(&mut builder);
+    builder.ports(ports);
     add_options(&mut builder, options)?;
     builder.finish()
 }
@@ -346,7 +300,7 @@ pub fn check_option(key: &str, value: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Version;
+    use crate::protocol::version::Version;
 
     const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };
 

@@ -3,15 +3,15 @@
 
 use std::collections::VecDeque;
 
-use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
+use crate::identity::Address;
 use crate::protocol::command::{self, Command};
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
-use crate::protocol::peerline::{PartialLine, TooLong};
+use crate::protocol::partial_line::{PartialLine, TooLong};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request;
-use crate::protocol::Trace;
+use crate::protocol::trace::Trace;
 use crate::secret::Secret;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.

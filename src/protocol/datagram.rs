@@ -1,9 +1,8 @@
 //! The text before a datagram's payload, in both directions (SAM specification, "Datagrams").
 
-use crate::address::Address;
-use crate::encoding::base64_decode_strict;
 use crate::error::{Error, Operation, Result};
-use crate::protocol::command::Ports;
+use crate::identity::{base64_decode_strict, Address};
+use crate::protocol::ports::Ports;
 
 /// Longest header line looked for, without its line feed.
 pub const MAX_HEADER: usize = 2048;

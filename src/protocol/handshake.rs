@@ -4,14 +4,16 @@
 //! payload may follow: the rest belongs to the program.
 
 use crate::error::{Error, Operation, Result};
-use crate::name::Target;
-use crate::protocol::command::{self, Command, Credentials};
+use crate::identity::Target;
+use crate::protocol::command::{self, Command};
+use crate::protocol::credentials::Credentials;
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
-use crate::protocol::peerline::{PartialLine, TooLong};
+use crate::protocol::partial_line::{PartialLine, TooLong};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request::{Outcome, Request};
-use crate::protocol::{Trace, Version, VersionRange};
+use crate::protocol::trace::Trace;
+use crate::protocol::version::{Version, VersionRange};
 use crate::secret::Secret;
 
 /// Answers to PING that a bridge may leave unread before it is taken for hostile.

@@ -1,9 +1,9 @@
 //! What replies mean: RESULT values as an open set, and the typed content of each kind of reply.
 
-use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
+use crate::identity::Address;
 use crate::protocol::line::{self, Fields};
-use crate::protocol::{Version, VersionRange};
+use crate::protocol::version::{Version, VersionRange};
 use crate::secret::Secret;
 
 /// RESULT of a reply. The set is open: what is not listed is kept as it came.

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::address::Address;
 use crate::error::{Error, Operation, Result, Status};
-use crate::keys::Keys;
-use crate::name::Target;
-use crate::protocol::command::{self, Command, Delivery, Identity, Ports};
+use crate::identity::{Address, Keys, Target};
+use crate::protocol::command::{self, Command, Delivery, Identity};
 use crate::protocol::line::Fields;
+use crate::protocol::ports::Ports;
 use crate::protocol::reply::{self, Peer};
-use crate::protocol::Version;
+use crate::protocol::version::Version;
 use crate::secret::Secret;
 
 /// Identity of a session that is to be created.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::socket::{raw_address, set_int, RawAddress};
-use super::{check, check_len, retry, Place};
+use crate::sys::socket::{raw_address, set_int, RawAddress};
+use crate::sys::{check, check_len, retry, Place};
 
 /// A peer's address in the form of the system, made once.
 pub struct UdpAddress(RawAddress);

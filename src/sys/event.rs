@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::check;
-use super::shared::SharedFd;
+use crate::sys::check;
+use crate::sys::shared_fd::SharedFd;
 
 /// Readable.
 pub const IN: i16 = libc::POLLIN;

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{check, retry};
+use crate::sys::{check, retry};
 
 /// What a file of a [`Folder`] is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

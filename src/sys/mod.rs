@@ -5,20 +5,20 @@
 #![allow(unsafe_code)]
 
 mod datagram;
+mod datagram_batch;
 mod event;
 mod file;
-mod many;
 mod process;
-mod shared;
+mod shared_fd;
 mod socket;
 mod splice;
 
 pub use datagram::*;
+pub use datagram_batch::{receive_many, send_datagrams, Batch, MANY};
 pub use event::{poll, poll_one, PollFd, Ready, Selector, Wake, Watch, ERR, HUP, IN, OUT};
 pub use file::{open_to_read, try_lock, unlock, user, Access, Folder};
-pub use many::{receive_many, send_datagrams, Batch, MANY};
 pub use process::{random, wipe, with_signals_blocked, ForkGuard};
-pub use shared::SharedFd;
+pub use shared_fd::SharedFd;
 pub use socket::*;
 pub use splice::Carrier;
 

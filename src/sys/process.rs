@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{compiler_fence, Ordering};
 
-use super::{check_len, retry};
+use crate::sys::{check_len, retry};
 
 /// Overwrites `bytes` with zeros in a way the compiler may not leave out.
 pub fn wipe(bytes: &mut [u8]) {

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr;
 
-use super::{check, check_len, retry};
+use crate::sys::{check, check_len, retry};
 
 /// Flags the stream functions understand; the system's values.
 pub const MSG_DONTWAIT: i32 = libc::MSG_DONTWAIT;

@@ -6,8 +6,7 @@ use std::os::fd::RawFd;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 #[cfg(target_os = "linux")]
-use super::check;
-use super::{check_len, retry};
+use crate::sys::{check, check_len, retry};
 
 /// What a pipe is asked to hold; the system may give less.
 #[cfg(target_os = "linux")]

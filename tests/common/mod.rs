@@ -3,18 +3,18 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use i2psock::core::controller::Controller;
-use i2psock::core::dest::Dest;
-use i2psock::core::options::Options;
-use i2psock::core::pending::{Limit, Pending, Product, Stage};
+use i2psock::core::destination::DestHandle;
+use i2psock::core::drive::{Limit, Pending, Progress, Stage};
+use i2psock::core::settings::Options;
 use i2psock::core::stream::{Moved, Stream};
-use i2psock::core::Progress;
-use i2psock::encoding::base64_encode;
 use i2psock::error::{Error, Result};
+use i2psock::identity::{base64_encode, Address};
 use i2psock_bridge::Bridge;
 
 /// Longer than anything here takes; only a hang gets there.
@@ -115,55 +115,85 @@ pub fn controller_with(bridge: &Bridge, entries: &[(&str, &str)]) -> Control {
     try_controller(&bridge.addr().to_string(), entries).unwrap()
 }
 
-pub fn dest_of(mut pending: Pending) -> Result<Dest> {
-    pending.complete()?;
-    pending.take_as("destination", |product| match product {
-        Product::Dest(dest) => Ok(dest),
-        other => Err(other),
-    })
+/// A pending, whatever it makes: for tests that wait for several kinds in one list.
+pub trait AnyPending {
+    fn step(&mut self) -> Result<Progress>;
+    fn wait(&mut self, limit: Option<Duration>) -> Result<Progress>;
+    fn complete(&mut self) -> Result<()>;
+    fn stage(&self) -> Stage;
+    fn fd(&self) -> RawFd;
+    fn events(&self) -> i16;
+    fn timeout_ms(&self) -> i32;
 }
 
-pub fn stream_of(pending: &mut Pending) -> Result<Stream> {
-    pending.complete()?;
-    take_stream(pending)
+impl<T> AnyPending for Pending<T> {
+    fn step(&mut self) -> Result<Progress> {
+        Pending::step(self)
+    }
+
+    fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
+        Pending::wait(self, limit)
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        Pending::complete(self)
+    }
+
+    fn stage(&self) -> Stage {
+        Pending::stage(self)
+    }
+
+    fn fd(&self) -> RawFd {
+        Pending::fd(self)
+    }
+
+    fn events(&self) -> i16 {
+        Pending::events(self)
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        Pending::timeout_ms(self)
+    }
 }
 
-pub fn take_stream(pending: &mut Pending) -> Result<Stream> {
-    pending.take_as("stream", |product| match product {
-        Product::Stream(stream) => Ok(stream),
-        other => Err(other),
-    })
+pub fn dest_of(pending: Pending<DestHandle>) -> Result<DestHandle> {
+    pending.product()
+}
+
+pub fn stream_of(pending: &mut Pending<Stream>) -> Result<Stream> {
+    pending.complete()?;
+    pending.take()
+}
+
+pub fn take_stream(pending: &mut Pending<Stream>) -> Result<Stream> {
+    pending.take()
 }
 
 /// The base64 of a looked-up destination.
-pub fn address_of(mut pending: Pending) -> Result<String> {
-    pending.complete()?;
-    pending.take_as("address", |product| match product {
-        Product::Address(address) => Ok(address.base64().to_owned()),
-        other => Err(other),
-    })
+pub fn address_of(pending: Pending<Address>) -> Result<String> {
+    Ok(pending.product()?.base64().to_owned())
 }
 
-pub fn open(controller: &Control) -> Dest {
+pub fn open(controller: &Control) -> DestHandle {
     try_open(controller, LIMIT).unwrap()
 }
 
-pub fn try_open(controller: &Control, limit: Limit) -> Result<Dest> {
+pub fn try_open(controller: &Control, limit: Limit) -> Result<DestHandle> {
     dest_of(controller.open_dest("", 1, &Options::default(), limit)?)
 }
 
-pub fn base64(dest: &Dest) -> &str {
+pub fn base64(dest: &DestHandle) -> &str {
     dest.presence().keys().address().base64()
 }
 
 /// An accept the bridge has said OK to.
-pub fn listening(dest: &Dest) -> Pending {
+pub fn listening(dest: &DestHandle) -> Pending<Stream> {
     let mut pending = dest.accept(LIMIT).unwrap();
     until_stage(&mut pending, Stage::Listening);
     pending
 }
 
-pub fn until_stage(pending: &mut Pending, stage: Stage) {
+pub fn until_stage<T>(pending: &mut Pending<T>, stage: Stage) {
     let end = Instant::now() + LONG;
     while pending.stage() != stage {
         assert_eq!(pending.wait(Some(Duration::from_millis(1))).unwrap(), Progress::Block, "{:?}", pending.stage());
@@ -171,12 +201,12 @@ pub fn until_stage(pending: &mut Pending, stage: Stage) {
     }
 }
 
-pub fn connect(from: &Dest, to: &Dest) -> Pending {
+pub fn connect(from: &DestHandle, to: &DestHandle) -> Pending<Stream> {
     from.connect(base64(to), &Options::default(), LIMIT).unwrap()
 }
 
 /// Two ends of a stream: the connecting and the accepting one.
-pub fn pair(from: &Dest, to: &Dest) -> (Stream, Stream) {
+pub fn pair(from: &DestHandle, to: &DestHandle) -> (Stream, Stream) {
     let mut accept = listening(to);
     let mut connect = connect(from, to);
     // Together: some routers wait with OK for the other side.

@@ -1,0 +1,6 @@
+//! Datagram sockets.
+
+mod socket;
+mod target_cache;
+
+pub use socket::{Datagram, Dgram, Outgoing, Slot};

@@ -1,0 +1,108 @@
+//! A destination of ours: a handle to its presence on the router.
+
+use std::sync::Arc;
+
+use crate::core::bridge::{BridgeConnection, Finished};
+use crate::core::destination::context::Context;
+use crate::core::destination::destination::Destination;
+use crate::core::drive::{Limit, Pending};
+use crate::core::session::{accept, Call, Lookup, Session};
+use crate::core::settings::{Options, Owner};
+use crate::core::stream::{Remote, Stream};
+use crate::error::{Error, Operation, Result, Status};
+use crate::identity::{Address, Target};
+use crate::protocol::request::Request;
+use crate::protocol::style::Style;
+
+/// A handle to a destination of ours. When the last one is dropped, its session ends and everything on it.
+pub struct DestHandle {
+    presence: Arc<Destination>,
+    /// Keeps the thread of the destination's controller from being dropped under it.
+    _context: Arc<Context>,
+}
+
+impl DestHandle {
+    /// A handle that counts already.
+    pub fn new(presence: Arc<Destination>, context: &Arc<Context>) -> Self {
+        DestHandle { presence, _context: Arc::clone(context) }
+    }
+
+    /// The destination's presence on the router.
+    pub fn presence(&self) -> &Arc<Destination> {
+        &self.presence
+    }
+
+    fn live(&self, operation: Operation) -> Result<Arc<Session>> {
+        self.presence.bridge().check_process()?;
+        self.presence.live(operation)
+    }
+
+    /// The error for what only a destination of style STREAM can do.
+    pub fn check_stream(&self, operation: Operation) -> Result<()> {
+        if self.presence.style() == Style::Stream {
+            return Ok(());
+        }
+        let message = format!("{operation} is for destinations of style STREAM");
+        Err(Error::new(Status::State, operation, message))
+    }
+
+    /// Starts connecting to `address`: base64, `name.i2p`, b32 or b33.
+    pub fn connect(&self, address: &str, options: &Options, limit: Limit) -> Result<Pending<Stream>> {
+        self.check_stream(Operation::Connect)?;
+        let session = self.live(Operation::Connect)?;
+        options.check_owner(Owner::Connect)?;
+        let target = Target::parse(address)?;
+        let (ports, request_target) = (options.ports(), target.clone());
+        let request = Request::Connect {
+            id: session.id().to_owned(),
+            target: request_target,
+            ports,
+            options: options.router_options(),
+        };
+        let exchange = session.exchange(request)?;
+        let make = move |finished: Finished, exchange: &BridgeConnection| {
+            let remote = Remote::of_target(target, ports);
+            Ok(Stream::new(Arc::clone(&exchange.bridge().process), finished.socket, remote))
+        };
+        Ok(Call::new(exchange, Some(session), make).begin(limit))
+    }
+
+    /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
+    /// hand it the next stream.
+    pub fn accept(&self, limit: Limit) -> Result<Pending<Stream>> {
+        self.check_stream(Operation::Accept)?;
+        let session = self.live(Operation::Accept)?;
+        accept(&session, limit)
+    }
+
+    /// Starts resolving `name`, or "ME", through the session's own connection.
+    pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending<Address>> {
+        let session = self.live(Operation::Lookup)?;
+        if name == "ME" {
+            return Lookup::begin(&session, name, limit);
+        }
+        match Target::parse(name)? {
+            Target::Destination(address) => {
+                Ok(Pending::ready(&session.bridge().process, Operation::Lookup, address, None))
+            }
+            target => Lookup::begin(&session, target.wire(), limit),
+        }
+    }
+
+    /// Ends the session, whoever shares it; blocked calls return CLOSED. The handle stays valid.
+    pub fn shutdown(&self) -> Result<()> {
+        self.presence.bridge().check_process()?;
+        self.presence.end("the destination was closed");
+        Ok(())
+    }
+}
+
+impl Drop for DestHandle {
+    fn drop(&mut self) {
+        if self.presence.bridge().process.in_child() {
+            self.presence.abandon();
+        } else {
+            self.presence.leave();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Deadlines: points in time, or none.
+
+use std::time::{Duration, Instant};
+
+/// A time limit, or none.
+pub type Deadline = Option<Instant>;
+
+/// The earlier of two deadlines.
+pub fn earlier(a: Deadline, b: Deadline) -> Deadline {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// `timeout` from now.
+pub fn after(timeout: Option<Duration>) -> Deadline {
+    // A time too far away to be represented is no limit.
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}
+
+/// Whether the deadline has passed.
+pub fn passed(deadline: Deadline) -> bool {
+    deadline.is_some_and(|at| Instant::now() >= at)
+}
+
+/// Milliseconds until `deadline` as poll(2) wants them: rounded up, -1 for never.
+pub fn poll_timeout(deadline: Deadline) -> i32 {
+    let Some(at) = deadline else { return -1 };
+    let left = at.saturating_duration_since(Instant::now());
+    i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,385 @@
+//! One operation in progress. A step never blocks; waiting is poll.
+//!
+//! What an operation does is its [`Job`]; every noun brings its own: connecting and accepting are the session's, opening
+//! is the destination's.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::drive::deadline::{after, earlier, passed, poll_timeout, Deadline};
+use crate::core::drive::process::Process;
+use crate::core::drive::stage::Stage;
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::line::Fields;
+use crate::sys::{self, PollFd};
+
+/// Whether an operation is done or has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// Done.
+    Done,
+    /// Call again when the descriptor is ready or the time-out has passed.
+    Block,
+}
+
+/// How long an operation may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// What the controller says for this operation.
+    Default,
+    /// For ever.
+    Never,
+    /// So long.
+    After(Duration),
+}
+
+impl Limit {
+    /// From the number a C caller gives.
+    pub fn from_millis(milliseconds: i32) -> Result<Self> {
+        match (milliseconds, u64::try_from(milliseconds)) {
+            (_, Ok(milliseconds)) => Ok(Limit::After(Duration::from_millis(milliseconds))),
+            (-1, _) => Ok(Limit::Default),
+            (-2, _) => Ok(Limit::Never),
+            _ => Err(Error::invalid(format!("{milliseconds} is no time limit"))),
+        }
+    }
+
+    /// The limit itself; `default` where the caller leaves it to the controller.
+    pub fn or(self, default: Option<Duration>) -> Option<Duration> {
+        match self {
+            Limit::Default => default,
+            Limit::Never => None,
+            Limit::After(duration) => Some(duration),
+        }
+    }
+}
+
+/// What a job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// Descriptor, for poll only; -1 when there is nothing to wait for.
+    pub fd: RawFd,
+    /// Events on it.
+    pub events: i16,
+}
+
+impl Interest {
+    /// Nothing but time.
+    pub const NONE: Interest = Interest { fd: -1, events: 0 };
+}
+
+/// What an operation does.
+pub trait Job<T>: Send {
+    /// Does what can be done without waiting. The whole operation has time until `deadline`.
+    fn step(&mut self, deadline: Deadline) -> Result<Option<T>>;
+
+    /// What it waits for.
+    fn interest(&self) -> Interest;
+
+    /// Rises whenever the descriptor waited for is a new description.
+    fn generation(&self) -> u64;
+
+    /// When a step is due even without an event.
+    fn deadline(&self) -> Deadline {
+        None
+    }
+
+    /// How far it is.
+    fn stage(&self) -> Stage {
+        Stage::Working
+    }
+
+    /// The bridge's last reply.
+    fn reply(&self) -> Option<&Fields> {
+        None
+    }
+
+    /// Without a keeper: the control socket that nobody else reads meanwhile.
+    fn control(&self) -> Option<(RawFd, i16)> {
+        None
+    }
+
+    /// Nobody waits any more. `unclaimed` is what it has made, if nobody has taken that.
+    fn give_up(&mut self, unclaimed: Option<T>) {
+        drop(unclaimed);
+    }
+}
+
+enum State<T> {
+    Running,
+    Ready(T),
+    Taken,
+    Failed(Error),
+}
+
+/// One operation that makes a `T`.
+pub struct Pending<T> {
+    process: Arc<Process>,
+    operation: Operation,
+    job: Option<Box<dyn Job<T>>>,
+    state: State<T>,
+    limit: Option<Duration>,
+    deadline: Deadline,
+    /// Of a job that is gone.
+    last_generation: u64,
+}
+
+impl<T> Pending<T> {
+    fn new(process: &Arc<Process>, operation: Operation, job: Option<Box<dyn Job<T>>>, state: State<T>) -> Self {
+        let process = Arc::clone(process);
+        Pending { process, operation, job, state, limit: None, deadline: None, last_generation: 0 }
+    }
+
+    /// An operation, begun. The first step belongs to the start; what comes of it, good or bad, is told by the next one.
+    pub fn begin(
+        process: &Arc<Process>,
+        operation: Operation,
+        job: impl Job<T> + 'static,
+        limit: Option<Duration>,
+    ) -> Self {
+        let mut pending = Pending::new(process, operation, Some(Box::new(job)), State::Running);
+        (pending.limit, pending.deadline) = (limit, after(limit));
+        drop(pending.step());
+        pending
+    }
+
+    /// An operation that is done already. What nobody takes goes back to `job`.
+    pub fn ready(process: &Arc<Process>, operation: Operation, product: T, job: Option<Box<dyn Job<T>>>) -> Self {
+        Pending::new(process, operation, job, State::Ready(product))
+    }
+
+    /// What it is.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Does what can be done without waiting. A failure is final and told every time.
+    pub fn step(&mut self) -> Result<Progress> {
+        self.process.check()?;
+        match (&self.state, &mut self.job) {
+            (State::Failed(error), _) => Err(error.clone()),
+            (State::Running, Some(job)) => match job.step(self.deadline) {
+                Ok(Some(product)) => {
+                    self.state = State::Ready(product);
+                    Ok(Progress::Done)
+                }
+                Ok(None) if passed(self.deadline) => Err(self.time_out()),
+                Ok(None) => Ok(Progress::Block),
+                Err(error) => {
+                    self.state = State::Failed(error.clone());
+                    Err(error)
+                }
+            },
+            _ => Ok(Progress::Done),
+        }
+    }
+
+    fn time_out(&mut self) -> Error {
+        let milliseconds = self.limit.unwrap_or_default().as_millis();
+        let stage = self.stage_name().to_string_lossy();
+        let message = format!("{} did not end within {milliseconds} ms ({stage})", self.operation);
+        let error = Error::new(Status::Timeout, self.operation, message);
+        self.give_up();
+        self.state = State::Failed(error.clone());
+        error
+    }
+
+    /// Waits until the operation has ended or `limit` has passed; then it goes on and may be waited for again.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
+        let until = after(limit);
+        loop {
+            if self.step()? == Progress::Done {
+                return Ok(Progress::Done);
+            }
+            if passed(until) {
+                return Ok(Progress::Block);
+            }
+            let Interest { fd, events } = self.interest();
+            let mut fds = vec![PollFd { fd, events, revents: 0 }];
+            let control = self.job.as_ref().and_then(|job| job.control());
+            fds.extend(control.map(|(fd, events)| PollFd { fd, events, revents: 0 }));
+            sys::poll(&mut fds, poll_timeout(earlier(self.due(), until)))
+                .map_err(|error| Error::io(self.operation, "poll", &error))?;
+        }
+    }
+
+    /// Waits until the operation has ended, one way or the other.
+    pub fn complete(&mut self) -> Result<()> {
+        while self.wait(None)? == Progress::Block {}
+        Ok(())
+    }
+
+    /// Waits until the operation has ended, and takes what it has made.
+    pub fn product(mut self) -> Result<T> {
+        self.complete()?;
+        self.take()
+    }
+
+    /// Takes what the operation has made.
+    pub fn take(&mut self) -> Result<T> {
+        self.check_done()?;
+        match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(product) => Ok(product),
+            _ => Err(Error::new(Status::Internal, self.operation, "what was there is gone")),
+        }
+    }
+
+    /// The error that taking the product would give, if any.
+    pub fn check_done(&self) -> Result<()> {
+        self.process.check()?;
+        match &self.state {
+            State::Ready(_) => Ok(()),
+            State::Taken => Err(Error::state("the result of this operation was taken before")),
+            State::Failed(error) => Err(error.clone()),
+            State::Running => {
+                Err(Error::new(Status::State, self.operation, "the operation is not done: step or wait first"))
+            }
+        }
+    }
+
+    /// Makes something of what the operation makes.
+    pub fn then<U>(mut self, make: impl FnOnce(T) -> Result<U> + Send + 'static) -> Pending<U>
+    where
+        T: 'static,
+        U: 'static,
+    {
+        let job = self.job.take().map(|job| Box::new(Then { job, make: None }) as Box<Then<T, U>>);
+        let (state, job) = match (std::mem::replace(&mut self.state, State::Taken), job) {
+            (State::Ready(product), _) => match make(product) {
+                Ok(made) => (State::Ready(made), None),
+                Err(error) => (State::Failed(error), None),
+            },
+            (State::Running, Some(mut job)) => {
+                job.make = Some(Box::new(make));
+                (State::Running, Some(job as Box<dyn Job<U>>))
+            }
+            (State::Failed(error), job) => (State::Failed(error), job.map(|job| job as Box<dyn Job<U>>)),
+            (_, _) => (State::Taken, None),
+        };
+        let mut pending = Pending::new(&self.process, self.operation, job, state);
+        (pending.limit, pending.deadline) = (self.limit, self.deadline);
+        pending
+    }
+
+    /// How far the operation is.
+    pub fn stage(&self) -> Stage {
+        match (&self.state, &self.job) {
+            (State::Failed(_), _) => Stage::Failed,
+            (State::Running, Some(job)) => job.stage(),
+            _ => Stage::Done,
+        }
+    }
+
+    /// The stage in words.
+    pub fn stage_name(&self) -> &'static CStr {
+        self.stage().name(self.operation)
+    }
+
+    fn interest(&self) -> Interest {
+        match (&self.state, &self.job) {
+            (State::Running, Some(job)) => job.interest(),
+            _ => Interest::NONE,
+        }
+    }
+
+    /// The descriptor to wait on, for poll only; -1 when there is nothing to wait for.
+    pub fn fd(&self) -> RawFd {
+        self.interest().fd
+    }
+
+    /// Events to wait for on `fd`.
+    pub fn events(&self) -> i16 {
+        self.interest().events
+    }
+
+    /// Rises whenever `fd` is a new description, even under the same number.
+    pub fn generation(&self) -> u64 {
+        self.job.as_ref().map_or(self.last_generation, |job| job.generation())
+    }
+
+    fn due(&self) -> Deadline {
+        match (&self.state, &self.job) {
+            (State::Running, Some(job)) => earlier(self.deadline, job.deadline()),
+            _ => None,
+        }
+    }
+
+    /// Milliseconds until a step is due even without an event; -1 for never.
+    pub fn timeout_ms(&self) -> i32 {
+        match self.state {
+            State::Running => poll_timeout(self.due()),
+            _ => 0,
+        }
+    }
+
+    /// A field of the bridge's last reply; private keys are never among them.
+    pub fn reply(&self, key: &str) -> Option<&str> {
+        self.job.as_ref()?.reply()?.get(key)
+    }
+
+    /// Nobody waits any more.
+    fn give_up(&mut self) {
+        self.last_generation = self.generation();
+        let unclaimed = match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(product) => Some(product),
+            State::Running => None,
+            State::Taken | State::Failed(_) => return,
+        };
+        if let Some(mut job) = self.job.take() {
+            job.give_up(unclaimed);
+        }
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        // In a child of fork(2) nothing of the parent's may be touched.
+        if !self.process.in_child() {
+            self.give_up();
+        }
+    }
+}
+
+/// A job, and what is made of what it makes.
+struct Then<T, U> {
+    job: Box<dyn Job<T>>,
+    make: Option<Box<dyn FnOnce(T) -> Result<U> + Send>>,
+}
+
+impl<T, U> Job<U> for Then<T, U> {
+    fn step(&mut self, deadline: Deadline) -> Result<Option<U>> {
+        let Some(product) = self.job.step(deadline)? else { return Ok(None) };
+        self.make.take().map(|make| make(product)).transpose()
+    }
+
+    fn interest(&self) -> Interest {
+        self.job.interest()
+    }
+
+    fn generation(&self) -> u64 {
+        self.job.generation()
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.job.deadline()
+    }
+
+    fn stage(&self) -> Stage {
+        self.job.stage()
+    }
+
+    fn reply(&self) -> Option<&Fields> {
+        self.job.reply()
+    }
+
+    fn control(&self) -> Option<(RawFd, i16)> {
+        self.job.control()
+    }
+
+    fn give_up(&mut self, _: Option<U>) {
+        self.job.give_up(None);
+    }
+}

@@ -1,0 +1,27 @@
+//! The process a handle was made in.
+
+use crate::error::{Error, Operation, Result, Status};
+use crate::sys::ForkGuard;
+
+/// Knows whether this is the process it was made in.
+#[derive(Debug, Default)]
+pub struct Process(ForkGuard);
+
+impl Process {
+    /// Whether this is a child that inherited it by fork(2).
+    pub fn in_child(&self) -> bool {
+        self.0.in_child()
+    }
+
+    /// Calls in a child made by fork(2) would disturb the parent.
+    pub fn check(&self) -> Result<()> {
+        if self.in_child() {
+            return Err(Error::new(
+                Status::State,
+                Operation::None,
+                "this handle was made before fork(2): in the child it can only be freed",
+            ));
+        }
+        Ok(())
+    }
+}

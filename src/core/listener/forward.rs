@@ -1,0 +1,215 @@
+//! STREAM FORWARD instead of accepts: the router connects to a loopback port of ours for every stream.
+//!
+//! Any process of this machine can connect there and claim to be a peer, so these streams are not verified.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::bridge::{Bridge, BridgeConnection};
+use crate::core::drive::{after, earlier, passed, Deadline, Progress};
+use crate::core::session::{ControlSocket, Session};
+use crate::core::stream::{Remote, Stream};
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::peer_line::PeerLine;
+use crate::protocol::request::Request;
+use crate::sys::{self, Place, SharedFd, Watch};
+
+/// How long a connection may take to say whose it is: a router says it at once.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+
+/// A loopback port and the router's promise to bring streams there.
+pub struct Forward {
+    port: TcpListener,
+    address: SocketAddr,
+    watched: bool,
+    control: Control,
+    arriving: Vec<Arriving>,
+}
+
+enum Control {
+    None,
+    Asking(Box<BridgeConnection>),
+    /// The socket that carries the promise. It gets PINGs like that of a session.
+    Promised(Box<ControlSocket>),
+}
+
+/// A connection that has not yet said whose it is.
+struct Arriving {
+    socket: Arc<SharedFd>,
+    line: PeerLine,
+    deadline: Deadline,
+}
+
+impl Forward {
+    /// Binds the port; the bridge must be on this machine.
+    pub fn new(bridge: &Bridge) -> Result<Self> {
+        let local = bridge.places().iter().find_map(|place| match place {
+            Place::Tcp(address) if address.ip().is_loopback() => Some(address.ip()),
+            Place::Tcp(_) => None,
+            Place::Unix(_) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        });
+        let Some(ip) = local else {
+            return Err(Error::invalid("option stream_forward is for a bridge on this machine"));
+        };
+        let system = |error| Error::io(Operation::Accept, "a loopback port to forward to", &error);
+        let port = TcpListener::bind((ip, 0)).map_err(system)?;
+        port.set_nonblocking(true).map_err(system)?;
+        let address = port.local_addr().map_err(system)?;
+        Ok(Forward { port, address, watched: false, control: Control::None, arriving: Vec::new() })
+    }
+
+    /// When it has to be driven even without an event.
+    pub fn deadline(&self) -> Deadline {
+        let asking = match &self.control {
+            Control::Asking(exchange) => exchange.deadline(),
+            _ => None,
+        };
+        self.arriving.iter().fold(asking, |sum, arriving| earlier(sum, arriving.deadline))
+    }
+
+    /// Whether the router has to be asked (again).
+    pub fn is_idle(&self) -> bool {
+        matches!(self.control, Control::None)
+    }
+
+    /// Asks the router for its promise.
+    pub fn ask(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
+        let request = Request::Forward { id: session.id().to_owned(), to: self.address };
+        let exchange = BridgeConnection::new(Arc::clone(session.bridge()), Arc::clone(session.scope()), request)?;
+        self.control = Control::Asking(Box::new(exchange));
+        self.run_control(session, watch, log)
+    }
+
+    /// Does what the router's side needs. After a failure it has to be asked again.
+    pub fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
+        let result = self.try_control(session, watch, log);
+        if result.is_err() {
+            self.close_control(watch);
+        }
+        result
+    }
+
+    fn try_control(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
+        if let Control::Asking(exchange) = &mut self.control {
+            // A step may close its socket, and what is closed must not be watched.
+            drop(watch.remove(exchange.fd()));
+            if exchange.step_with(log)? == Progress::Block {
+                drop(watch.set(exchange.fd(), exchange.events()));
+                return Ok(());
+            }
+            let finished = exchange.finish()?;
+            self.control = Control::Promised(Box::new(ControlSocket::new(finished, None)));
+        }
+        let Control::Promised(engine) = &mut self.control else { return Ok(()) };
+        engine.trace().want(session.bridge().log.is_wanted());
+        let lost = engine.run();
+        log.append(&mut engine.trace().take());
+        if let Some(error) = lost {
+            return Err(Error { status: Status::Protocol, ..error.during(Operation::Accept) });
+        }
+        if let Some((fd, events)) = engine.interest() {
+            drop(watch.set(fd, events));
+        }
+        Ok(())
+    }
+
+    /// Takes up to `room` connections, and returns the streams of those that have said whose they are.
+    pub fn run_port(
+        &mut self,
+        session: &Arc<Session>,
+        room: usize,
+        watch: &Watch,
+        log: &mut Vec<String>,
+    ) -> Vec<Stream> {
+        let mut streams = Vec::new();
+        for mut arriving in std::mem::take(&mut self.arriving) {
+            match arriving.introduce() {
+                Ok(Some(remote)) => {
+                    drop(watch.remove(arriving.socket.as_raw_fd()));
+                    streams.push(Stream::new(Arc::clone(&session.bridge().process), arriving.socket, remote));
+                }
+                Ok(None) => self.arriving.push(arriving),
+                Err(error) => {
+                    drop(watch.remove(arriving.socket.as_raw_fd()));
+                    log.push(format!("a connection to the forwarding port was dropped: {}", error.message));
+                }
+            }
+        }
+        while streams.len() + self.arriving.len() < room {
+            let Ok((connection, _)) = self.port.accept() else { break };
+            let prepared = connection.set_nonblocking(true).and_then(|()| connection.set_nodelay(true));
+            let socket = Arc::new(SharedFd::new(OwnedFd::from(connection)));
+            if prepared.is_err() || session.scope().add(&socket).is_err() {
+                continue;
+            }
+            drop(watch.set(socket.as_raw_fd(), sys::IN));
+            self.arriving.push(Arriving { socket, line: PeerLine::default(), deadline: after(Some(INTRODUCTION)) });
+        }
+        // Without room the port must not say that somebody is there: the system lets them wait.
+        let wanted = streams.len() + self.arriving.len() < room;
+        if wanted != self.watched {
+            drop(match wanted {
+                true => watch.set(self.port.as_raw_fd(), sys::IN),
+                false => watch.remove(self.port.as_raw_fd()),
+            });
+            self.watched = wanted;
+        }
+        streams
+    }
+
+    fn close_control(&mut self, watch: &Watch) {
+        match std::mem::replace(&mut self.control, Control::None) {
+            Control::None => {}
+            Control::Asking(exchange) => drop(watch.remove(exchange.fd())),
+            Control::Promised(mut engine) => {
+                if let Some((fd, _)) = engine.interest() {
+                    drop(watch.remove(fd));
+                }
+                engine.close(&Error::closed(Operation::Accept, "the listener was closed"));
+            }
+        }
+    }
+
+    /// Closes everything but the port.
+    pub fn close(&mut self, watch: &Watch) {
+        self.close_control(watch);
+        for arriving in self.arriving.drain(..) {
+            drop(watch.remove(arriving.socket.as_raw_fd()));
+        }
+    }
+
+    /// Stops watching the port, which is about to be closed.
+    pub fn forget_port(&mut self, watch: &Watch) {
+        if std::mem::take(&mut self.watched) {
+            drop(watch.remove(self.port.as_raw_fd()));
+        }
+    }
+}
+
+impl Arriving {
+    /// Reads the line before the payload, and not a byte more.
+    fn introduce(&mut self) -> Result<Option<Remote>> {
+        let fd = self.socket.as_raw_fd();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = match sys::recv(fd, &mut buffer, sys::MSG_DONTWAIT | sys::MSG_PEEK) {
+                Err(error) if sys::would_block(&error) => {
+                    return match passed(self.deadline) {
+                        true => Err(Error::new(Status::Timeout, Operation::Accept, "it did not say whose it is")),
+                        false => Ok(None),
+                    };
+                }
+                Err(error) => return Err(Error::io(Operation::Accept, "recv", &error)),
+                Ok(0) => return Err(self.line.eof()),
+                Ok(count) => count,
+            };
+            let (used, peer) = self.line.input(buffer.get(..count).unwrap_or_default())?;
+            sys::discard(fd, used).map_err(|error| Error::io(Operation::Accept, "recv", &error))?;
+            if let Some(peer) = peer {
+                return Ok(Some(Remote::of_peer(peer, false)));
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The end of a relay: what was written to an end is delivered before it is closed.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::core::drive::{after, earlier, passed, Deadline};
+use crate::core::relay::end::End;
+use crate::sys;
+
+/// How long an end may take none of what was sent to it before the other end was reset, or stay when it has everything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Between looking how much a stream has taken, at first and at most: the system has no event for that.
+const LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(320);
+/// What an end that has everything may go on sending to nobody.
+const WASTE: usize = 4 << 20;
+
+/// An end that is about to be closed: closing it with unread input would throw away what is still on its way out.
+pub struct Linger {
+    end: End,
+    /// Whether the other end has ended in good order: then all of what it had sent is for this one.
+    in_order: bool,
+    until: Deadline,
+    unsent: usize,
+    wasted: usize,
+    look: Duration,
+}
+
+/// How a [`Linger`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LingerStep {
+    /// It can be closed now.
+    Over,
+    /// Not yet.
+    Waits,
+    /// There is more to do at once.
+    Goes,
+}
+
+impl Linger {
+    /// Nothing more is sent to it, the other end having ended, `in_order` or not.
+    pub fn new(end: End, in_order: bool) -> Self {
+        // A stream over I2P has no half close: there it would end both directions before all is delivered.
+        if let End::Socket(fd) = &end {
+            sys::end_sending(fd.as_raw_fd());
+        }
+        Linger { end, in_order, until: after(Some(PATIENCE)), unsent: usize::MAX, wasted: 0, look: LOOK }
+    }
+
+    /// The end.
+    pub fn end(&self) -> &End {
+        &self.end
+    }
+
+    /// Bytes it has not taken yet, as far as is known.
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// When to look again even without an event.
+    pub fn deadline(&self) -> Deadline {
+        match self.end {
+            // It closes when it has read everything, and that is an event.
+            End::Socket(_) => self.until,
+            End::Stream(_) => earlier(self.until, after(Some(self.look))),
+        }
+    }
+
+    /// Looks whether it can be closed now. What it still sends is dropped.
+    pub fn step(&mut self) -> LingerStep {
+        let fd = self.end.fd();
+        let mut waste = [0; 16384];
+        let mut quiet = false;
+        for _ in 0..16 {
+            match sys::recv(fd, &mut waste, sys::MSG_DONTWAIT) {
+                Ok(0) => return LingerStep::Over,
+                Ok(count) => self.wasted = self.wasted.saturating_add(count),
+                Err(error) if sys::would_block(&error) => {
+                    quiet = true;
+                    break;
+                }
+                Err(_) => return LingerStep::Over,
+            }
+        }
+        let Ok(unsent) = sys::unsent(fd) else { return LingerStep::Over };
+        let has_all = unsent == 0 && (matches!(self.end, End::Stream(_)) || self.wasted >= WASTE);
+        if unsent < self.unsent {
+            // A slow reader reads.
+            self.unsent = unsent;
+            self.until = after(Some(PATIENCE));
+        }
+        // Closing would lose what it has not taken as soon as it says a word. One that only talks is not waited for.
+        let is_patient = self.in_order && unsent > 0 && self.wasted < WASTE;
+        if has_all || passed(self.until) && !is_patient {
+            return LingerStep::Over;
+        }
+        if passed(self.until) {
+            self.until = after(Some(PATIENCE));
+        }
+        self.look = (self.look * 2).min(LONGEST_LOOK);
+        if quiet {
+            LingerStep::Waits
+        } else {
+            LingerStep::Goes
+        }
+    }
+}

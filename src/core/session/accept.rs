@@ -1,0 +1,129 @@
+//! Accepting one stream on a session. An accept that waits takes a stream from those that were given up, too.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use crate::core::bridge::{BridgeConnection, Finished};
+use crate::core::drive::{Deadline, Interest, Job, Limit, Pending, Stage};
+use crate::core::session::accept_pool::AbandonedAccept;
+use crate::core::session::call::Call;
+use crate::core::session::session::Session;
+use crate::core::stream::{Remote, Stream};
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::handshake::Phase;
+use crate::protocol::line::Fields;
+use crate::protocol::request::{Outcome, Request};
+use crate::sys::{self, Watch};
+
+/// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to hand it
+/// the next stream.
+pub fn accept(session: &Arc<Session>, limit: Limit) -> Result<Pending<Stream>> {
+    let mut log = Vec::new();
+    let parked = session.acceptors().adopt(&mut log);
+    session.bridge().log.lines(log);
+    let exchange = match parked {
+        Some(AbandonedAccept::Arrived(stream)) => {
+            let job = Box::new(Accept { session: Arc::clone(session), call: None, watch: None });
+            return Ok(Pending::ready(&session.bridge().process, Operation::Accept, *stream, Some(job)));
+        }
+        Some(AbandonedAccept::Waiting(exchange)) => *exchange,
+        None => session.exchange(Request::Accept { id: session.id().to_owned() })?,
+    };
+    let limit = limit.or(exchange.default_timeout());
+    let call = Call::new(exchange, Some(Arc::clone(session)), of_finished);
+    let job = Accept { session: Arc::clone(session), call: Some(call), watch: None };
+    Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit))
+}
+
+/// The stream of an accept that is done.
+pub fn accepted(exchange: &mut BridgeConnection) -> Result<Stream> {
+    let finished = exchange.finish()?;
+    of_finished(finished, exchange)
+}
+
+fn of_finished(finished: Finished, exchange: &BridgeConnection) -> Result<Stream> {
+    let Outcome::Accepted(peer) = finished.outcome else {
+        return Err(Error::new(Status::Internal, Operation::Accept, "an accept without a peer"));
+    };
+    Ok(Stream::new(Arc::clone(&exchange.bridge().process), finished.socket, Remote::of_peer(peer, true)))
+}
+
+struct Accept {
+    session: Arc<Session>,
+    /// None once another one's stream was taken.
+    call: Option<Call<Stream>>,
+    /// Once it waits for a peer: readable for every accept of the session.
+    watch: Option<Arc<Watch>>,
+}
+
+impl Accept {
+    /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
+    fn elsewhere(&mut self) -> Result<Option<Stream>> {
+        let Some(call) = &self.call else { return Ok(None) };
+        // Watched first, looked at second: nothing comes in between unseen.
+        if self.watch.is_none() && call.exchange().phase() == Phase::Peer {
+            self.watch = Some(self.session.acceptors().watch(call.exchange())?);
+        }
+        let mut log = Vec::new();
+        let parked = self.session.acceptors().ready(&mut log);
+        self.session.bridge().log.lines(log);
+        let stream = match parked {
+            None => return Ok(None),
+            Some(AbandonedAccept::Arrived(stream)) => Ok(*stream),
+            Some(AbandonedAccept::Waiting(mut other)) => accepted(&mut other),
+        };
+        self.give_up(None);
+        stream.map(Some)
+    }
+}
+
+impl Job<Stream> for Accept {
+    fn step(&mut self, deadline: Deadline) -> Result<Option<Stream>> {
+        let Some(call) = &mut self.call else { return Ok(None) };
+        match call.step(deadline)? {
+            Some(stream) => Ok(Some(stream)),
+            None => self.elsewhere(),
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        match (&self.watch, &self.call) {
+            (Some(watch), _) => Interest { fd: watch.as_raw_fd(), events: sys::IN },
+            (None, Some(call)) => call.interest(),
+            (None, None) => Interest::NONE,
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.call.as_ref().map_or(0, |call| call.generation()) + u64::from(self.watch.is_some())
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.call.as_ref().and_then(|call| call.deadline())
+    }
+
+    fn stage(&self) -> Stage {
+        self.call.as_ref().map_or(Stage::Done, |call| call.stage())
+    }
+
+    fn reply(&self) -> Option<&Fields> {
+        self.call.as_ref().and_then(|call| call.reply())
+    }
+
+    fn control(&self) -> Option<(RawFd, i16)> {
+        self.call.as_ref().and_then(|call| call.control())
+    }
+
+    /// An accept the bridge knows of goes back to its session, with whatever came of it.
+    fn give_up(&mut self, unclaimed: Option<Stream>) {
+        self.watch = None;
+        let exchange = self.call.take().and_then(Call::into_exchange);
+        let parked = match unclaimed {
+            Some(stream) => Some(AbandonedAccept::Arrived(Box::new(stream))),
+            None => exchange.map(AbandonedAccept::Waiting),
+        };
+        if let Some(parked) = parked {
+            self.session.acceptors().park(parked);
+        }
+    }
+}

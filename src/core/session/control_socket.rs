@@ -1,0 +1,175 @@
+//! The one owner of a session's control socket: reads it, answers PINGs, sends one command at a time.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use crate::core::bridge::Finished;
+use crate::core::session::datagram_port::DatagramPort;
+use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
+use crate::error::{Error, Operation, Result};
+use crate::protocol::command::Command;
+use crate::protocol::control::{Answer, Control, Event};
+use crate::protocol::trace::Trace;
+use crate::sys::{self, SharedFd};
+
+/// Reads in one run before others get a turn.
+const READS_PER_RUN: usize = 64;
+
+/// Bytes of datagrams that may wait for the control socket.
+const MAX_QUEUED: usize = 1 << 18;
+
+/// A control socket and its conversation.
+pub struct ControlSocket {
+    socket: Option<Arc<SharedFd>>,
+    control: Control,
+    slots: Slots,
+    last_number: u64,
+    /// Bytes that came in the same read as the session's creation.
+    surplus: Vec<u8>,
+    announced: Option<Error>,
+    /// Where datagrams go that come on the control socket.
+    port: Option<Arc<DatagramPort>>,
+}
+
+impl ControlSocket {
+    /// Takes over the connection that created the session.
+    pub fn new(created: Finished, port: Option<Arc<DatagramPort>>) -> Self {
+        // It is not for the controller's scope to end, but for the session, which tells everybody why first.
+        created.socket.set_carrying();
+        ControlSocket {
+            socket: Some(created.socket),
+            control: Control::with_output(created.unsent),
+            slots: Slots::new(),
+            last_number: 0,
+            surplus: created.surplus,
+            announced: None,
+            port,
+        }
+    }
+
+    /// The socket and the events it needs; `None` once it is gone.
+    pub fn interest(&self) -> Option<(RawFd, i16)> {
+        let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
+        self.socket.as_ref().map(|socket| (socket.as_raw_fd(), events))
+    }
+
+    /// The conversation, for the log.
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.control.trace
+    }
+
+    /// Queues a lookup.
+    pub fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
+        let slot = Slot::new()?;
+        // Made here, where nobody can close the socket meanwhile.
+        let watch = match self.interest().filter(|_| watched) {
+            Some((control, events)) => Some(slot.watch(control, events)?),
+            None => None,
+        };
+        self.last_number += 1;
+        let number = self.last_number;
+        self.control.lookup(number, name)?;
+        self.slots.insert(number, Arc::downgrade(&slot));
+        self.write();
+        Ok(Ticket { number, slot, watch })
+    }
+
+    /// Queues a datagram, unless too much is queued already; whether it was.
+    pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) -> bool {
+        let room = self.control.unsent() < MAX_QUEUED;
+        if room {
+            self.control.send_datagram(command, payload);
+            self.write();
+        }
+        room
+    }
+
+    /// Nobody waits for this lookup any more.
+    pub fn forget(&mut self, number: u64) {
+        self.slots.remove(&number);
+        self.control.forget(number);
+    }
+
+    /// Does what can be done without waiting. Returns why the session is lost, once it is.
+    pub fn run(&mut self) -> Option<Error> {
+        let socket = self.socket.clone()?;
+        let mut events = Vec::new();
+        let mut end = None;
+        let surplus = std::mem::take(&mut self.surplus);
+        if let Err(error) = self.control.input(&surplus, &mut events) {
+            end = Some(error);
+        }
+        let mut buffer = [0; 4096];
+        for _ in 0..READS_PER_RUN {
+            if end.is_some() {
+                break;
+            }
+            match sys::recv(socket.as_raw_fd(), &mut buffer, sys::MSG_DONTWAIT) {
+                Err(error) if sys::would_block(&error) => break,
+                Err(error) => end = Some(gone(&error.to_string())),
+                Ok(0) => {
+                    self.control.eof(&mut events);
+                    end = Some(gone("the router closed it"));
+                }
+                Ok(count) => {
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    end = self.control.input(bytes, &mut events).err();
+                    // Answers go out between reads: a bridge that waits for a PONG gets it at once.
+                    self.write();
+                }
+            }
+        }
+        self.write();
+        if let Some(port) = &self.port {
+            port.set_skipped(self.control.skipped());
+        }
+        for event in events {
+            match event {
+                Event::Found(number, answer) => self.deliver(number, answer),
+                Event::Ending(error) => self.announced = Some(error),
+                Event::Datagram(packet) => {
+                    if let Some(port) = &self.port {
+                        port.feed(&packet);
+                    }
+                }
+            }
+        }
+        // What the bridge announced explains more than the bare end of the connection.
+        end.map(|error| self.announced.take().unwrap_or(error))
+    }
+
+    fn deliver(&mut self, number: u64, answer: Answer) {
+        if let Some(slot) = self.slots.remove(&number).as_ref().and_then(Weak::upgrade) {
+            slot.put(answer);
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        while !self.control.output().is_empty() {
+            match sys::send_now(socket.as_raw_fd(), self.control.output()) {
+                Ok(count) => self.control.wrote(count),
+                // Full: later. Broken: reading tells.
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Closes the control socket; everybody who waits for an answer gets `cause`.
+    pub fn close(&mut self, cause: &Error) {
+        if let Some(socket) = self.socket.take() {
+            socket.end();
+            // Whatever the others that know it do: they ask here first.
+            socket.close_now();
+        }
+        for (_, slot) in self.slots.drain() {
+            if let Some(slot) = slot.upgrade() {
+                slot.put(Answer { result: Err(cause.clone().during(Operation::Lookup)), fields: None });
+            }
+        }
+    }
+}
+
+fn gone(why: &str) -> Error {
+    Error::closed(Operation::Session, format!("the session was lost: its connection to the router ended ({why})"))
+}

@@ -1,0 +1,72 @@
+//! A lookup through a session's control socket.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use crate::core::drive::{Deadline, Interest, Job, Limit, Pending};
+use crate::core::session::lookup_ticket::Ticket;
+use crate::core::session::session::Session;
+use crate::error::{Operation, Result};
+use crate::identity::Address;
+use crate::protocol::line::Fields;
+use crate::sys;
+
+/// A lookup through a session's own connection.
+pub struct Lookup {
+    session: Arc<Session>,
+    ticket: Ticket,
+    fields: Option<Fields>,
+}
+
+impl Lookup {
+    /// Asks the session.
+    pub fn new(session: &Arc<Session>, name: &str) -> Result<Self> {
+        let ticket = session.lookup(name)?;
+        Ok(Lookup { session: Arc::clone(session), ticket, fields: None })
+    }
+
+    /// The operation, begun.
+    pub fn begin(session: &Arc<Session>, name: &str, limit: Limit) -> Result<Pending<Address>> {
+        let limit = limit.or(session.bridge().timeouts.lookup);
+        Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit))
+    }
+}
+
+impl Job<Address> for Lookup {
+    fn step(&mut self, _: Deadline) -> Result<Option<Address>> {
+        if !self.session.has_keeper() {
+            self.session.drive();
+        }
+        let Some(answer) = self.ticket.slot.take() else {
+            // What the control socket waits for changes: once the question is out it is not writability. If it is closed
+            // the answer is on its way.
+            if let (Some(watch), Some((control, events))) = (&self.ticket.watch, self.session.control()) {
+                drop(watch.modify(control, events));
+            }
+            return Ok(None);
+        };
+        self.fields = answer.fields;
+        answer.result.map(Some)
+    }
+
+    fn interest(&self) -> Interest {
+        let fd = self.ticket.watch.as_ref().map_or(self.ticket.slot.wake.as_raw_fd(), AsRawFd::as_raw_fd);
+        Interest { fd, events: sys::IN }
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn reply(&self) -> Option<&Fields> {
+        self.fields.as_ref()
+    }
+
+    fn control(&self) -> Option<(RawFd, i16)> {
+        Some(&self.session).filter(|session| !session.has_keeper()).and_then(|session| session.control())
+    }
+
+    fn give_up(&mut self, _: Option<Address>) {
+        self.session.forget(&self.ticket);
+    }
+}

@@ -1,0 +1,393 @@
+//! The options bag: the library's own settings by name, and router options (I2CP, streaming) handed through.
+
+use std::time::Duration;
+
+use crate::core::settings::endpoint::Endpoint;
+use crate::error::{Error, Result};
+use crate::identity::Keys;
+use crate::protocol::command::check_option;
+use crate::protocol::credentials::Credentials;
+use crate::protocol::datagram::SendOptions;
+use crate::protocol::ports::Ports;
+use crate::protocol::version::{Version, VersionRange};
+
+/// What an option belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// `i2psock_controller_open`.
+    Controller,
+    /// `i2psock_dest_open`.
+    Destination,
+    /// `i2psock_dest_connect`.
+    Connect,
+    /// `i2psock_dgram_send_to`.
+    Send,
+    /// `i2psock_listener_open`.
+    Listener,
+    /// `i2psock_tunnel_server` and its like.
+    Tunnel,
+}
+
+impl Owner {
+    fn name(self) -> &'static str {
+        match self {
+            Owner::Controller => "controller",
+            Owner::Destination => "destination",
+            Owner::Connect => "connect",
+            Owner::Send => "datagram",
+            Owner::Listener => "listener",
+            Owner::Tunnel => "tunnel",
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Path,
+    Endpoint,
+    Millis,
+    Flag,
+    Number(u32),
+    /// A number that is not 0.
+    Count(u32),
+    /// A number that is not 0, or -1 for no limit.
+    CountOrNone,
+    /// Milliseconds that are not 0, or -1 for no limit.
+    MillisOrNone,
+    Version,
+    Label,
+}
+
+/// Every option of the library itself: name, whose it is, what it holds.
+const KNOWN: [(&str, &[Owner], Kind); 42] = [
+    ("sam", &[Owner::Controller], Kind::Endpoint),
+    ("udp", &[Owner::Controller], Kind::Endpoint),
+    ("user", &[Owner::Controller], Kind::Text),
+    ("password", &[Owner::Controller], Kind::Text),
+    ("version_min", &[Owner::Controller], Kind::Version),
+    ("version_max", &[Owner::Controller], Kind::Version),
+    ("sam_timeout", &[Owner::Controller], Kind::Millis),
+    ("tcp_timeout", &[Owner::Controller], Kind::Millis),
+    ("hello_timeout", &[Owner::Controller], Kind::Millis),
+    ("generate_timeout", &[Owner::Controller], Kind::Millis),
+    ("lookup_timeout", &[Owner::Controller], Kind::Millis),
+    ("open_timeout", &[Owner::Controller], Kind::Millis),
+    ("connect_timeout", &[Owner::Controller], Kind::Millis),
+    ("accept_timeout", &[Owner::Controller], Kind::Millis),
+    ("keeper", &[Owner::Controller], Kind::Flag),
+    ("key_store", &[Owner::Controller], Kind::Path),
+    ("nickname", &[Owner::Destination], Kind::Label),
+    ("in_depth", &[Owner::Destination], Kind::Number(7)),
+    ("out_depth", &[Owner::Destination], Kind::Number(7)),
+    ("signature_type", &[Owner::Destination], Kind::Number(65535)),
+    ("recover", &[Owner::Destination], Kind::Flag),
+    ("from_port", &[Owner::Destination, Owner::Connect, Owner::Send], Kind::Number(65535)),
+    ("to_port", &[Owner::Destination, Owner::Connect, Owner::Send], Kind::Number(65535)),
+    ("forward", &[Owner::Destination], Kind::Text),
+    ("in_band", &[Owner::Destination], Kind::Flag),
+    ("protocol", &[Owner::Destination, Owner::Send], Kind::Number(255)),
+    ("raw_header", &[Owner::Destination], Kind::Flag),
+    ("header_options", &[Owner::Destination], Kind::Flag),
+    ("any_source_port", &[Owner::Destination], Kind::Flag),
+    ("report_source", &[Owner::Destination], Kind::Flag),
+    ("send_tags", &[Owner::Send], Kind::Number(65535)),
+    ("tag_threshold", &[Owner::Send], Kind::Number(65535)),
+    ("expires", &[Owner::Send], Kind::Number(86400)),
+    ("send_leaseset", &[Owner::Send], Kind::Flag),
+    ("accepts", &[Owner::Listener], Kind::Count(64)),
+    ("stream_forward", &[Owner::Listener], Kind::Flag),
+    ("nconnect", &[Owner::Tunnel], Kind::CountOrNone),
+    ("timeout", &[Owner::Tunnel], Kind::MillisOrNone),
+    ("idle_timeout", &[Owner::Tunnel], Kind::MillisOrNone),
+    ("buffer_size", &[Owner::Tunnel], Kind::Count(1 << 20)),
+    ("bind", &[Owner::Tunnel], Kind::Text),
+    ("splice", &[Owner::Tunnel], Kind::Flag),
+];
+
+/// Settings, collected before the call that uses them.
+#[derive(Default)]
+pub struct Options {
+    entries: Vec<(String, String)>,
+    keys: Option<Keys>,
+}
+
+/// What a caller has who gives none.
+pub static NONE: Options = Options { entries: Vec::new(), keys: None };
+
+/// Options of the router have a dot or a capital letter in their key; those of this library have neither.
+fn is_router_option(key: &str) -> bool {
+    key.contains('.') || key.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+impl Options {
+    /// Sets `key`, replacing an earlier value.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if is_router_option(key) {
+            check_option(key, value)?;
+        } else {
+            check_own(key, value)?;
+        }
+        match self.entries.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => wipe(&mut std::mem::replace(old, value.to_owned())),
+            None => self.entries.push((key.to_owned(), value.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Everything that was set, in order.
+    pub fn entries(&self) -> &[(String, String)] {
+        &self.entries
+    }
+
+    /// A second one like this.
+    pub fn duplicate(&self) -> Self {
+        Options { entries: self.entries.clone(), keys: self.keys.as_ref().map(Keys::duplicate) }
+    }
+
+    /// Sets the private keys of a destination; `None` takes them away.
+    pub fn set_keys(&mut self, keys: Option<&Keys>) {
+        self.keys = keys.map(Keys::duplicate);
+    }
+
+    /// The private keys.
+    pub fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
+    }
+
+    /// Refuses what does not belong to `owner`.
+    pub fn check_owner(&self, owner: Owner) -> Result<()> {
+        for (key, _) in &self.entries {
+            let fits = match KNOWN.iter().find(|(name, ..)| name == key) {
+                // A tunnel has a destination.
+                Some((_, owners, _)) => {
+                    owners.contains(&owner) || (owner == Owner::Tunnel && owners.contains(&Owner::Destination))
+                }
+                None => matches!(owner, Owner::Destination | Owner::Connect | Owner::Tunnel),
+            };
+            if !fits {
+                return Err(Error::invalid(format!("option {key} is not for a {}", owner.name())));
+            }
+        }
+        if self.keys.is_some() && !matches!(owner, Owner::Destination | Owner::Tunnel) {
+            return Err(Error::invalid(format!("private keys are not for a {}", owner.name())));
+        }
+        Ok(())
+    }
+
+    /// Refuses what is for `owner` alone.
+    pub fn check_none(&self, owner: Owner) -> Result<()> {
+        match self.only(owner).entries.first() {
+            Some((key, _)) => Err(Error::invalid(format!("option {key} is for a {}", owner.name()))),
+            None if self.keys.is_some() => Err(Error::invalid("private keys are for a destination")),
+            None => Ok(()),
+        }
+    }
+
+    /// Those that are for `owner`.
+    pub fn only(&self, owner: Owner) -> Self {
+        let fits = |key: &str| match KNOWN.iter().find(|(name, ..)| *name == key) {
+            Some((_, owners, _)) => owners.contains(&owner),
+            None => true,
+        };
+        let entries = self.entries.iter().filter(|(key, _)| fits(key)).cloned().collect();
+        Options { entries, keys: self.keys.as_ref().map(Keys::duplicate) }
+    }
+
+    /// Text of an option.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.entries.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A number; checked when it was set.
+    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.text(key).and_then(|text| text.parse().ok())
+    }
+
+    /// A duration in milliseconds.
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        self.number(key).map(Duration::from_millis)
+    }
+
+    /// Ports.
+    pub fn ports(&self) -> Ports {
+        Ports { from: self.number("from_port"), to: self.number("to_port") }
+    }
+
+    /// Options of one datagram.
+    pub fn send_options(&self) -> SendOptions {
+        SendOptions {
+            ports: self.ports(),
+            protocol: self.number("protocol"),
+            send_tags: self.number("send_tags"),
+            tag_threshold: self.number("tag_threshold"),
+            expires: self.number("expires"),
+            send_leaseset: self.text("send_leaseset").map(|text| text == "1"),
+        }
+    }
+
+    /// Options for the router, in the order they were set.
+    pub fn router_options(&self) -> Vec<(String, String)> {
+        self.entries.iter().filter(|(key, _)| is_router_option(key)).cloned().collect()
+    }
+
+    /// User and password.
+    pub fn credentials(&self) -> Result<Option<Credentials>> {
+        match (self.text("user"), self.text("password")) {
+            (None, None) => Ok(None),
+            (Some(user), Some(password)) => Credentials::new(user, password).map(Some),
+            _ => Err(Error::invalid("user and password come together")),
+        }
+    }
+
+    /// Versions to ask for, and whether the lower end may be lowered when a bridge has none of them.
+    pub fn versions(&self) -> Result<(VersionRange, bool)> {
+        let version = |key| self.text(key).and_then(Version::parse);
+        let max = version("version_max").unwrap_or(Version::V3_3);
+        let asked = version("version_min");
+        let min = asked.unwrap_or(Version::V3_1.min(max));
+        if min > max {
+            return Err(Error::invalid(format!("version_min {min} is above version_max {max}")));
+        }
+        Ok((VersionRange { min, max }, asked.is_none() && min > Version::V3_0))
+    }
+}
+
+/// A password is not a key, but nobody needs to find it in memory either.
+fn wipe(text: &mut String) {
+    crate::sys::wipe(&mut std::mem::take(text).into_bytes());
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        for (_, value) in &mut self.entries {
+            wipe(value);
+        }
+    }
+}
+
+fn check_own(key: &str, value: &str) -> Result<()> {
+    let Some((_, _, kind)) = KNOWN.iter().find(|(name, ..)| *name == key) else {
+        let shown = crate::protocol::line::excerpt(key.as_bytes(), 40);
+        return Err(Error::invalid(format!(
+            "there is no option \"{shown}\" (router options have a dot in their name)"
+        )));
+    };
+    let number = |limit: u32| {
+        !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && value.parse().is_ok_and(|n: u32| n <= limit)
+    };
+    let (good, wanted) = match kind {
+        Kind::Text => {
+            (!value.is_empty() && !value.chars().any(char::is_control), "text without control characters".into())
+        }
+        Kind::Path => (!value.is_empty() && !value.contains('\0'), "the path of a folder".into()),
+        Kind::Endpoint => return Endpoint::parse(value, 1).map(drop),
+        Kind::Millis => (number(i32::MAX as u32), "milliseconds, 0 to 2147483647".into()),
+        Kind::Flag => (matches!(value, "0" | "1"), "0 or 1".into()),
+        Kind::Number(limit) => (number(*limit), format!("a number from 0 to {limit}")),
+        Kind::Count(limit) => (number(*limit) && value != "0", format!("a number from 1 to {limit}")),
+        Kind::CountOrNone => {
+            (value == "-1" || (number(i32::MAX as u32) && value != "0"), "a number from 1, or -1 for no limit".into())
+        }
+        Kind::MillisOrNone => (
+            value == "-1" || (number(i32::MAX as u32) && value != "0"),
+            "milliseconds from 1, or -1 for no limit".into(),
+        ),
+        Kind::Version => {
+            let known = Version::parse(value).is_some_and(|v| (Version::V3_0..=Version::V3_3).contains(&v));
+            (known, "a version from 3.0 to 3.3".into())
+        }
+        Kind::Label => {
+            let plain = check_option("inbound.nickname", value).is_ok() && value.len() <= 64;
+            (plain, "1 to 64 printable ASCII characters without space, quote and backslash".into())
+        }
+    };
+    if good {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("option {key} wants {wanted}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(entries: &[(&str, &str)]) -> Options {
+        let mut options = Options::default();
+        for (key, value) in entries {
+            options.set(key, value).unwrap();
+        }
+        options
+    }
+
+    #[test]
+    fn wrong_names_and_values_are_refused_at_once() {
+        let mut options = Options::default();
+        for (key, value) in [
+            ("nick", "x"),
+            ("", "x"),
+            ("nickname", "a b"),
+            ("nickname", ""),
+            ("nickname", "a\"b"),
+            ("nickname", "a\\b"),
+            ("nickname", "a\nb"),
+            ("nickname", "é"),
+            ("in_depth", "8"),
+            ("in_depth", "-1"),
+            ("in_depth", "+1"),
+            ("from_port", "65536"),
+            ("sam_timeout", "1.5"),
+            ("keeper", "yes"),
+            ("key_store", ""),
+            ("key_store", "a\0b"),
+            ("version_max", "3"),
+            ("version_max", "3.4"),
+            ("version_max", "2.9"),
+            ("user", "a\nb"),
+            ("inbound.length", "1 2"),
+            ("STYLE", "RAW"),
+            ("in.bad=x", "1"),
+        ] {
+            assert!(options.set(key, value).is_err(), "{key}={value:?}");
+        }
+        assert!(options.entries.is_empty());
+    }
+
+    #[test]
+    fn options_belong_to_somebody() {
+        let dest = options(&[("nickname", "x"), ("inbound.length", "1"), ("explicitPeers", "a,b")]);
+        assert!(dest.check_owner(Owner::Destination).is_ok());
+        assert!(dest.check_owner(Owner::Controller).is_err());
+        assert!(options(&[("sam", "localhost:7656")]).check_owner(Owner::Destination).is_err());
+        assert!(options(&[("key_store", "/a\tb ä")]).check_owner(Owner::Controller).is_ok());
+        assert!(options(&[("key_store", "x")]).check_owner(Owner::Destination).is_err());
+        assert!(options(&[("to_port", "1")]).check_owner(Owner::Connect).is_ok());
+        assert!(options(&[("i2p.streaming.connectTimeout", "1")]).check_owner(Owner::Controller).is_err());
+    }
+
+    #[test]
+    fn later_values_replace_earlier_ones() {
+        let both = options(&[("in_depth", "1"), ("in_depth", "2"), ("inbound.length", "1"), ("inbound.length", "3")]);
+        assert_eq!(both.number::<u32>("in_depth"), Some(2));
+        assert_eq!(both.router_options(), [("inbound.length".to_owned(), "3".to_owned())]);
+    }
+
+    #[test]
+    fn version_range() {
+        let range = |entries: &[(&str, &str)]| options(entries).versions();
+        let (default, may_lower) = range(&[]).unwrap();
+        assert_eq!((default.min, default.max, may_lower), (Version::V3_1, Version::V3_3, true));
+        let (old, may_lower) = range(&[("version_max", "3.0")]).unwrap();
+        assert_eq!((old.min, old.max, may_lower), (Version::V3_0, Version::V3_0, false));
+        let (fixed, may_lower) = range(&[("version_min", "3.2")]).unwrap();
+        assert_eq!((fixed.min, fixed.max, may_lower), (Version::V3_2, Version::V3_3, false));
+        assert!(range(&[("version_min", "3.2"), ("version_max", "3.1")]).is_err());
+    }
+
+    #[test]
+    fn credentials_come_in_pairs() {
+        assert!(options(&[]).credentials().unwrap().is_none());
+        assert!(options(&[("user", "a"), ("password", "b")]).credentials().unwrap().is_some());
+        assert!(options(&[("user", "a")]).credentials().is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! How long each step of speaking to the bridge may take.
+
+use std::time::Duration;
+
+use crate::core::settings::options::Options;
+
+/// How long each step of speaking to the bridge may take; `None` is for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// TCP connection to the bridge.
+    pub tcp: Option<Duration>,
+    /// Answer to HELLO.
+    pub hello: Option<Duration>,
+    /// DEST GENERATE.
+    pub generate: Option<Duration>,
+    /// NAMING LOOKUP.
+    pub lookup: Option<Duration>,
+    /// SESSION CREATE: tunnels are built in that time.
+    pub open: Option<Duration>,
+    /// STREAM CONNECT.
+    pub connect: Option<Duration>,
+    /// STREAM ACCEPT: a peer may come in days.
+    pub accept: Option<Duration>,
+}
+
+impl Timeouts {
+    /// From the options of a controller.
+    pub fn from_options(options: &Options) -> Self {
+        let all = options.duration("sam_timeout");
+        let pick = |key, default| Some(options.duration(key).or(all).unwrap_or(Duration::from_secs(default)));
+        Timeouts {
+            tcp: pick("tcp_timeout", 10),
+            hello: pick("hello_timeout", 30),
+            generate: pick("generate_timeout", 30),
+            lookup: pick("lookup_timeout", 120),
+            open: pick("open_timeout", 300),
+            connect: pick("connect_timeout", 120),
+            // Waiting for a peer is not waiting for the bridge.
+            accept: options.duration("accept_timeout"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_timeout_for_all_or_one_for_each() {
+        let mut options = Options::default();
+        let defaults = Timeouts::from_options(&options);
+        assert_eq!((defaults.open, defaults.accept), (Some(Duration::from_secs(300)), None));
+        options.set("sam_timeout", "60000").unwrap();
+        options.set("open_timeout", "90000").unwrap();
+        let set = Timeouts::from_options(&options);
+        assert_eq!(set.open, Some(Duration::from_secs(90)));
+        for one in [set.tcp, set.hello, set.generate, set.lookup, set.connect] {
+            assert_eq!(one, Some(Duration::from_secs(60)));
+        }
+        assert_eq!(set.accept, None);
+    }
+}

@@ -1,0 +1,339 @@
+//! The key store: a folder of key files, one for each name, and one process at a time for each.
+//!
+//! ```text
+//! NAME.dat   the keys, as i2pd and Java I2P write them
+//! NAME.sum   checksum of NAME.dat, as sha256sum(1) writes it, and the address in a comment
+//! NAME.lock  locked with flock(2) by the process that has the name; holds its number; never renamed or removed
+//! .NAME.dat.*.tmp, .NAME.sum.*.tmp   what a process has left that was killed while it wrote
+//! ```
+//!
+//! A key file has no checksum of its own, and a flipped bit would be another address, or keys that do not work: hence
+//! NAME.sum. It may be missing, as beside a file that was copied from elsewhere. While keys are exchanged it has the
+//! sums of both files, so that at every moment it fits to the file that is there.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::core::store::key_file::{self, io_error, within, Others};
+use crate::error::{Error, Result};
+use crate::identity::Keys;
+use crate::sys::{self, Access, Folder, SharedFd};
+
+/// Longest name, in bytes.
+const MAX_NAME: usize = 64;
+
+/// A folder of key files.
+#[derive(Clone, Debug)]
+pub struct KeyStore {
+    folder: PathBuf,
+}
+
+impl KeyStore {
+    /// Remembers the folder, as an absolute path. It is looked at, and made if need be (mode 0700, missing parents
+    /// too), when the first name is locked: programs that use no name leave no folder behind.
+    pub fn new(folder: &str) -> Result<KeyStore> {
+        if folder.is_empty() || folder.contains('\0') {
+            return Err(Error::invalid("the key store wants the name of a folder"));
+        }
+        let folder = std::path::absolute(folder).map_err(|error| io_error("folder of the key store", &error))?;
+        Ok(KeyStore { folder })
+    }
+
+    /// Where the key files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes the name for this process. Refused with STATE while anybody has it, this process included.
+    pub fn lock(&self, name: &str) -> Result<NameLock> {
+        check_name(name)?;
+        let folder = self.open_folder(true)?;
+        let path = self.folder.join(format!("{name}.lock"));
+        let what = format!("lock file {path:?}");
+        let file = folder
+            .open_file(&format!("{name}.lock"), Access::Lock)
+            .map_err(|error| key_file::open_error(&what, &error))?;
+        take(&file, name, &what)?;
+        let identity = identity(&folder).map_err(|error| folder_error(&self.folder, &error))?;
+        remove_leftovers(&folder, &self.folder, name);
+        Ok(NameLock {
+            name: name.to_owned(),
+            store: self.clone(),
+            identity,
+            lock: SharedFd::new(OwnedFd::from(file)),
+            process: std::process::id(),
+        })
+    }
+
+    fn open_folder(&self, make: bool) -> Result<Folder> {
+        let folder = match Folder::open(&self.folder) {
+            Err(error) if make && error.kind() == ErrorKind::NotFound => {
+                make_folder(&self.folder).and_then(|()| Folder::open(&self.folder))
+            }
+            result => result,
+        };
+        let folder = folder.map_err(|error| folder_error(&self.folder, &error))?;
+        let found = folder.metadata().map_err(|error| folder_error(&self.folder, &error))?;
+        let (owner, user, mode) = (found.uid(), sys::user(), found.mode() & 0o7777);
+        let path = &self.folder;
+        if owner != user && owner != 0 {
+            return Err(Error::refused(format!("key store {path:?} belongs to user {owner}, and this is user {user}")));
+        }
+        if mode & 0o022 != 0 {
+            return Err(Error::refused(format!("others can write to the key store {path:?} (mode {mode:04o})")));
+        }
+        Ok(folder)
+    }
+}
+
+/// A name that is ours until this is dropped.
+///
+/// Dropping only closes the descriptor. In a child of fork(2) that is all that may be done: unlocking there would
+/// unlock the name for the parent too.
+#[derive(Debug)]
+pub struct NameLock {
+    name: String,
+    store: KeyStore,
+    identity: (u64, u64),
+    lock: SharedFd,
+    process: u32,
+}
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        // In a child of fork(2) it would be taken from the parent.
+        if self.process == std::process::id() && !self.lock.is_taken() {
+            // Closing alone would leave it locked as long as a child of fork(2) lives.
+            sys::unlock(self.lock.as_raw_fd());
+        }
+    }
+}
+
+impl NameLock {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads the keys; `None`: there is no key file yet. INVALID: it holds no keys or was damaged. IO: it cannot be
+    /// read, or (EPERM) others can read or write it, it is somebody else's, or no regular file. The file stays as it
+    /// is.
+    pub fn load(&self) -> Result<Option<Keys>> {
+        let folder = self.folder()?;
+        let what = self.what("key file", "dat");
+        let Some(file) = key_file::open(&folder, &self.file("dat"), &what)? else { return Ok(None) };
+        let content = key_file::read(file, &what, Others::Refused)?;
+        let sum = checksum(content.as_bytes());
+        match self.read_sums(&folder)? {
+            None => {
+                let keys = Keys::from_file(content).map_err(|error| within(&what, error))?;
+                // Only a help for the next time: without it the keys are as good.
+                let _ = self.write_sums(&folder, &keys, &[sum]);
+                Ok(Some(keys))
+            }
+            Some(sums) if sums.contains(&sum) => {
+                // Just as it was saved, perhaps in the layout of one router only.
+                let copy = content.duplicate();
+                let keys = Keys::from_file(content).or_else(|_| Keys::from_bridge_secret(copy));
+                keys.map(Some).map_err(|error| within(&what, error))
+            }
+            Some(_) => Err(Error::invalid(format!(
+                "{what} was damaged or exchanged: its checksum is not that of {name}.sum \
+                 (remove {name}.sum if the keys are what they should be)",
+                name = self.name
+            ))),
+        }
+    }
+
+    /// Writes the checksums, old and new, and then the keys, each in one piece. When it fails, or the process is
+    /// killed meanwhile, the key file is the old one or the new one. IO: it cannot be written, or (EPERM) what is
+    /// there is no regular file.
+    pub fn save(&self, keys: &Keys) -> Result<()> {
+        let folder = self.folder()?;
+        let what = self.what("key file", "dat");
+        let new = checksum(keys.bytes());
+        let old = match key_file::open(&folder, &self.file("dat"), &what)? {
+            // What is too long for a key file has no sum worth keeping.
+            Some(file) => key_file::read(file, &what, Others::Welcome).ok().map(|old| checksum(old.as_bytes())),
+            None => None,
+        };
+        let old = old.filter(|old| *old != new);
+        let both: Vec<String> = [Some(new.clone()), old.clone()].into_iter().flatten().collect();
+        self.write_sums(&folder, keys, &both)?;
+        key_file::replace(&folder, &self.file("dat"), &what, &[keys.bytes()])?;
+        if old.is_some() {
+            // The keys are safe, and their sum is there already.
+            let _ = self.write_sums(&folder, keys, &[new]);
+        }
+        Ok(())
+    }
+
+    /// In a child of fork(2): closes our copy of the descriptor, and the parent keeps its lock.
+    pub fn abandon(&self) {
+        self.lock.close_now();
+    }
+
+    fn file(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.name)
+    }
+
+    fn what(&self, kind: &str, suffix: &str) -> String {
+        format!("{kind} {:?}", self.store.folder.join(self.file(suffix)))
+    }
+
+    /// The folder, which must be the one that has our lock.
+    fn folder(&self) -> Result<Folder> {
+        if self.lock.is_taken() {
+            return Err(Error::state(format!("the name \"{}\" is not ours any more", self.name)));
+        }
+        let folder = self.store.open_folder(false)?;
+        let path = &self.store.folder;
+        match identity(&folder) {
+            Ok(identity) if identity == self.identity => Ok(folder),
+            Ok(_) => Err(Error::refused(format!("key store {path:?} was exchanged for another folder"))),
+            Err(error) => Err(folder_error(path, &error)),
+        }
+    }
+
+    fn read_sums(&self, folder: &Folder) -> Result<Option<Vec<String>>> {
+        let what = self.what("checksum file", "sum");
+        let Some(file) = key_file::open(folder, &self.file("sum"), &what)? else { return Ok(None) };
+        let content = key_file::read(file, &what, Others::Welcome)?;
+        let text = String::from_utf8_lossy(content.as_bytes());
+        let first_word = |line: &str| line.split_ascii_whitespace().next().map(str::to_owned);
+        Ok(Some(text.lines().filter(|line| !line.starts_with('#')).filter_map(first_word).collect()))
+    }
+
+    fn write_sums(&self, folder: &Folder, keys: &Keys, sums: &[String]) -> Result<()> {
+        let lines: String = sums.iter().map(|sum| format!("{sum}  {}\n", self.file("dat"))).collect();
+        let text = format!("# {}\n{lines}", keys.address().host());
+        key_file::replace(folder, &self.file("sum"), &self.what("checksum file", "sum"), &[text.as_bytes()])
+    }
+}
+
+/// What a name may be: 1 to 64 bytes of UTF-8 without `/`, `\` and control characters, that does not begin with a dot
+/// and neither begins nor ends with white space. The endings of the store's own files are refused because whoever
+/// gives one takes the name for a file's.
+pub fn check_name(name: &str) -> Result<()> {
+    let wrong = |why: &str| Err(Error::invalid(format!("the name of a destination {why}")));
+    if name.is_empty() || name.len() > MAX_NAME {
+        return wrong("has 1 to 64 bytes");
+    }
+    if name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\')) {
+        return wrong("has no slash, backslash or control character in it");
+    }
+    if name.starts_with('.') || name.trim() != name {
+        return wrong("begins with no dot, and neither begins nor ends with a space");
+    }
+    if [".dat", ".sum", ".lock", ".tmp"].iter().any(|ending| name.ends_with(ending)) {
+        return wrong("is no file name: without .dat, .sum, .lock or .tmp at its end");
+    }
+    Ok(())
+}
+
+/// The usual folder of this user: `$XDG_DATA_HOME/i2psock`, or else `$HOME/.local/share/i2psock`. Relative paths
+/// count as not set, as the XDG specification wants it. `None` when neither is set.
+pub fn default_folder(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+    Some(data.join("i2psock"))
+}
+
+fn checksum(content: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(content);
+    let sum = hasher.finalize_reset();
+    // Its buffer still has the end of the private keys, up to where the length of the content was put.
+    hasher.update([0; 63]);
+    std::hint::black_box(&hasher);
+    sum.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn folder_error(path: &Path, error: &io::Error) -> Error {
+    io_error(&format!("key store {path:?}"), error)
+}
+
+/// Device and file number.
+fn identity(folder: &Folder) -> io::Result<(u64, u64)> {
+    folder.metadata().map(|found| (found.dev(), found.ino()))
+}
+
+/// Makes the folder and its missing parents, for their owner alone whatever the umask is.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
+    while let Some(part) = missing.pop() {
+        match std::fs::DirBuilder::new().mode(0o700).create(part) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            result => result?,
+        }
+        if std::fs::symlink_metadata(part)?.mode() & 0o7777 != 0o700 {
+            std::fs::set_permissions(part, Permissions::from_mode(0o700))?;
+        }
+        if let Some(parent) = part.parent() {
+            // Some parents may be passed but not read; then the system decides when it is on the disk.
+            let _ = Folder::open(parent).and_then(|parent| parent.sync());
+        }
+    }
+    Ok(())
+}
+
+/// Locks an open lock file and writes our number into it.
+fn take(file: &File, name: &str, what: &str) -> Result<()> {
+    let failed = |error: io::Error| io_error(what, &error);
+    key_file::check(file, what, Others::Welcome)?;
+    let found = file.metadata().map_err(failed)?;
+    if found.uid() != sys::user() {
+        return Err(Error::refused(format!(
+            "{what} belongs to user {}, and this is user {}",
+            found.uid(),
+            sys::user()
+        )));
+    }
+    if found.mode() & 0o7777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    }
+    let own = std::process::id();
+    if !sys::try_lock(file).map_err(failed)? {
+        return Err(Error::state(match holder(file) {
+            Some(pid) if pid == own => {
+                format!("destination \"{name}\" is open already, by another controller of this process")
+            }
+            Some(pid) => format!("destination \"{name}\" is open in process {pid}"),
+            None => format!("destination \"{name}\" is open in another process"),
+        }));
+    }
+    // Only for the message above: on a full disk the lock holds as well. The rest of a longer number goes last, so that
+    // there is a number at any time.
+    let text = format!("{own}\n");
+    let _ = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
+    Ok(())
+}
+
+/// The number in a lock file.
+fn holder(file: &File) -> Option<u32> {
+    let mut text = [0; 16];
+    let count = file.read_at(&mut text, 0).ok()?;
+    let line = text.get(..count)?.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.parse().ok()
+}
+
+/// Removes what killed processes have left of this name. Only for who has its lock. What cannot be removed harms
+/// nobody.
+fn remove_leftovers(folder: &Folder, path: &Path, name: &str) {
+    let Ok(entries) = std::fs::read_dir(path) else { return };
+    let files = [format!("{name}.dat"), format!("{name}.sum")];
+    for entry in entries.flatten() {
+        let entry = entry.file_name();
+        let Some(entry) = entry.to_str() else { continue };
+        if files.iter().any(|file| key_file::is_temporary_of(entry, file)) {
+            let _ = folder.remove(entry);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! A connected stream: a socket of the system whose header has been read. Nothing here knows how it was connected.
+
+mod stream;
+mod timed;
+
+pub use stream::{Moved, Remote, Stream};

@@ -1,0 +1,425 @@
+//! The thread of a tunnel: one loop that takes connections, has their other sides made, and moves the bytes.
+
+mod relaying;
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::destination::Destination;
+use crate::core::drive::{after, earlier, own_thread, passed, poll_timeout, Deadline, Driven, Progress};
+use crate::core::relay::{Carriers, End, LingerStep};
+use crate::core::tunnel::connection::{connect, far_socket, Connection, Served, Stage};
+use crate::core::tunnel::limits::Limits;
+use crate::core::tunnel::report::Shared;
+use crate::core::tunnel::sides::{MakeSend, Receive, Send};
+use crate::error::{Error, Operation, Result, Status};
+use crate::sys::{self, Ready, Selector};
+
+/// Bytes of one direction before others get a turn: long turns keep what is moved in the processor's caches, but all
+/// turns together must not take long.
+const LONGEST_TURN: usize = 1 << 22;
+const SHORTEST_TURN: usize = 1 << 20;
+const ALL_TURNS: usize = 1 << 25;
+/// Connections taken before those that are there get a turn.
+const TAKES: usize = 64;
+/// How long to leave new connections alone when there are no descriptors for them.
+const NO_DESCRIPTORS: Duration = Duration::from_millis(200);
+/// Connections that only say farewell, besides as many as may be open.
+const FAREWELLS: usize = 64;
+
+const WAKE: u64 = 0;
+const RECEIVE: u64 = 1;
+const DEST: u64 = 2;
+/// Tokens of connections begin after this: two for each, one for either side.
+const LAST: u64 = 3;
+
+/// Everything the thread has.
+pub struct EventLoop {
+    shared: Arc<Shared>,
+    receive: Receive,
+    make: MakeSend,
+    limits: Limits,
+    selector: Selector,
+    carriers: Carriers,
+    links: HashMap<u64, Connection>,
+    /// Those that carry or are about to; not those that only say farewell.
+    open: usize,
+    timers: BTreeSet<(Instant, u64)>,
+    last: u64,
+    /// Bytes of one direction before others get a turn.
+    turn: usize,
+    /// Whether new connections are waited for, and when they will be again.
+    receiving: bool,
+    pause: Deadline,
+    over: bool,
+    /// A connection for whose other side there were no descriptors.
+    waiting: Option<End>,
+    /// The tunnel's own destination, or that of its listener, if nobody else drives it.
+    dest: Option<Arc<Destination>>,
+}
+
+impl EventLoop {
+    /// Prepares it.
+    pub fn new(
+        shared: Arc<Shared>,
+        receive: Receive,
+        make: MakeSend,
+        limits: Limits,
+        dest: Option<Arc<Destination>>,
+    ) -> Result<Self> {
+        let dest = dest.as_ref().or_else(|| receive.presence()).filter(|dest| dest.home().keeper.is_none()).cloned();
+        let selector = Selector::new().map_err(system)?;
+        selector.add(shared.wake.as_raw_fd(), WAKE, sys::IN).map_err(system)?;
+        if let Some(dest) = &dest {
+            // What it reports is for others to fetch.
+            selector.add(dest.home().work.as_raw_fd(), DEST, sys::IN).map_err(system)?;
+        }
+        let carriers = Carriers::new(limits.buffer, limits.splice);
+        Ok(EventLoop {
+            shared,
+            receive,
+            make,
+            limits,
+            selector,
+            carriers,
+            links: HashMap::new(),
+            open: 0,
+            timers: BTreeSet::new(),
+            last: LAST / 2,
+            turn: LONGEST_TURN,
+            receiving: false,
+            pause: None,
+            over: false,
+            waiting: None,
+            dest,
+        })
+    }
+
+    /// Runs until it is stopped.
+    pub fn run(mut self) {
+        own_thread::works_for(&*self.shared);
+        let mut ready: Vec<Ready> = Vec::new();
+        let mut again: Vec<u64> = Vec::new();
+        while !self.is_stopped() {
+            self.watch_receive();
+            let timeout = if again.is_empty() { poll_timeout(self.next_due()) } else { 0 };
+            if self.selector.wait(&mut ready, timeout).is_err() {
+                // Only want of memory can do that; wait a little instead of spinning.
+                std::thread::sleep(NO_DESCRIPTORS);
+            }
+            let mut serve = std::mem::take(&mut again);
+            let mut receive = passed(self.pause) || self.is_waiting();
+            let mut drive = self.dest.as_ref().is_some_and(|dest| passed(dest.deadline()));
+            for ready in &ready {
+                match ready.token {
+                    WAKE => self.shared.wake.clear(),
+                    RECEIVE => receive = true,
+                    DEST => drive = true,
+                    token => {
+                        let id = token / 2;
+                        if let Some(link) = self.links.get_mut(&id) {
+                            link.look(ready);
+                        }
+                        serve.push(id);
+                    }
+                }
+            }
+            if drive {
+                self.drive();
+            }
+            serve.extend(self.expired());
+            serve.sort_unstable();
+            serve.dedup();
+            self.turn = (ALL_TURNS / serve.len().max(1)).clamp(SHORTEST_TURN, LONGEST_TURN);
+            for id in serve {
+                if self.is_stopped() {
+                    break;
+                }
+                if self.serve(id) {
+                    again.push(id);
+                }
+            }
+            if receive {
+                self.take_connections(&mut again);
+            }
+        }
+        self.close();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// Does what a keeper would do for the destination.
+    fn drive(&mut self) {
+        let Some(dest) = &self.dest else { return };
+        dest.drive();
+        if dest.check(Operation::None).is_err() {
+            self.selector.remove(dest.home().work.as_raw_fd());
+            self.dest = None;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let most = self.limits.connections;
+        self.open < most && self.links.len() < most.saturating_mul(2).saturating_add(FAREWELLS)
+    }
+
+    /// Whether the connection without an other side is to be tried again now.
+    fn is_waiting(&self) -> bool {
+        self.waiting.is_some() && self.pause.is_none() && self.has_room()
+    }
+
+    /// Connections are waited for only while there is room: those above the limit wait where they are.
+    fn watch_receive(&mut self) {
+        if passed(self.pause) {
+            self.pause = None;
+        }
+        let wanted = self.has_room() && self.pause.is_none() && !self.over;
+        if wanted == self.receiving {
+            return;
+        }
+        let fd = self.receive.as_raw_fd();
+        if wanted {
+            self.receiving = self.selector.add(fd, RECEIVE, sys::IN).is_ok();
+            if !self.receiving {
+                // Without memory for it, it is tried again later: no event would tell when.
+                self.pause = after(Some(NO_DESCRIPTORS));
+            }
+        } else {
+            self.selector.remove(fd);
+            self.receiving = false;
+        }
+    }
+
+    fn next_due(&self) -> Deadline {
+        if self.is_waiting() {
+            return Some(Instant::now());
+        }
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let dest = self.dest.as_ref().and_then(|dest| dest.deadline());
+        earlier(earlier(timer, self.pause), dest)
+    }
+
+    fn expired(&mut self) -> Vec<u64> {
+        let now = Instant::now();
+        let mut ids = Vec::new();
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            if let Some(link) = self.links.get_mut(&id) {
+                link.due = None;
+            }
+            ids.push(id);
+        }
+        ids
+    }
+
+    fn take_connections(&mut self, again: &mut Vec<u64>) {
+        for _ in 0..TAKES {
+            if !self.has_room() || self.is_stopped() {
+                return;
+            }
+            let taken = match self.waiting.take() {
+                Some(near) => Ok(Some(near)),
+                None if self.over => return,
+                None => self.receive.take().inspect(|taken| {
+                    self.shared.counts.total.fetch_add(taken.iter().count() as u64, Ordering::Relaxed);
+                }),
+            };
+            match taken {
+                Ok(Some(near)) => {
+                    if let Some(id) = self.begin(near).filter(|id| self.serve(*id)) {
+                        again.push(id);
+                    }
+                    if self.pause.is_some() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) if error.status == Status::Closed => {
+                    // Its destination has ended: nothing will ever come again.
+                    self.over = true;
+                    self.shared.remember(error);
+                    return;
+                }
+                Err(error) => return self.pause(error),
+            }
+        }
+    }
+
+    /// Leaves new connections alone for a while.
+    fn pause(&mut self, error: Error) {
+        self.shared.remember_and_count(error, &self.shared.counts.refused);
+        self.pause = after(Some(NO_DESCRIPTORS));
+    }
+
+    /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
+    /// one does, since those that wait have descriptors, too.
+    fn fail(&mut self, near: Option<End>, error: Error) {
+        let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
+        if near.is_some() && wanting && self.waiting.is_none() {
+            self.waiting = near;
+            return self.pause(error);
+        }
+        // Told first: whoever sees the end may ask at once.
+        self.shared.remember_and_count(error, &self.shared.counts.failed);
+        if let Some(near) = near {
+            near.end();
+        }
+    }
+
+    /// Has the other side of a connection made.
+    fn begin(&mut self, near: End) -> Option<u64> {
+        let stage = match (self.make)() {
+            Ok(Send::Pending(pending)) => Ok(Stage::Pending(pending)),
+            Ok(Send::Socket(fd)) => far_socket(fd),
+            Ok(Send::Places(places)) => connect(places),
+            Err(error) => Err(error),
+        };
+        let stage = match stage {
+            Ok(stage) => stage,
+            Err(error) => {
+                self.fail(Some(near), error);
+                return None;
+            }
+        };
+        self.last += 1;
+        let id = self.last;
+        let link = Connection::new(near, stage, after(self.limits.life));
+        self.links.insert(id, link);
+        self.open += 1;
+        self.shared.counts.now.fetch_add(1, Ordering::Relaxed);
+        Some(id)
+    }
+
+    /// Serves a connection; whether it wants another turn at once.
+    fn serve(&mut self, id: u64) -> bool {
+        let Some(mut link) = self.links.remove(&id) else { return false };
+        if let Some(due) = link.due.take() {
+            self.timers.remove(&(due, id));
+        }
+        let was_open = link.is_open();
+        let served = self.advance(id, &mut link);
+        let is_open = matches!(served, Ok(Served::Stays | Served::Again)) && link.is_open();
+        if was_open && !is_open {
+            self.open -= 1;
+            self.shared.counts.now.fetch_sub(1, Ordering::Relaxed);
+        }
+        match served {
+            Ok(Served::Over) => {
+                self.forget(link);
+                false
+            }
+            Ok(served) => {
+                let again = matches!(served, Served::Again);
+                link.due = link.deadline();
+                if let Some(due) = link.due {
+                    self.timers.insert((due, id));
+                }
+                self.links.insert(id, link);
+                again
+            }
+            Err(error) => {
+                if let Some(near) = &link.near {
+                    self.selector.remove(near.fd());
+                }
+                let near = link.unmade();
+                self.forget(link);
+                self.fail(near, error);
+                false
+            }
+        }
+    }
+
+    fn advance(&mut self, id: u64, link: &mut Connection) -> Result<Served> {
+        let shared = Arc::clone(&self.shared);
+        let counts = &shared.counts;
+        if link.is_open() && (passed(link.ends) || passed(link.idle_until)) {
+            counts.expired.fetch_add(1, Ordering::Relaxed);
+            return Ok(Served::Over);
+        }
+        match &mut link.stage {
+            Stage::Pending(pending) => {
+                // A step may close its descriptor.
+                self.selector.remove(pending.fd());
+                match pending.step()? {
+                    Progress::Block => {
+                        let (fd, events) = (pending.fd(), pending.events());
+                        if fd >= 0 {
+                            self.selector.add(fd, id * 2, events).map_err(system)?;
+                        }
+                        Ok(Served::Stays)
+                    }
+                    Progress::Done => {
+                        let stream = pending.take()?;
+                        self.join(id, link, End::Stream(stream))
+                    }
+                }
+            }
+            Stage::Connecting(end, places) => {
+                self.selector.remove(end.fd());
+                let events = sys::poll_one(end.fd(), sys::OUT, 0).map_err(system)?;
+                if events == 0 {
+                    self.selector.add(end.fd(), id * 2, sys::OUT).map_err(system)?;
+                    return Ok(Served::Stays);
+                }
+                match sys::socket_error(end.fd()) {
+                    Ok(()) => {
+                        let stage = std::mem::replace(&mut link.stage, Stage::Gone);
+                        let Stage::Connecting(end, _) = stage else { return Ok(Served::Over) };
+                        self.join(id, link, end)
+                    }
+                    Err(error) if places.is_empty() => {
+                        Err(Error::io(Operation::Connect, "cannot connect to the target", &error))
+                    }
+                    Err(_) => {
+                        link.stage = connect(std::mem::take(places))?;
+                        Ok(Served::Again)
+                    }
+                }
+            }
+            Stage::Open(_) => Ok(self.relay(id, link)),
+            Stage::Gone => Ok(Served::Over),
+            Stage::Linger(_) if passed(link.ends) || passed(link.idle_until) => Ok(Served::Over),
+            Stage::Linger(farewell) => {
+                let before = farewell.unsent();
+                let parting = farewell.step();
+                if farewell.unsent() != before {
+                    link.idle_until = after(self.limits.idle);
+                }
+                Ok(match parting {
+                    LingerStep::Over => Served::Over,
+                    LingerStep::Waits => Served::Stays,
+                    LingerStep::Goes => Served::Again,
+                })
+            }
+        }
+    }
+
+    fn close(mut self) {
+        if self.receiving {
+            self.selector.remove(self.receive.as_raw_fd());
+        }
+        if let Some(dest) = &self.dest {
+            self.selector.remove(dest.home().work.as_raw_fd());
+        }
+        for (_, link) in std::mem::take(&mut self.links) {
+            self.forget(link);
+        }
+        if let Some(near) = &self.waiting {
+            near.end();
+        }
+        if let Receive::Socket(fd) = &self.receive {
+            // A child of fork(2) may have it, too, and must not keep the port.
+            sys::end_both(fd.as_raw_fd());
+        }
+        self.shared.counts.now.store(0, Ordering::Relaxed);
+    }
+}
+
+fn system(error: std::io::Error) -> Error {
+    Error::io(Operation::None, "a descriptor for the tunnel", &error)
+}

@@ -1,0 +1,15 @@
+//! Any TCP program on I2P.
+
+mod connection;
+mod event_loop;
+mod limits;
+mod plan;
+mod report;
+mod sides;
+mod tunnel;
+
+pub use limits::Limits;
+pub use plan::TunnelPlan;
+pub use report::Counts;
+pub use sides::{MakeSend, Receive, Send};
+pub use tunnel::Tunnel;
