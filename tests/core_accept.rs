@@ -94,7 +94,7 @@ fn cancelled_accepts_lose_no_stream() {
                     break;
                 }
             }
-            if round % 2 == 0 || pending.step().unwrap() == Progress::Block {
+            if round % 2 == 0 || pending.step(now()).unwrap() == Progress::Block {
                 drop(pending);
                 return None;
             }
@@ -271,7 +271,7 @@ fn parked_accepts_that_died_are_passed_over() {
         drop(stream_of(&mut connect(&a, &b)));
         bridge.faults().clear_rules();
     }
-    wait_until("the dead ones are seen", || bridge.session(b.presence().session().id()).unwrap().streams == 0);
+    wait_until("the dead ones are seen", || bridge.session(b.destination().session().id()).unwrap().streams == 0);
     let (x, y) = pair(&a, &b);
     echo(&x, &y, 1, 100);
 }

@@ -66,7 +66,7 @@ impl Peer {
     }
 
     fn id(&self) -> String {
-        self.dest.presence().session().id().to_owned()
+        self.dest.destination().session().id().to_owned()
     }
 
     fn send(&self, to: &str, payload: &[u8]) {
@@ -131,7 +131,7 @@ fn echo_all(controller: &Control, style: i32, entries: &[(&str, &str)], count: u
         assert_eq!((datagram.len, datagram.full_len), (len, len));
         match style {
             RAW => assert!(datagram.source.is_none()),
-            DGRAM3 => assert_eq!(datagram.source, Some(Source::Hash(*a.dest.presence().keys().address().hash()))),
+            DGRAM3 => assert_eq!(datagram.source, Some(Source::Hash(*a.dest.destination().keys().address().hash()))),
             _ => assert_eq!(source_of(&datagram), a.address()),
         }
         b.send(a.address(), &got);
@@ -190,7 +190,11 @@ fn the_newer_styles_in_band() {
             let got = peer.try_recv(100, 0);
             assert!(matches!(&got, Ok(Some((got, _))) if got == b"hello"), "style {style}: {got:?}");
         }
-        assert_eq!(peer.dest.presence().state().0, State::Ready, "style {style}: sending in band killed the session");
+        assert_eq!(
+            peer.dest.destination().state().0,
+            State::Ready,
+            "style {style}: sending in band killed the session"
+        );
     }
 }
 
@@ -231,7 +235,7 @@ fn without_a_keeper() {
     peer.send(peer.address(), b"hello");
     let mut got = None;
     wait_until("it comes", || {
-        while peer.dest.presence().service().is_some() {}
+        while peer.dest.destination().service(now()).is_some() {}
         got = peer.try_recv(100, NOW).unwrap();
         got.is_some()
     });
@@ -650,7 +654,7 @@ fn an_end_wakes_receivers_and_polls() {
                     std::thread::sleep(Duration::from_millis(60));
                     let start = Instant::now();
                     match way {
-                        "closed" => peer.dest.presence().end("test"),
+                        "closed" => peer.dest.destination().end("test"),
                         way => assert!(bridge.faults().kill_session(&peer.id(), way == "announced")),
                     }
                     assert_ne!(poller.join().unwrap(), 0, "poll");
@@ -710,7 +714,7 @@ fn names_are_asked_for_once() {
             assert_eq!(peer.recv().0, b"hello");
         }
         assert_eq!(lookups(&bridge, "bob.i2p"), 1, "{personality}");
-        let host = format!("{}.b32.i2p", peer.dest.presence().keys().address().base32());
+        let host = format!("{}.b32.i2p", peer.dest.destination().keys().address().base32());
         for _ in 0..3 {
             peer.send(&host, b"hello");
             assert_eq!(peer.recv().0, b"hello");
@@ -813,7 +817,7 @@ fn hashes_are_resolved_once() {
     for _ in 0..3 {
         assert_eq!(b.dgram.resolve(&hash, LIMIT).unwrap().base64(), a.address());
     }
-    let host = format!("{}.b32.i2p", a.dest.presence().keys().address().base32());
+    let host = format!("{}.b32.i2p", a.dest.destination().keys().address().base32());
     assert_eq!(lookups(&bridge, &host), 1);
     // What was resolved for the sender serves for the answer.
     b.send(&host, b"y");
@@ -1018,7 +1022,7 @@ fn many_go_in_order_to_several() {
         let (bridge, controller) = start(Personality::Java);
         let peers = [(); 3].map(|()| Peer::open(&controller, DGRAM, entries));
         assert!(bridge.add_host("bob.i2p", peers[1].address()));
-        let host = format!("{}.b32.i2p", peers[2].dest.presence().keys().address().base32());
+        let host = format!("{}.b32.i2p", peers[2].dest.destination().keys().address().base32());
         let texts = [peers[0].address(), "bob.i2p", host.as_str()];
         let payloads: Vec<Vec<u8>> = (0..90usize).map(|n| vec![n as u8; 1 + n * 10]).collect();
         // In portions that have room in band.
@@ -1272,7 +1276,7 @@ fn too_large_in_band_is_passed_over() {
     let (got, datagram) = peer.recv();
     assert_eq!((got.len(), datagram.full_len), (40_000, 65_536));
     assert!(bridge.faults().pongs().is_empty(), "payload was taken for PINGs");
-    assert_eq!(peer.dest.presence().state().0, State::Ready);
+    assert_eq!(peer.dest.destination().state().0, State::Ready);
 }
 
 #[test]
@@ -1443,7 +1447,7 @@ fn a_full_control_socket_blocks() {
     }
     assert_eq!(peer.dgram.counts().sent, sent);
     // A PING can still be answered and the session lives.
-    assert_eq!(peer.dest.presence().state().0, State::Ready);
+    assert_eq!(peer.dest.destination().state().0, State::Ready);
 }
 
 // ---- floods ----

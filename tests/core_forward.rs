@@ -26,16 +26,16 @@ fn serve(listener: &Listener, mut pending: Option<&mut Pending<Stream>>, mut don
     loop {
         let (fd, events) = match &mut pending {
             Some(pending) => {
-                let _ = pending.step().unwrap();
+                let _ = pending.step(now()).unwrap();
                 (pending.fd(), pending.events())
             }
             None => (-1, 0),
         };
-        if done(listener.accept().unwrap()) {
+        if done(listener.accept(now()).unwrap()) {
             return;
         }
         assert!(Instant::now() < end, "{:?}", listener.failures());
-        let timeout = listener.timeout_ms();
+        let timeout = listener.timeout_ms(now());
         let mut fds =
             [(listener.fd(), sys::IN), (fd, events)].map(|(fd, events)| sys::PollFd { fd, events, revents: 0 });
         sys::poll(&mut fds, if timeout < 0 { 20 } else { timeout.min(20) }).unwrap();
@@ -78,7 +78,7 @@ fn streams_are_brought() {
             let listener = forward(&server, 0);
             address(&bridge, &listener);
             wait_until("the promise", || {
-                assert!(listener.accept().unwrap().is_none());
+                assert!(listener.accept(now()).unwrap().is_none());
                 bridge.sessions().iter().any(|session| session.forward)
             });
             for round in 0..10 {

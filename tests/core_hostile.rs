@@ -353,7 +353,7 @@ fn no_private_key_nor_password_is_ever_shown() {
         assert!(opening.reply("DESTINATION").is_none() && opening.reply("RESULT").is_some());
         let a = dest_of(opening).unwrap();
         let b = open(&controller);
-        hidden.extend(secrets(b.presence().keys()));
+        hidden.extend(secrets(b.destination().keys()));
         let (x, y) = pair(&a, &b);
         echo(&x, &y, 1, 100);
         drop(a.lookup("nosuch.i2p", LIMIT).map(|mut lookup| lookup.complete()));
@@ -406,7 +406,7 @@ fn no_private_key_nor_password_is_ever_shown() {
             assert!(lines.iter().any(|line| line.contains("PASSWORD=<private>")));
         }
         // Whole session ids are not shown either: who knows one can use the session.
-        assert!(!lines.iter().any(|line| line.contains(a.presence().session().id())));
+        assert!(!lines.iter().any(|line| line.contains(a.destination().session().id())));
     }
 }
 
@@ -440,8 +440,8 @@ fn a_log_hook_may_use_other_handles() {
     let counter = Arc::clone(&seen);
     controller.bridge().log.set(Some(Arc::new(move |_: &str| {
         // The state of a session is there for everybody.
-        let _ = target.presence().state();
-        let _ = target.presence().session().control();
+        let _ = target.destination().state();
+        let _ = target.destination().session().control();
         *counter.lock().unwrap() += 1;
     })));
     let dest = Arc::clone(&dest);

@@ -186,8 +186,8 @@ fn sessions_that_are_lost_or_never_come_up() {
                 let lookup = dest.lookup("ME", LIMIT);
                 bridge.faults().kill_all_sessions(round % 2 == 0);
                 wait_until("the loss is seen", || {
-                    dest.presence().service();
-                    dest.presence().state().0 == i2psock::core::destination::State::Dead
+                    dest.destination().service(now());
+                    dest.destination().state().0 == i2psock::core::destination::State::Dead
                 });
                 drop((dest, accept, lookup));
             }

@@ -29,16 +29,16 @@ fn meet(listener: &Listener, mut connecting: Option<&mut Pending<Stream>>) -> St
     loop {
         let (fd, events) = match &mut connecting {
             Some(pending) => {
-                let _ = pending.step().unwrap();
+                let _ = pending.step(now()).unwrap();
                 (pending.fd(), pending.events())
             }
             None => (-1, 0),
         };
-        if let Some(stream) = listener.accept().unwrap() {
+        if let Some(stream) = listener.accept(now()).unwrap() {
             return stream;
         }
         assert!(Instant::now() < end, "no stream: {:?}", listener.failures());
-        let timeout = listener.timeout_ms();
+        let timeout = listener.timeout_ms(now());
         let mut fds =
             [sys::PollFd { fd: listener.fd(), events: sys::IN, revents: 0 }, sys::PollFd { fd, events, revents: 0 }];
         sys::poll(&mut fds, if timeout < 0 { 1000 } else { timeout.min(1000) }).unwrap();
@@ -102,17 +102,17 @@ fn readable_exactly_while_a_stream_is_there() {
     let controller = controller(&bridge);
     let (server, client) = (open(&controller), open(&controller));
     let listener = listen(&server);
-    assert!(listener.accept().unwrap().is_none());
+    assert!(listener.accept(now()).unwrap().is_none());
     assert_eq!(sys::poll_one(listener.fd(), sys::IN, 50).unwrap(), 0);
     let mut connecting = connect(&client, &server);
     stream_of(&mut connecting).unwrap();
     assert_eq!(sys::poll_one(listener.fd(), sys::IN, 5000).unwrap(), sys::IN);
-    assert!(listener.accept().unwrap().is_some());
+    assert!(listener.accept(now()).unwrap().is_some());
     assert_eq!(sys::poll_one(listener.fd(), sys::IN, 50).unwrap(), 0);
-    assert_eq!(listener.timeout_ms(), -1);
+    assert_eq!(listener.timeout_ms(now()), -1);
     server.shutdown().unwrap();
     assert_eq!(sys::poll_one(listener.fd(), sys::IN, 5000).unwrap(), sys::IN);
-    assert_eq!(failure(listener.accept()).status, Status::Closed);
+    assert_eq!(failure(listener.accept(now())).status, Status::Closed);
     assert_eq!(failure(Listener::open(&server, 0, &options(&[]))).status, Status::Closed);
 }
 
@@ -135,8 +135,8 @@ fn a_failing_accept_is_tried_again() {
             let end = Instant::now() + LONG;
             while listener.failures().0 < 4 {
                 assert!(Instant::now() < end, "{:?}", listener.failures());
-                assert!(listener.accept().unwrap().is_none());
-                let timeout = listener.timeout_ms();
+                assert!(listener.accept(now()).unwrap().is_none());
+                let timeout = listener.timeout_ms(now());
                 sys::poll_one(listener.fd(), sys::IN, if timeout < 0 { 5 } else { timeout.min(5) }).unwrap();
             }
             let (_, error) = listener.failures();
@@ -162,7 +162,7 @@ fn what_a_listener_leaves_goes_to_the_next() {
         for round in 0..6 {
             let listener = listen(&server);
             wait_until("it is armed", || {
-                assert!(listener.accept().unwrap().is_none());
+                assert!(listener.accept(now()).unwrap().is_none());
                 bridge.texts().iter().filter(|line| line.contains("STREAM ACCEPT")).count() > round / 2
             });
             drop(listener);
@@ -172,8 +172,8 @@ fn what_a_listener_leaves_goes_to_the_next() {
             } else {
                 let mut accepting = server.accept(LIMIT).unwrap();
                 wait_until("both", || {
-                    let _ = connecting.step().unwrap();
-                    accepting.step().unwrap() == Progress::Done
+                    let _ = connecting.step(now()).unwrap();
+                    accepting.step(now()).unwrap() == Progress::Done
                 });
                 stream_of(&mut accepting).unwrap()
             };
@@ -247,20 +247,20 @@ fn a_pause_does_not_outlast_its_session() {
     let server = dest_of(controller.open_dest("", 1, &wanted, LIMIT).unwrap()).unwrap();
     bridge.faults().every(Reply::StreamAccept, Action::replace_and_close("STREAM STATUS RESULT=I2P_ERROR\n"));
     let listener = listen(&server);
-    let presence = server.presence();
+    let presence = server.destination();
     let mut rounds = 0;
     let end = Instant::now() + LONG;
     // The loss comes in the middle of a pause.
-    while listener.failures().0 < 5 || presence.timeout_ms() <= 10 {
+    while listener.failures().0 < 5 || presence.timeout_ms(now()) <= 10 {
         assert!(Instant::now() < end);
-        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms()).unwrap();
-        assert!(listener.accept().unwrap().is_none());
+        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms(now())).unwrap();
+        assert!(listener.accept(now()).unwrap().is_none());
     }
     bridge.faults().kill_all_sessions(false);
     while presence.state().1 == 0 || presence.state().0 != State::Ready {
         assert!(Instant::now() < end);
-        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms()).unwrap();
-        assert!(listener.accept().unwrap().is_none());
+        sys::poll_one(listener.fd(), sys::IN, presence.timeout_ms(now())).unwrap();
+        assert!(listener.accept(now()).unwrap().is_none());
         rounds += 1;
     }
     assert!(rounds < 200, "{rounds} rounds in one second");

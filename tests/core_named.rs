@@ -53,7 +53,7 @@ fn a_name_keeps_its_address() {
     let (alice, bob) = {
         let controller = folder.controller(&bridge);
         let (alice, bob) = (named(&controller, "alice"), named(&controller, "bob"));
-        assert_eq!((&*alice.presence().recipe().name, alice.presence().recipe().recover), ("alice", true));
+        assert_eq!((&*alice.destination().spec().name, alice.destination().spec().recover), ("alice", true));
         (base64(&alice).to_owned(), base64(&bob).to_owned())
     };
     assert_ne!(alice, bob);
@@ -178,7 +178,7 @@ fn whoever_waits_for_a_name_gets_it_when_the_first_gives_up() {
     let second = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
     first.complete().unwrap();
     let (second, first) = (dest_of(second).unwrap(), dest_of(first).unwrap());
-    assert_eq!(first.presence().session().id(), second.presence().session().id());
+    assert_eq!(first.destination().session().id(), second.destination().session().id());
 }
 
 #[test]
@@ -203,11 +203,11 @@ fn a_session_that_was_lost_unseen_is_not_shared() {
     let lost = try_named(&controller, "alice", 1, &wanted).unwrap();
     bridge.faults().kill_all_sessions(false);
     wait_until("the end has arrived", || {
-        i2psock::sys::poll_one(lost.presence().fd(), i2psock::sys::IN, 0).unwrap() != 0
+        i2psock::sys::poll_one(lost.destination().fd(), i2psock::sys::IN, 0).unwrap() != 0
     });
     wait_until("it is lost", || {
-        lost.presence().session().drive();
-        lost.presence().session().scope().cause().is_some()
+        lost.destination().session().drive();
+        lost.destination().session().scope().cause().is_some()
     });
     let again = try_named(&controller, "alice", 1, &wanted).unwrap();
     let client = open(&controller);
@@ -221,12 +221,12 @@ fn keys_can_be_brought_along() {
     let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
     let controller = folder.controller(&bridge);
     let mut wanted = Options::default();
-    let keys = open(&controller).presence().keys().duplicate();
+    let keys = open(&controller).destination().keys().duplicate();
     wanted.set_keys(Some(&keys));
     assert_eq!(base64(&try_named(&controller, "carol", 1, &wanted).unwrap()), keys.address().base64());
     let carol = named(&controller, "carol");
     assert_eq!(base64(&carol), keys.address().base64());
-    let others = open(&controller).presence().keys().duplicate();
+    let others = open(&controller).destination().keys().duplicate();
     wanted.set_keys(Some(&others));
     assert_eq!(failure(try_named(&controller, "carol", 1, &wanted)).status, Status::State);
     drop(carol);

@@ -24,12 +24,12 @@ fn serve(dests: &[&DestHandle], what: &str, mut done: impl FnMut() -> bool) -> V
     let mut states = Vec::new();
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
-        let timeouts = dests.iter().map(|dest| dest.presence().timeout_ms()).filter(|ms| *ms >= 0).min();
+        let timeouts = dests.iter().map(|dest| dest.destination().timeout_ms(now())).filter(|ms| *ms >= 0).min();
         let mut fds: Vec<_> =
-            dests.iter().map(|dest| sys::PollFd { fd: dest.presence().fd(), events: sys::IN, revents: 0 }).collect();
+            dests.iter().map(|dest| sys::PollFd { fd: dest.destination().fd(), events: sys::IN, revents: 0 }).collect();
         sys::poll(&mut fds, timeouts.unwrap_or(20).min(20)).unwrap();
         for (number, dest) in dests.iter().enumerate() {
-            while let Some(state) = dest.presence().service() {
+            while let Some(state) = dest.destination().service(now()) {
                 if number == 0 {
                     states.push(state);
                 }
@@ -40,7 +40,7 @@ fn serve(dests: &[&DestHandle], what: &str, mut done: impl FnMut() -> bool) -> V
 }
 
 fn is_ready(dest: &DestHandle) -> bool {
-    dest.presence().state().0 == State::Ready
+    dest.destination().state().0 == State::Ready
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn a_lost_session_is_opened_again() {
             let (server, client) = (recovering(&controller), recovering(&controller));
             let address = base64(&server).to_owned();
             let listener = Listener::open(&server, 0, &Options::default()).unwrap();
-            let fds = (server.presence().fd(), listener.fd());
-            assert_eq!(server.presence().service(), Some(State::Ready));
-            let id = server.presence().session().id().to_owned();
+            let fds = (server.destination().fd(), listener.fd());
+            assert_eq!(server.destination().service(now()), Some(State::Ready));
+            let id = server.destination().session().id().to_owned();
             bridge.faults().every(Reply::StreamConnect, Action::Stall);
             let mut waiting = client.connect(&address, &Options::default(), LIMIT).unwrap();
             until_stage(&mut waiting, i2psock::core::drive::Stage::Working);
@@ -63,27 +63,27 @@ fn a_lost_session_is_opened_again() {
             assert_eq!(error.status, Status::Closed, "{error:?}");
             let mut states = serve(&[&server, &client], "lost", || !is_ready(&server) && !is_ready(&client));
             // Between the sessions everything says why.
-            let (state, attempt, cause) = server.presence().state();
+            let (state, attempt, cause) = server.destination().state();
             assert_eq!((state, attempt), (State::Recovering, 1));
             assert_eq!(cause.unwrap().status, Status::Closed);
             let error = failure(client.connect(&address, &Options::default(), LIMIT));
             assert_eq!(error.status, Status::Closed);
             assert!(error.message.contains("opened again"), "{error:?}");
-            assert!(listener.accept().unwrap().is_none());
+            assert!(listener.accept(now()).unwrap().is_none());
             bridge.faults().clear_rules();
             states.extend(serve(&[&server, &client], "ready again", || is_ready(&server) && is_ready(&client)));
-            states.extend(std::iter::from_fn(|| server.presence().service()));
+            states.extend(std::iter::from_fn(|| server.destination().service(now())));
             assert_eq!(states.first(), Some(&State::Recovering), "{states:?}");
             assert!(states.contains(&State::Connecting), "{states:?}");
-            assert_eq!(server.presence().state().2, None);
-            assert_eq!((server.presence().fd(), listener.fd()), fds);
+            assert_eq!(server.destination().state().2, None);
+            assert_eq!((server.destination().fd(), listener.fd()), fds);
             assert_eq!(base64(&server), address);
-            assert_ne!(server.presence().session().id(), id);
+            assert_ne!(server.destination().session().id(), id);
             let mut connecting = connect(&client, &server);
             let mut accepted = None;
             serve(&[&server, &client], "a stream", || {
-                let _ = connecting.step().unwrap();
-                accepted = accepted.take().or_else(|| listener.accept().unwrap());
+                let _ = connecting.step(now()).unwrap();
+                accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
                 accepted.is_some()
             });
             echo(&stream_of(&mut connecting).unwrap(), &accepted.unwrap(), 1, 10_000);
@@ -103,17 +103,17 @@ fn a_bridge_that_is_started_anew() {
             let mut connecting = connect(&client, &server);
             let mut accepted = None;
             serve(&[&server, &client], "a stream", || {
-                let _ = connecting.step().unwrap();
-                accepted = accepted.take().or_else(|| listener.accept().unwrap());
+                let _ = connecting.step(now()).unwrap();
+                accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
                 accepted.is_some()
             });
             (stream_of(&mut connecting).unwrap(), accepted.unwrap())
         };
         bridge.stop();
         serve(&[&server, &client], "an attempt that fails", || {
-            server.presence().state().1 >= 2 && client.presence().state().1 >= 2
+            server.destination().state().1 >= 2 && client.destination().state().1 >= 2
         });
-        let cause = server.presence().state().2.unwrap();
+        let cause = server.destination().state().2.unwrap();
         assert_eq!(cause.status, Status::Io, "{cause:?}");
         // Streams of the lost session have ended.
         assert_eq!((receive(&x, 1), receive(&y, 1)), (vec![], vec![]));
@@ -122,8 +122,8 @@ fn a_bridge_that_is_started_anew() {
         let mut connecting = connect(&client, &server);
         let mut accepted = None;
         serve(&[&server, &client], "a stream", || {
-            let _ = connecting.step().unwrap();
-            accepted = accepted.take().or_else(|| listener.accept().unwrap());
+            let _ = connecting.step(now()).unwrap();
+            accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
             accepted.is_some()
         });
         echo(&stream_of(&mut connecting).unwrap(), &accepted.unwrap(), 1, 10_000);
@@ -138,11 +138,11 @@ fn without_recovery_a_loss_is_the_end() {
         let dest = open(&controller);
         let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
         assert_eq!(bridge.faults().kill_all_sessions(false), 1);
-        let mut states = serve(&[&dest], "dead", || dest.presence().state().0 == State::Dead);
+        let mut states = serve(&[&dest], "dead", || dest.destination().state().0 == State::Dead);
         // The state may be known before the change was asked for.
-        states.extend(std::iter::from_fn(|| dest.presence().service()));
+        states.extend(std::iter::from_fn(|| dest.destination().service(now())));
         assert_eq!(states, [State::Ready, State::Dead]);
-        assert_eq!(failure(listener.accept()).status, Status::Closed);
+        assert_eq!(failure(listener.accept(now())).status, Status::Closed);
     }
 }
 
@@ -154,8 +154,8 @@ fn keys_that_are_refused_end_it() {
         let dest = recovering(&controller);
         bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=INVALID_KEY\n"));
         bridge.faults().kill_all_sessions(false);
-        serve(&[&dest], "dead", || dest.presence().state().0 == State::Dead);
-        let cause = dest.presence().state().2.unwrap();
+        serve(&[&dest], "dead", || dest.destination().state().0 == State::Dead);
+        let cause = dest.destination().state().2.unwrap();
         assert_eq!((cause.status, cause.tag.as_str()), (Status::Closed, "INVALID_KEY"));
     }
 }
@@ -167,8 +167,8 @@ fn duplicates_are_waited_out() {
     let dest = recovering(&controller);
     bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=DUPLICATED_DEST\n"));
     bridge.faults().kill_all_sessions(false);
-    serve(&[&dest], "one refusal", || dest.presence().state().1 == 2);
-    assert_eq!(dest.presence().state().2.unwrap().tag, "DUPLICATED_DEST");
+    serve(&[&dest], "one refusal", || dest.destination().state().1 == 2);
+    assert_eq!(dest.destination().state().2.unwrap().tag, "DUPLICATED_DEST");
     bridge.faults().clear_rules();
     serve(&[&dest], "ready", || is_ready(&dest));
 }
@@ -183,9 +183,9 @@ fn closing_in_the_middle_of_it() {
             let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
             bridge.faults().every(Reply::SessionCreate, Action::Stall);
             bridge.faults().kill_all_sessions(false);
-            serve(&[&dest], "that stage", || dest.presence().state().0 == stage);
+            serve(&[&dest], "that stage", || dest.destination().state().0 == stage);
             drop(dest);
-            assert_eq!(failure(listener.accept()).status, Status::Closed);
+            assert_eq!(failure(listener.accept(now())).status, Status::Closed);
             assert!(bridge.wait_for(LONG, |bridge| bridge.connections_open() == 0));
         }
     }

@@ -21,7 +21,7 @@ fn start() -> Bridge {
 }
 
 fn readable(dest: &DestHandle, milliseconds: i32) -> bool {
-    sys::poll_one(dest.presence().fd(), sys::IN, milliseconds).unwrap() != 0
+    sys::poll_one(dest.destination().fd(), sys::IN, milliseconds).unwrap() != 0
 }
 
 /// Serves the destination until `done`; with a keeper there is nothing to do but wait.
@@ -29,10 +29,10 @@ fn serve_until(dest: &DestHandle, what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
-        if dest.presence().home().keeper.is_some() {
+        if !dest.destination().signals().driver.is_caller() {
             std::thread::sleep(Duration::from_millis(1));
         } else if readable(dest, 5) {
-            dest.presence().service();
+            dest.destination().service(now());
         }
     }
 }
@@ -47,7 +47,7 @@ fn ping_storms_are_answered_exactly() {
         let bridge = start();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
-        assert_eq!(dest.presence().service(), Some(State::Ready));
+        assert_eq!(dest.destination().service(now()), Some(State::Ready));
         for split in [Split::Whole, Split::Every { bytes: 1, gap: Duration::ZERO }] {
             let faults = bridge.faults();
             faults.split(split);
@@ -68,7 +68,7 @@ fn ping_storms_are_answered_exactly() {
         serve_until(&dest, "150 answers", || answers().len() >= 150);
         let expected = ["PONG  two  spaces", "PONG", "PONG x=\"y"].repeat(50);
         assert_eq!(answers(), expected, "keeper {keeper}");
-        assert_eq!(dest.presence().state().0, State::Ready);
+        assert_eq!(dest.destination().state().0, State::Ready);
         // The session has not suffered.
         assert_eq!(address_of(dest.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&dest));
     }
@@ -85,11 +85,11 @@ fn java_drops_who_does_not_answer_and_nobody_is_dropped() {
             scope.spawn(move || {
                 let controller = controller_with(bridge, &[("keeper", keeper)]);
                 let dest = open(&controller);
-                let connection = bridge.session(dest.presence().session().id()).unwrap().connection;
+                let connection = bridge.session(dest.destination().session().id()).unwrap().connection;
                 let is_pong =
                     |line: &i2psock_bridge::Line| line.connection == connection && line.text().starts_with("PONG ");
                 serve_until(&dest, "3 PONGs", || bridge.lines().iter().filter(|line| is_pong(line)).count() >= 3);
-                assert_eq!(dest.presence().state().0, State::Ready, "keeper {keeper}");
+                assert_eq!(dest.destination().state().0, State::Ready, "keeper {keeper}");
             });
         }
     });
@@ -118,7 +118,7 @@ fn waits_answer_pings_without_a_keeper() {
         });
         // The other session's PING is that one's business.
         assert_eq!(pongs(&bridge), 1, "{:?}", bridge.texts());
-        b.presence().service();
+        b.destination().service(now());
         assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) == 2));
     }
 }
@@ -143,15 +143,15 @@ fn a_program_with_its_own_poll_needs_no_thread() {
         let mut fds: Vec<PollFd> = pendings
             .iter()
             .map(|pending| PollFd { fd: pending.fd(), events: pending.events(), revents: 0 })
-            .chain([&a, &b].map(|dest| PollFd { fd: dest.presence().fd(), events: sys::IN, revents: 0 }))
+            .chain([&a, &b].map(|dest| PollFd { fd: dest.destination().fd(), events: sys::IN, revents: 0 }))
             .collect();
         sys::poll(&mut fds, 20).unwrap();
         for pending in &mut pendings {
-            let _ = pending.step().unwrap();
+            let _ = pending.step(now()).unwrap();
         }
         for (dest, fd) in [&a, &b].iter().zip(&fds[3..]) {
             if fd.revents != 0 {
-                dest.presence().service();
+                dest.destination().service(now());
             }
         }
         rounds += 1;
@@ -160,7 +160,7 @@ fn a_program_with_its_own_poll_needs_no_thread() {
     assert!(rounds < 2000, "{rounds} rounds");
     faults.ping_every(None);
     serve_until(&a, "a's answers", || {
-        b.presence().drive();
+        b.destination().drive(now());
         all_answered(&faults, 50)
     });
     assert!(faults.pongs().iter().all(|pong| pong.matched));
@@ -176,7 +176,7 @@ fn nothing_is_readable_while_nothing_happens() {
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
         assert!(readable(&dest, 0));
-        assert_eq!((dest.presence().service(), dest.presence().service()), (Some(State::Ready), None));
+        assert_eq!((dest.destination().service(now()), dest.destination().service(now())), (Some(State::Ready), None));
         assert!(!readable(&dest, 20), "keeper {keeper}");
         bridge.faults().once(Reply::NamingLookup, Action::Stall);
         let lookup = dest.lookup("a.i2p", LIMIT).unwrap();
@@ -196,8 +196,8 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             let bridge = start();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let (a, b) = (open(&controller), open(&controller));
-            let session = a.presence();
-            assert_eq!((session.service(), session.service()), (Some(State::Ready), None));
+            let session = a.destination();
+            assert_eq!((session.service(now()), session.service(now())), (Some(State::Ready), None));
             let (x, y) = pair(&a, &b);
             bridge.faults().every(Reply::NamingLookup, Action::Stall);
             bridge.faults().every(Reply::StreamConnect, Action::Stall);
@@ -211,14 +211,14 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             assert!(bridge.faults().kill_session(session.session().id(), announce));
             assert!(readable(&a, 5000), "keeper {keeper}");
             let end = Instant::now() + LONG;
-            while session.service() != Some(State::Dead) {
+            while session.service(now()) != Some(State::Dead) {
                 assert!(Instant::now() < end);
             }
             let (state, _, cause) = session.state();
             let cause = cause.unwrap();
             assert_eq!((state, cause.status), (State::Dead, Status::Closed));
             assert_eq!(cause.message.contains("Session is closed"), announce, "{}", cause.message);
-            assert_eq!((session.service(), readable(&a, 0)), (None, false));
+            assert_eq!((session.service(now()), readable(&a, 0)), (None, false));
             // Whatever was going on ends with the same cause.
             drop(accept);
             let pendings: [(Operation, &mut dyn AnyPending); 3] = [
@@ -235,7 +235,7 @@ fn the_loss_of_a_session_is_seen_everywhere() {
                     assert_eq!(error.message, cause.message);
                 }
                 assert_eq!(failure(pending.complete()), error, "told every time");
-                assert_eq!((pending.fd(), pending.events(), pending.timeout_ms()), (-1, 0, 0));
+                assert_eq!((pending.fd(), pending.events(), pending.timeout_ms(now())), (-1, 0, 0));
             }
             for error in [
                 failure(a.accept(LIMIT)),
@@ -248,7 +248,7 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             assert_eq!(receive(&x, 100), b"last");
             // The other session and the controller know nothing of it.
             bridge.faults().clear_rules();
-            assert_eq!(b.presence().state().0, State::Ready);
+            assert_eq!(b.destination().state().0, State::Ready);
             assert_eq!(address_of(b.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&b));
             let c = open(&controller);
             let (x, y) = pair(&c, &b);
@@ -412,7 +412,7 @@ fn closing_wakes_everybody_who_waits() {
             assert_eq!(receiving.join().unwrap(), b"", "a stream of the {what} goes on");
             assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
             // The handles stay valid and say what happened.
-            assert_eq!(dest.presence().state().0, State::Dead);
+            assert_eq!(dest.destination().state().0, State::Dead);
             for error in [failure(dest.accept(LIMIT)), failure(dest.lookup("ME", LIMIT))] {
                 assert_eq!(error.status, Status::Closed);
             }
@@ -508,10 +508,10 @@ fn a_router_that_does_not_read_blocks_nobody() {
         let line = format!("PING {}\n", "x".repeat(2000));
         let mut sent = 0;
         let end = Instant::now() + Duration::from_secs(4);
-        while Instant::now() < end && dest.presence().state().0 == State::Ready && talk.say(&line) {
+        while Instant::now() < end && dest.destination().state().0 == State::Ready && talk.say(&line) {
             sent += 1;
             if keeper == "0" {
-                dest.presence().drive();
+                dest.destination().drive(now());
             }
         }
         assert!(sent > 100);
@@ -520,7 +520,7 @@ fn a_router_that_does_not_read_blocks_nobody() {
             Ok(stream) => assert_eq!(receive(&stream, 1), b"!"),
             Err(error) => {
                 assert!(error.message.contains("PING"), "{error:?}");
-                wait_until("the loss shows", || dest.presence().state().0 == State::Dead);
+                wait_until("the loss shows", || dest.destination().state().0 == State::Dead);
             }
         }
     }
@@ -546,9 +546,9 @@ fn the_session_is_blamed_although_its_end_shows_later() {
             let control = receiver.recv_timeout(LONG).unwrap();
             let mut connecting = dest.connect(&destination(9), &Options::default(), LIMIT).unwrap();
             wait_until("the end of the connection is noticed", || {
-                assert_eq!(connecting.step().unwrap(), Progress::Block);
+                assert_eq!(connecting.step(now()).unwrap(), Progress::Block);
                 // The session's end is waited for a moment.
-                (0..=1000).contains(&connecting.timeout_ms())
+                (0..=1000).contains(&connecting.timeout_ms(now()))
             });
             if ends {
                 control.hang_up();
@@ -579,7 +579,7 @@ fn a_session_lost_by_nonsense_is_closed() {
             assert!(error.message.contains("too long"), "{error:?}");
             assert_eq!(error.status, Status::Closed, "{error:?}");
         }
-        let (state, _, cause) = dest.presence().state();
+        let (state, _, cause) = dest.destination().state();
         assert_eq!((state, cause.unwrap().status), (State::Dead, Status::Closed));
         assert_eq!(failure(dest.accept(LIMIT)).status, Status::Closed);
     }

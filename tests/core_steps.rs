@@ -25,7 +25,7 @@ fn never_blocks_for_nothing<T>(
     until_stage(&mut pending, Stage::Working);
     go.send(size).unwrap();
     said.recv_timeout(LONG).unwrap();
-    while pending.step().unwrap() == Progress::Block {
+    while pending.step(now()).unwrap() == Progress::Block {
         let ready = sys::poll_one(pending.fd(), pending.events(), 0).unwrap();
         assert!(ready != 0, "{size} bytes: the reply is read, and the caller is told to wait for it");
     }

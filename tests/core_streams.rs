@@ -26,7 +26,7 @@ fn echo_over_every_router() {
         assert_eq!((y.remote().from_port, y.remote().to_port), (ports, ports), "{personality}");
         // By name and by hash, where the peer is not known beforehand.
         bridge.add_host("b.i2p", base64(&b));
-        for name in ["b.i2p", b.presence().keys().address().host()] {
+        for name in ["b.i2p", b.destination().keys().address().host()] {
             let mut accept = listening(&b);
             let mut connect = a.connect(name, &Options::default(), LIMIT).unwrap();
             let (x, y) = (stream_of(&mut connect).unwrap(), stream_of(&mut accept).unwrap());
@@ -257,7 +257,7 @@ fn over_a_unix_socket() {
     let (x, y) = pair(&a, &b);
     echo(&x, &y, 1, 300_000);
     send(&x, b"end");
-    x.drain(i2psock::core::drive::after(Some(LONG))).unwrap();
+    x.drain(i2psock::core::drive::after(Some(LONG), now())).unwrap();
     drop(x);
     assert_eq!(receive(&y, 10), b"end");
     drop(bridge);
@@ -286,7 +286,7 @@ fn refusals_of_the_router() {
         }
         // The same keys twice: an error where the router minds.
         let mut same = Options::default();
-        same.set_keys(Some(dest.presence().keys()));
+        same.set_keys(Some(dest.destination().keys()));
         let result = controller.open_dest("", 1, &same, LIMIT).and_then(dest_of);
         if matches!(personality, Personality::I2pd245 | Personality::I2pd258) {
             result.unwrap();

@@ -886,8 +886,8 @@ fn a_full_tunnel_without_a_keeper_drives_its_listener() {
     assert_eq!(count(&tunnel, |c| &c.now), 1);
     let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
     // Both answer.
-    bridge.wait_for(LONG, |bridge| pongs(bridge) >= 8 || dest.presence().state().0 != State::Ready);
-    assert_eq!(dest.presence().state().0, State::Ready);
+    bridge.wait_for(LONG, |bridge| pongs(bridge) >= 8 || dest.destination().state().0 != State::Ready);
+    assert_eq!(dest.destination().state().0, State::Ready);
     stream.send_all(b"y").1.unwrap();
     server.read_exact(&mut [0]).unwrap();
 }

@@ -1,13 +1,13 @@
 //! A controller: one bridge, checked, and everything that is open through it.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
-use crate::core::destination::{opening, Context, DestHandle, DestPlan, NameRegistry};
-use crate::core::drive::{Deadline, Interest, Job, Keeper, Limit, Pending, Scope, Stage};
+use crate::core::destination::{open, Context, DestHandle, DestPlan, NameRegistry};
+use crate::core::drive::{log, Attended, Deadline, Driver, Interest, Job, Limit, Pending, Scope, Stage};
 use crate::core::session::{check_signature_type, Call, Lookup};
 use crate::core::settings::{Options, Owner};
 use crate::core::store::KeyStore;
@@ -28,15 +28,12 @@ impl Controller {
     pub fn open(options: &Options) -> Result<Arc<Self>> {
         options.check_owner(Owner::Controller)?;
         let bridge = Arc::new(Bridge::new(options)?);
-        let keeper = match options.text("keeper") {
-            Some("0") => None,
-            _ => Some(Arc::new(Keeper::new()?)),
-        };
+        let driver = Driver::new(options.text("keeper") != Some("0"))?;
         let scope = Arc::new(Scope::default());
         let store = options.text("key_store").map(KeyStore::new).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
-        let named = NameRegistry::new(Arc::clone(&bridge), store);
-        let context = Context { bridge, scope, keeper, named, presences: Mutex::default() };
+        let names = NameRegistry::new(Arc::clone(&bridge), store);
+        let context = Context { bridge, scope, driver, names, destinations: Mutex::default() };
         Ok(Arc::new(Controller { context: Arc::new(context), version }))
     }
 
@@ -68,13 +65,10 @@ impl Controller {
                 Ok(Pending::ready(&self.context.bridge.process, Operation::Lookup, address, None))
             }
             target => {
-                let job = LookupByAny::new(&self.context, target.wire())?;
-                Ok(Pending::begin(
-                    &self.context.bridge.process,
-                    Operation::Lookup,
-                    job,
-                    limit.or(self.context.bridge.timeouts.lookup),
-                ))
+                let _edge = log::edge();
+                let bridge = &self.context.bridge;
+                let (job, limit) = (LookupByAny::new(&self.context, target.wire())?, limit.or(bridge.timeouts.lookup));
+                Ok(Pending::begin(&bridge.process, Operation::Lookup, job, limit, Instant::now()))
             }
         }
     }
@@ -83,14 +77,14 @@ impl Controller {
     pub fn generate(&self, signature_type: u16, limit: Limit) -> Result<Pending<Keys>> {
         self.context.check_open(Operation::Generate)?;
         check_signature_type(signature_type)?;
-        let exchange = self.context.ask(Request::Generate { signature_type })?;
-        Ok(Call::new(exchange, None, generated).begin(limit))
+        let connection = self.context.ask(Request::Generate { signature_type })?;
+        Ok(Call::new(connection, None, generated).begin(limit, Instant::now()))
     }
 
     /// Starts opening a destination.
     pub fn open_dest(&self, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending<DestHandle>> {
         self.context.check_open(Operation::Create)?;
-        opening::open(&self.context, DestPlan::new(name, style, options)?, limit)
+        open(&self.context, DestPlan::new(name, style, options)?, limit, Instant::now())
     }
 
     /// Ends everything that is open through this controller and its thread.
@@ -106,8 +100,8 @@ impl Drop for Controller {
 }
 
 fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Version> {
-    let exchange = BridgeConnection::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
-    Call::new(exchange, None, |finished, _| Ok(finished.version)).begin(limit).product()
+    let connection = BridgeConnection::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
+    Call::new(connection, None, |finished, _| Ok(finished.version)).begin(limit, Instant::now()).product()
 }
 
 /// The keys the router has made.
@@ -151,18 +145,18 @@ impl LookupByAny {
                 other => return Ok((true, Box::new(other?))),
             }
         }
-        let exchange = context.ask(Request::Lookup { name: name.to_owned() })?;
-        Ok((false, Box::new(Call::new(exchange, None, found))))
+        let connection = context.ask(Request::Lookup { name: name.to_owned() })?;
+        Ok((false, Box::new(Call::new(connection, None, found))))
     }
 }
 
 impl Job<Address> for LookupByAny {
-    fn step(&mut self, deadline: Deadline) -> Result<Option<Address>> {
-        match self.job.step(deadline) {
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Address>> {
+        match self.job.step(now, deadline) {
             Err(error) if self.by_session && error.status == Status::Closed => {
                 self.past += self.job.generation();
                 (self.by_session, self.job) = Self::ask(&self.context, &self.name)?;
-                self.step(deadline)
+                self.step(now, deadline)
             }
             result => result,
         }
@@ -188,8 +182,8 @@ impl Job<Address> for LookupByAny {
         self.job.reply()
     }
 
-    fn control(&self) -> Option<(RawFd, i16)> {
-        self.job.control()
+    fn attended(&self) -> Option<Attended> {
+        self.job.attended()
     }
 
     fn give_up(&mut self, unclaimed: Option<Address>) {

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, CString};
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::controller::Controller;
 use crate::core::destination::{DestHandle, State};
@@ -52,10 +53,10 @@ impl i2psock_dest {
     }
 
     pub(super) fn new(dest: DestHandle) -> Self {
-        let presence = dest.presence();
-        let addr = i2psock_addr::new(presence.keys().address().clone());
-        let recipe = presence.recipe();
-        let (name, nickname) = (guard::c_string(&recipe.name), guard::c_string(&recipe.nickname));
+        let destination = dest.destination();
+        let addr = i2psock_addr::new(destination.keys().address().clone());
+        let spec = destination.spec();
+        let (name, nickname) = (guard::c_string(&spec.name), guard::c_string(&spec.nickname));
         i2psock_dest(Handle::new(Lent { dest, addr, name, nickname }))
     }
 }
@@ -192,7 +193,7 @@ pub extern "C" fn i2psock_dest_addr(dest: Option<&i2psock_dest>) -> *const i2pso
 #[no_mangle]
 pub extern "C" fn i2psock_dest_keys(dest: Option<&i2psock_dest>) -> *mut i2psock_keys {
     dest.map_or(std::ptr::null_mut(), |dest| {
-        guard::into_raw(i2psock_keys::new(dest.0.get().presence().keys().duplicate()))
+        guard::into_raw(i2psock_keys::new(dest.0.get().destination().keys().duplicate()))
     })
 }
 
@@ -211,7 +212,7 @@ pub extern "C" fn i2psock_dest_nickname(dest: Option<&i2psock_dest>) -> *const c
 /// Style (i2p.sam's property type): I2PSOCK_STREAM and so on; 0 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_style(dest: Option<&i2psock_dest>) -> c_int {
-    dest.map_or(0, |dest| dest.0.get().presence().style() as c_int)
+    dest.map_or(0, |dest| dest.0.get().destination().style() as c_int)
 }
 
 /// Present state. `*err`, if it is not NULL, gets why there is no session, yours to free, or NULL when there is one.
@@ -220,7 +221,7 @@ pub extern "C" fn i2psock_dest_state(
     dest: Option<&i2psock_dest>,
     err: Option<&mut MaybeUninit<*mut i2psock_error>>,
 ) -> i2psock_state {
-    let found = dest.map(|dest| dest.0.get().presence().state());
+    let found = dest.map(|dest| dest.0.get().destination().state());
     state(found.map(|(state, _, cause)| (state, cause)), err)
 }
 
@@ -228,21 +229,21 @@ pub extern "C" fn i2psock_dest_state(
 /// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_attempt(dest: Option<&i2psock_dest>) -> c_int {
-    dest.map_or(0, |dest| c_int::try_from(dest.0.get().presence().state().1).unwrap_or(c_int::MAX))
+    dest.map_or(0, |dest| c_int::try_from(dest.0.get().destination().state().1).unwrap_or(c_int::MAX))
 }
 
 /// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
 /// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_fd(dest: Option<&i2psock_dest>) -> i2psock_fd {
-    dest.map_or(-1, |dest| dest.0.get().presence().fd())
+    dest.map_or(-1, |dest| dest.0.get().destination().fd())
 }
 
 /// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always with
 /// the keeper.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int {
-    dest.map_or(-1, |dest| dest.0.get().presence().timeout_ms())
+    dest.map_or(-1, |dest| dest.0.get().destination().timeout_ms(Instant::now()))
 }
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
@@ -262,8 +263,8 @@ pub extern "C" fn i2psock_dest_service(
     let mut state = state;
     guard::put(&mut state, i2psock_state::I2PSOCK_STATE_NONE);
     guard::on(dest.map(|dest| &dest.0), "dest", err, |dest| {
-        dest.presence().bridge().check_process()?;
-        Ok(match dest.presence().service() {
+        dest.destination().bridge().check_process()?;
+        Ok(match dest.destination().service(Instant::now()) {
             Some(change) => {
                 guard::put(&mut state, change.into());
                 i2psock_status::I2PSOCK_OK

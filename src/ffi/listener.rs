@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::listener::Listener;
 use crate::ffi::base::i2psock_fd;
@@ -62,7 +63,7 @@ pub extern "C" fn i2psock_listener_fd(listener: Option<&i2psock_listener>) -> i2
 /// always with the keeper.
 #[no_mangle]
 pub extern "C" fn i2psock_listener_timeout_ms(listener: Option<&i2psock_listener>) -> c_int {
-    listener.map_or(-1, |listener| listener.0.get().timeout_ms())
+    listener.map_or(-1, |listener| listener.0.get().timeout_ms(Instant::now()))
 }
 
 /// Gives the next stream that has come, with its peer (i2psock_stream_peer()); never blocks. The stream is
@@ -79,7 +80,7 @@ pub extern "C" fn i2psock_listener_accept(
     let mut out = guard::clear(out);
     guard::on(listener.map(|listener| &listener.0), "listener", err, |listener| {
         let Some(out) = out.as_mut() else { return Err(crate::error::Error::invalid("out is NULL")) };
-        Ok(match listener.accept()? {
+        Ok(match listener.accept(Instant::now())? {
             Some(stream) => {
                 out.write(guard::into_raw(i2psock_stream::new(stream)));
                 i2psock_status::I2PSOCK_OK

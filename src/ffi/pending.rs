@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::drive::Stage;
 use crate::error::Error;
@@ -59,7 +59,7 @@ pub extern "C" fn i2psock_pending_step(
 ) -> i2psock_status {
     guard::on_mut(pending.map(|pending| &mut pending.0), "pending", err, |kept| {
         kept.texts.clear();
-        each!(&mut kept.pending, pending => pending.step()).map(guard::progress)
+        each!(&mut kept.pending, pending => pending.step(Instant::now())).map(guard::progress)
     })
 }
 
@@ -106,7 +106,7 @@ pub extern "C" fn i2psock_pending_events(pending: Option<&i2psock_pending>) -> c
 /// ended.
 #[no_mangle]
 pub extern "C" fn i2psock_pending_timeout_ms(pending: Option<&i2psock_pending>) -> c_int {
-    guard::getter(-1, || pending.map(|pending| each!(&pending.0.get().pending, p => p.timeout_ms())))
+    guard::getter(-1, || pending.map(|pending| each!(&pending.0.get().pending, p => p.timeout_ms(Instant::now()))))
 }
 
 /// How far the operation is, for a progress display.

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::mem::MaybeUninit;
+use std::time::Instant;
 
 use crate::core::drive::{after, Limit};
 use crate::core::stream::{Moved, Stream};
@@ -267,7 +268,7 @@ pub unsafe extern "C" fn i2psock_stream_close(
                 Limit::After(duration) => Some(duration),
                 Limit::Default | Limit::Never => None,
             };
-            lent.stream.drain(after(limit)).map(|()| i2psock_status::I2PSOCK_OK)
+            lent.stream.drain(after(limit, Instant::now())).map(|()| i2psock_status::I2PSOCK_OK)
         }),
     };
     // SAFETY: as above; `handle` is not used again.

@@ -76,9 +76,9 @@ struct Lent {
 
 impl i2psock_tunnel {
     pub(super) fn new(tunnel: Tunnel) -> Self {
-        let presence = tunnel.dest().map(|dest| dest.presence());
-        let addr = presence.map(|presence| i2psock_addr::new(presence.keys().address().clone()));
-        let name = guard::c_string(presence.map_or("", |presence| presence.recipe().name.as_str()));
+        let destination = tunnel.dest().map(|dest| dest.destination());
+        let addr = destination.map(|destination| i2psock_addr::new(destination.keys().address().clone()));
+        let name = guard::c_string(destination.map_or("", |destination| destination.spec().name.as_str()));
         let remote = guard::c_string(tunnel.remote().map_or("", |remote| remote.wire()));
         i2psock_tunnel(Handle::new(Lent { tunnel, addr, name, remote }))
     }

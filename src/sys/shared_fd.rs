@@ -1,6 +1,6 @@
 //! A descriptor with several users.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -42,12 +42,12 @@ impl SharedFd {
         }
     }
 
-    /// Closes the descriptor now instead of when the last user drops it. Only for descriptors whose other users are kept
-    /// from them by a lock, and in a child of fork(2), where there are none.
-    pub fn close_now(&self) {
-        if let Some(fd) = self.take() {
+    /// In a child of fork(2), where there are no other users: closes our copy now. Takes no lock, since the thread that
+    /// held it is not here.
+    pub fn abandon(&self) {
+        if !self.taken.swap(true, Ordering::AcqRel) {
             // SAFETY: it is ours, and marked as given away before it is closed.
-            unsafe { libc::close(fd) };
+            unsafe { libc::close(self.fd) };
         }
     }
 
@@ -75,6 +75,14 @@ impl SharedFd {
     /// Whether the descriptor was given away. Never waits: in a child of fork(2) somebody may have had the lock for ever.
     pub fn is_taken(&self) -> bool {
         self.taken.load(Ordering::Acquire)
+    }
+}
+
+impl AsFd for SharedFd {
+    /// Open as long as this lives, unless it was given away: then the number is the new owner's business.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: see above; a descriptor that was given away is not used any more by this library.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 }
 

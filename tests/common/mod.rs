@@ -23,6 +23,11 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub const SOON: Duration = Duration::from_secs(8);
 pub const LIMIT: Limit = Limit::After(LONG);
 
+/// The time, for calls that take it. Tests that let it pass without waiting add to it.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// xorshift64*: random enough for tests and the same on every machine.
 pub struct Rng(u64);
 
@@ -117,18 +122,18 @@ pub fn controller_with(bridge: &Bridge, entries: &[(&str, &str)]) -> Control {
 
 /// A pending, whatever it makes: for tests that wait for several kinds in one list.
 pub trait AnyPending {
-    fn step(&mut self) -> Result<Progress>;
+    fn step(&mut self, now: Instant) -> Result<Progress>;
     fn wait(&mut self, limit: Option<Duration>) -> Result<Progress>;
     fn complete(&mut self) -> Result<()>;
     fn stage(&self) -> Stage;
     fn fd(&self) -> RawFd;
     fn events(&self) -> i16;
-    fn timeout_ms(&self) -> i32;
+    fn timeout_ms(&self, now: Instant) -> i32;
 }
 
 impl<T> AnyPending for Pending<T> {
-    fn step(&mut self) -> Result<Progress> {
-        Pending::step(self)
+    fn step(&mut self, now: Instant) -> Result<Progress> {
+        Pending::step(self, now)
     }
 
     fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
@@ -151,8 +156,8 @@ impl<T> AnyPending for Pending<T> {
         Pending::events(self)
     }
 
-    fn timeout_ms(&self) -> i32 {
-        Pending::timeout_ms(self)
+    fn timeout_ms(&self, now: Instant) -> i32 {
+        Pending::timeout_ms(self, now)
     }
 }
 
@@ -183,7 +188,7 @@ pub fn try_open(controller: &Control, limit: Limit) -> Result<DestHandle> {
 }
 
 pub fn base64(dest: &DestHandle) -> &str {
-    dest.presence().keys().address().base64()
+    dest.destination().keys().address().base64()
 }
 
 /// An accept the bridge has said OK to.

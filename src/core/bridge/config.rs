@@ -31,7 +31,7 @@ pub struct Bridge {
     /// How long to wait.
     pub timeouts: Timeouts,
     /// Where the conversation is shown.
-    pub log: Log,
+    pub log: Arc<Log>,
     /// Which process this is.
     pub process: Arc<Process>,
 }
@@ -63,7 +63,7 @@ impl Bridge {
             may_lower,
             lowered: AtomicBool::new(false),
             timeouts: Timeouts::from_options(options),
-            log: Log::default(),
+            log: Arc::default(),
             process: Arc::default(),
         })
     }

@@ -1,12 +1,18 @@
-//! One connection to the bridge driven without blocking: every address is tried, then the handshake runs to its end.
+//! One connection to the bridge, driven without blocking: every address is tried, then the handshake runs to its end.
+//!
+//! ```text
+//!   Start ---> Reaching ---> Talking ---> Over
+//!     ^           |             |
+//!     +-----------+-------------+   the next address, or the same one with older versions
+//! ```
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::config::Bridge;
-use crate::core::drive::{after, passed, Deadline, Progress, Scope};
+use crate::core::drive::{after, passed, Deadline, Interest, Progress, Scope, Waiting};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};
 use crate::protocol::line::Fields;
@@ -15,7 +21,7 @@ use crate::protocol::request::{Outcome, Request};
 use crate::protocol::version::Version;
 use crate::sys::{self, Place, SharedFd};
 
-/// Reads in one step before the caller gets a word again: a bridge that never stops talking must not hold it.
+/// Reads in one step before the caller gets control again: a bridge that never stops talking must not hold it.
 const READS_PER_STEP: usize = 32;
 
 /// A connection on its way to being a stream, a session, or an answer.
@@ -23,21 +29,43 @@ pub struct BridgeConnection {
     bridge: Arc<Bridge>,
     scope: Arc<Scope>,
     handshake: Handshake,
-    socket: Option<Arc<SharedFd>>,
-    established: bool,
+    state: State,
     next_place: usize,
     generation: u64,
-    phase_deadline: Deadline,
+    /// Why the address tried last cannot be reached.
     unreachable: Option<Error>,
-    surplus: Vec<u8>,
     cut: bool,
 }
 
-/// What is left of an exchange that came to its end.
+enum State {
+    /// No socket: the next address is to be tried.
+    Start,
+    Reaching(Reaching),
+    Talking(Talking),
+    /// Finished: the socket belongs to what was made of it.
+    Over,
+}
+
+/// A TCP connection that has been started.
+struct Reaching {
+    socket: Arc<SharedFd>,
+    until: Deadline,
+}
+
+/// The TCP connection stands.
+struct Talking {
+    socket: Arc<SharedFd>,
+    /// When the answer to HELLO is due; none once it is there.
+    until: Deadline,
+    /// Bytes read beyond the reply; only on connections that never carry payload.
+    surplus: Vec<u8>,
+}
+
+/// What is left of a connection whose request was answered.
 pub struct Finished {
-    /// The result.
+    /// The answer.
     pub outcome: Outcome,
-    /// The connection.
+    /// The socket.
     pub socket: Arc<SharedFd>,
     /// Version negotiated on it.
     pub version: Version,
@@ -48,58 +76,48 @@ pub struct Finished {
 }
 
 impl BridgeConnection {
-    /// Prepares the exchange; nothing is sent before the first step. The connection ends with `scope`.
+    /// Prepares the connection; nothing is sent before the first step. It ends with `scope`.
     pub fn new(bridge: Arc<Bridge>, scope: Arc<Scope>, request: Request) -> Result<Self> {
         let handshake = Handshake::new(request, bridge.range(), bridge.credentials())?;
         Ok(BridgeConnection {
             bridge,
             scope,
             handshake,
-            socket: None,
-            established: false,
+            state: State::Start,
             next_place: 0,
             generation: 0,
-            phase_deadline: None,
             unreachable: None,
-            surplus: Vec::new(),
             cut: false,
         })
     }
 
-    /// The bridge it talks to.
+    /// The bridge it leads to.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.bridge
     }
 
-    /// The descriptor to wait on.
-    pub fn fd(&self) -> RawFd {
-        self.socket.as_ref().map_or(-1, |socket| socket.as_raw_fd())
+    /// What to wait for.
+    pub fn interest(&self) -> Interest {
+        self.awaited().map_or(Interest::NONE, |(socket, events)| Interest { fd: socket.as_raw_fd(), events })
     }
 
-    /// The events to wait for.
-    pub fn events(&self) -> i16 {
-        if !self.established {
-            sys::OUT
-        } else if self.handshake.output().is_empty() {
-            sys::IN
-        } else {
-            sys::IN | sys::OUT
-        }
-    }
-
-    /// Rises whenever `fd` is a new description.
+    /// Rises whenever the descriptor is a new description.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// When this step of the conversation must be over.
     pub fn deadline(&self) -> Deadline {
-        self.phase_deadline
+        match &self.state {
+            State::Start | State::Over => None,
+            State::Reaching(reaching) => reaching.until,
+            State::Talking(talking) => talking.until,
+        }
     }
 
     /// Whether the TCP connection stands.
     pub fn is_established(&self) -> bool {
-        self.established
+        matches!(self.state, State::Talking(_) | State::Over)
     }
 
     /// What the conversation waits for.
@@ -127,48 +145,47 @@ impl BridgeConnection {
         self.handshake.request()
     }
 
-    /// Does what can be done without waiting, and shows the conversation to the program.
-    pub fn step(&mut self) -> Result<Progress> {
-        let mut log = Vec::new();
-        let result = self.step_with(&mut log);
-        self.bridge.log.lines(log);
-        result
-    }
-
-    /// The same where the program's hook cannot run.
-    pub fn step_with(&mut self, log: &mut Vec<String>) -> Result<Progress> {
+    /// Does what can be done without waiting.
+    pub fn step(&mut self, now: Instant) -> Result<Progress> {
         self.handshake.trace.want(self.bridge.log.is_wanted());
-        let result = self.run();
-        log.append(&mut self.handshake.trace.take());
+        let result = self.run(now);
+        self.bridge.log.lines(self.handshake.trace.take());
         result
     }
 
-    fn run(&mut self) -> Result<Progress> {
+    fn run(&mut self, now: Instant) -> Result<Progress> {
         loop {
             if let Some(cause) = self.scope.cause() {
                 return Err(cause.during(self.request().operation()));
             }
-            match self.socket.clone() {
-                None => self.open_next()?,
-                Some(socket) if self.established => match self.talk(&socket) {
-                    Err(error) if self.try_older(&error) => {}
-                    Err(error) => {
-                        return Err(self.scope.cause().map_or(error, |c| c.during(self.request().operation())))
-                    }
-                    Ok(Progress::Done) => return Ok(Progress::Done),
-                    Ok(Progress::Block) => return self.check_deadline("no answer to HELLO from the bridge at"),
-                },
-                Some(socket) => {
-                    if !self.check_connected(&socket)? {
-                        return self.check_deadline("no connection to the bridge at");
+            match &self.state {
+                State::Start => self.open_next(now)?,
+                State::Reaching(reaching) => {
+                    let (socket, until) = (Arc::clone(&reaching.socket), reaching.until);
+                    if !self.check_connected(&socket, until, now)? {
+                        return self.in_time(until, now, "no connection to the bridge at");
                     }
                 }
+                State::Talking(talking) => {
+                    let socket = Arc::clone(&talking.socket);
+                    match self.talk(&socket) {
+                        Err(error) if self.try_older(&error) => {}
+                        Err(error) => {
+                            return Err(self.scope.cause().map_or(error, |c| c.during(self.request().operation())))
+                        }
+                        Ok(Progress::Done) => return Ok(Progress::Done),
+                        Ok(Progress::Block) => {
+                            return self.in_time(self.deadline(), now, "no answer to HELLO from the bridge at")
+                        }
+                    }
+                }
+                State::Over => return Ok(Progress::Done),
             }
         }
     }
 
-    fn check_deadline(&self, what: &str) -> Result<Progress> {
-        if passed(self.phase_deadline) {
+    fn in_time(&self, until: Deadline, now: Instant, what: &str) -> Result<Progress> {
+        if passed(until, now) {
             let message = format!("{what} {} in time", self.bridge.text());
             return Err(Error::new(Status::Timeout, Operation::Handshake, message));
         }
@@ -181,20 +198,14 @@ impl BridgeConnection {
             self.phase() == Phase::Hello && error.tag == "NOVERSION" && self.bridge.lower(self.handshake.range());
         if again {
             self.next_place = self.next_place.saturating_sub(1);
-            self.reset();
+            self.state = State::Start;
             self.handshake.restart(self.bridge.range(), self.bridge.credentials()).is_ok()
         } else {
             false
         }
     }
 
-    fn reset(&mut self) {
-        self.socket = None;
-        self.established = false;
-        self.phase_deadline = None;
-    }
-
-    fn open_next(&mut self) -> Result<()> {
+    fn open_next(&mut self, now: Instant) -> Result<()> {
         let Some(place) = self.bridge.places().get(self.next_place).cloned() else {
             let none = || Error::new(Status::Io, Operation::Handshake, "the bridge's host has no address");
             return Err(self.unreachable.take().unwrap_or_else(none));
@@ -205,16 +216,20 @@ impl BridgeConnection {
                 let socket = Arc::new(SharedFd::new(fd));
                 let operation = self.request().operation();
                 self.scope.add(&socket).map_err(|cause| cause.during(operation))?;
-                self.socket = Some(socket);
-                self.established = established;
                 self.generation += 1;
-                let timeouts = &self.bridge.timeouts;
-                self.phase_deadline = after(if established { timeouts.hello } else { timeouts.tcp });
+                self.state = match established {
+                    true => self.talking(socket, now),
+                    false => State::Reaching(Reaching { socket, until: after(self.bridge.timeouts.tcp, now) }),
+                };
             }
             // A unix socket whose queue is full refuses with EAGAIN, which must not look like waiting.
             Err(error) => self.remember(&place, &error),
         }
         Ok(())
+    }
+
+    fn talking(&self, socket: Arc<SharedFd>, now: Instant) -> State {
+        State::Talking(Talking { socket, until: after(self.bridge.timeouts.hello, now), surplus: Vec::new() })
     }
 
     fn remember(&mut self, place: &Place, error: &io::Error) {
@@ -226,21 +241,18 @@ impl BridgeConnection {
     }
 
     /// Whether a started connection stands. A failed one makes room for the next address.
-    fn check_connected(&mut self, socket: &Arc<SharedFd>) -> Result<bool> {
+    fn check_connected(&mut self, socket: &Arc<SharedFd>, until: Deadline, now: Instant) -> Result<bool> {
         let system = |error| Error::io(Operation::Handshake, "poll", &error);
         if sys::poll_one(socket.as_raw_fd(), sys::OUT, 0).map_err(system)? == 0 {
             let more = self.next_place < self.bridge.places().len();
-            if more && passed(self.phase_deadline) {
+            if more && passed(until, now) {
                 self.fail_place(&io::Error::from_raw_os_error(libc::ETIMEDOUT));
                 return Ok(true);
             }
             return Ok(false);
         }
         match sys::socket_error(socket.as_raw_fd()) {
-            Ok(()) => {
-                self.established = true;
-                self.phase_deadline = after(self.bridge.timeouts.hello);
-            }
+            Ok(()) => self.state = self.talking(Arc::clone(socket), now),
             Err(error) => self.fail_place(&error),
         }
         Ok(true)
@@ -250,18 +262,20 @@ impl BridgeConnection {
         if let Some(place) = self.bridge.places().get(self.next_place.wrapping_sub(1)).cloned() {
             self.remember(&place, error);
         }
-        self.reset();
+        self.state = State::Start;
     }
 
     fn talk(&mut self, socket: &SharedFd) -> Result<Progress> {
         for reads in 0..=READS_PER_STEP {
-            self.write(socket)?;
+            self.write(socket);
             // After the last read as well: it may have brought all there is, and then nothing wakes the caller again.
             if self.phase() == Phase::Done {
                 return Ok(Progress::Done);
             }
             if self.phase() != Phase::Hello {
-                self.phase_deadline = None;
+                if let State::Talking(talking) = &mut self.state {
+                    talking.until = None;
+                }
             }
             if reads == READS_PER_STEP || !self.read(socket)? {
                 break;
@@ -270,16 +284,14 @@ impl BridgeConnection {
         Ok(Progress::Block)
     }
 
-    fn write(&mut self, socket: &SharedFd) -> Result<()> {
+    fn write(&mut self, socket: &SharedFd) {
         while !self.handshake.output().is_empty() {
             match sys::send_now(socket.as_raw_fd(), self.handshake.output()) {
                 Ok(count) => self.handshake.wrote(count),
-                Err(error) if sys::would_block(&error) => break,
-                // The bridge may have said why before it closed: that is read first.
+                // Full: later. Broken: the bridge may have said why before it closed, and that is read first.
                 Err(_) => break,
             }
         }
-        Ok(())
     }
 
     /// Reads once; whether there was anything.
@@ -308,24 +320,22 @@ impl BridgeConnection {
     fn take(&mut self, socket: &SharedFd, bytes: &[u8], exact: bool) -> Result<()> {
         let used = self.handshake.input(bytes)?;
         if !exact {
-            self.surplus.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            if let State::Talking(talking) = &mut self.state {
+                talking.surplus.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            }
             return Ok(());
         }
         sys::discard(socket.as_raw_fd(), used).map_err(|error| Error::io(self.request().operation(), "recv", &error))
     }
 
-    /// What the exchange came to, after [`Progress::Done`].
+    /// What came of it, after [`Progress::Done`].
     pub fn finish(&mut self) -> Result<Finished> {
-        let outcome = self.handshake.take_outcome();
-        match (outcome, self.socket.take(), self.handshake.version()) {
-            (Some(outcome), Some(socket), Some(version)) => Ok(Finished {
-                outcome,
-                socket,
-                version,
-                surplus: std::mem::take(&mut self.surplus),
-                unsent: self.handshake.take_output(),
-            }),
-            _ => Err(Error::new(Status::Internal, self.request().operation(), "an exchange without a result")),
+        let state = std::mem::replace(&mut self.state, State::Over);
+        match (state, self.handshake.take_outcome(), self.handshake.version()) {
+            (State::Talking(Talking { socket, surplus, .. }), Some(outcome), Some(version)) => {
+                Ok(Finished { outcome, socket, version, surplus, unsent: self.handshake.take_output() })
+            }
+            _ => Err(Error::new(Status::Internal, self.request().operation(), "a connection without a result")),
         }
     }
 
@@ -339,6 +349,17 @@ impl BridgeConnection {
             Request::Create { .. } => timeouts.open,
             Request::Connect { .. } | Request::Forward { .. } => timeouts.connect,
             Request::Accept { .. } => timeouts.accept,
+        }
+    }
+}
+
+impl Waiting for BridgeConnection {
+    fn awaited(&self) -> Option<(&Arc<SharedFd>, i16)> {
+        match &self.state {
+            State::Start | State::Over => None,
+            State::Reaching(reaching) => Some((&reaching.socket, sys::OUT)),
+            State::Talking(talking) if self.handshake.output().is_empty() => Some((&talking.socket, sys::IN)),
+            State::Talking(talking) => Some((&talking.socket, sys::IN | sys::OUT)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -81,10 +81,10 @@ pub struct Dgram {
 impl Dgram {
     /// The datagrams of a destination.
     pub fn bind(dest: &DestHandle) -> Result<Self> {
-        let presence = dest.presence();
+        let presence = dest.destination();
         presence.bridge().check_process()?;
         presence.check(Operation::None)?;
-        let Some(port) = &presence.recipe().port else {
+        let Some(port) = &presence.spec().port else {
             return Err(Error::state("datagrams are for destinations of a datagram style"));
         };
         Ok(Dgram::new(Arc::clone(presence), Arc::clone(port)))
@@ -143,7 +143,7 @@ impl Dgram {
 
     fn deadline(&self) -> Option<Deadline> {
         let timeout = u64::try_from(self.timeout.load(Ordering::Relaxed)).ok()?;
-        Some(after(Some(Duration::from_millis(timeout))))
+        Some(after(Some(Duration::from_millis(timeout)), Instant::now()))
     }
 
     /// Sets or clears O_NONBLOCK.
@@ -250,13 +250,13 @@ impl Dgram {
             return Ok(false);
         }
         let (control, wanted) = match self.drives_itself() {
-            true => (self.presence.home().work.as_raw_fd(), sys::IN),
+            true => (self.presence.signals().work.as_raw_fd(), sys::IN),
             false => (-1, 0),
         };
         let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
-        sys::poll(&mut fds, poll_timeout(deadline)).map_err(|error| self.failed(operation, &error))?;
+        sys::poll(&mut fds, poll_timeout(deadline, Instant::now())).map_err(|error| self.failed(operation, &error))?;
         if self.drives_itself() {
-            self.presence.drive();
+            self.presence.drive(Instant::now());
         }
         Ok(true)
     }
@@ -281,8 +281,8 @@ impl Dgram {
             }
             session.check_alive(Operation::Send)?;
             if let Some((control, _)) = session.control() {
-                let mut fds = [PollFd { fd: control, events: sys::OUT, revents: 0 }];
-                sys::poll(&mut fds, poll_timeout(limit.flatten()))
+                let mut fds = [PollFd { fd: control.as_raw_fd(), events: sys::OUT, revents: 0 }];
+                sys::poll(&mut fds, poll_timeout(limit.flatten(), Instant::now()))
                     .map_err(|error| self.failed(Operation::Send, &error))?;
             }
             session.drive();
@@ -304,7 +304,7 @@ impl Dgram {
         if flags & sys::MSG_DONTWAIT != 0 || self.is_nonblocking(fd)? {
             return Ok(false);
         }
-        if limit.is_some_and(passed) {
+        if limit.is_some_and(|limit| passed(limit, Instant::now())) {
             let message = format!("{operation} took longer than the socket's time limit");
             return Err(Error::new(Status::Timeout, operation, message));
         }
@@ -365,7 +365,7 @@ impl Dgram {
 
     /// Whether nobody else reads the datagrams that come on the control socket.
     fn drives_itself(&self) -> bool {
-        matches!(self.port.path, Path::InBand(_)) && self.presence.home().keeper.is_none()
+        matches!(self.port.path, Path::InBand(_)) && self.presence.signals().driver.is_caller()
     }
 
     /// One system call, after which header and payload are where they belong.

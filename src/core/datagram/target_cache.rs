@@ -84,9 +84,7 @@ impl TargetCache {
 
     /// Starts a lookup in the background, or takes the answer of the one that was started.
     fn ask(&self, session: &Arc<Session>, text: &str, wire: &str) -> Result<()> {
-        if !session.has_keeper() {
-            session.drive();
-        }
+        session.attend();
         let mut late = false;
         let answer = match self.0.lock().get(text) {
             Some(Entry::Asking(ticket, since)) => {
@@ -128,5 +126,5 @@ impl TargetCache {
 
 /// Resolves a name through the session, waiting for the answer.
 pub fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
-    Lookup::begin(session, wire, limit)?.product()
+    Lookup::begin(session, wire, limit, Instant::now())?.product()
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::core::bridge::{Bridge, BridgeConnection};
-use crate::core::destination::destination::{Destination, State};
+use crate::core::destination::destination::Destination;
 use crate::core::destination::name_registry::NameRegistry;
-use crate::core::drive::{Keeper, Scope};
+use crate::core::destination::state::State;
+use crate::core::drive::{log, Driver, Scope};
 use crate::core::session::Session;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
@@ -18,12 +19,12 @@ pub struct Context {
     pub bridge: Arc<Bridge>,
     /// Connections that belong to no session.
     pub scope: Arc<Scope>,
-    /// The thread that keeps sessions alive, if there is one.
-    pub keeper: Option<Arc<Keeper>>,
+    /// Who keeps the sessions alive.
+    pub driver: Driver,
     /// Destinations that have a name.
-    pub named: Arc<NameRegistry>,
+    pub names: Arc<NameRegistry>,
     /// All destinations.
-    pub presences: Mutex<Vec<Weak<Destination>>>,
+    pub destinations: Mutex<Vec<Weak<Destination>>>,
 }
 
 impl Context {
@@ -38,8 +39,8 @@ impl Context {
 
     /// A session that can be asked for names.
     pub fn live_session(&self) -> Option<Arc<Session>> {
-        let presences = self.presences.lock();
-        presences.iter().filter_map(Weak::upgrade).find(|p| p.state().0 == State::Ready).map(|p| p.session())
+        let destinations = self.destinations.lock();
+        destinations.iter().filter_map(Weak::upgrade).find(|one| one.state().0 == State::Ready).map(|one| one.session())
     }
 
     /// A connection that asks the bridge for something.
@@ -48,33 +49,30 @@ impl Context {
     }
 
     /// Takes charge of a new destination.
-    pub fn add(&self, presence: &Arc<Destination>) -> Result<()> {
-        let mut presences = self.presences.lock();
+    pub fn add(&self, destination: &Arc<Destination>) -> Result<()> {
+        let mut destinations = self.destinations.lock();
         // Under the lock that `close` takes after the scope has ended: none slips through.
         self.check_open(Operation::Create)?;
-        presences.retain(|known| known.strong_count() > 0);
-        presences.push(Arc::downgrade(presence));
+        destinations.retain(|known| known.strong_count() > 0);
+        destinations.push(Arc::downgrade(destination));
         Ok(())
     }
 
     /// Ends everything that is open through this controller and its thread.
     pub fn close(&self) {
+        let _edge = log::edge();
         if self.bridge.process.in_child() {
-            if let Some(keeper) = &self.keeper {
-                keeper.abandon_all();
-            }
+            self.driver.abandon_all();
             return;
         }
         // Control sockets of sessions are left out: those are ended by their sessions, which tell why first.
         self.scope.end(Error::closed(Operation::Session, "the controller was closed"), false);
-        let presences = std::mem::take(&mut *self.presences.lock());
-        for presence in presences.iter().filter_map(Weak::upgrade) {
-            presence.end("the controller was closed");
+        let destinations = std::mem::take(&mut *self.destinations.lock());
+        for destination in destinations.iter().filter_map(Weak::upgrade) {
+            destination.end("the controller was closed");
         }
-        self.named.wake_all();
-        if let Some(keeper) = &self.keeper {
-            keeper.stop();
-        }
+        self.names.wake_all();
+        self.driver.stop();
         self.bridge.log.set(None);
     }
 }

@@ -1,59 +1,38 @@
-//! A destination's presence on the router: its session and, when that is lost, the next one. Handles share it.
+//! A destination of ours on the router: its session and, when that is lost, the next one. Handles share it.
 
-mod recovery;
-
-use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::core::bridge::{Bridge, Finished};
-use crate::core::destination::destination::recovery::Attempt;
-use crate::core::drive::{earlier, poll_timeout, Deadline, Driven, Keeper, Log, Scope};
-use crate::core::session::{Home, NewSession, Session, SessionSpec};
-use crate::error::{Error, Operation, Result};
+use crate::core::destination::recovery::{Origin, Recovery, RecoveryStep};
+use crate::core::destination::state::{is_hopeless, Life, State};
+use crate::core::drive::{earlier, log, Deadline, Driven, Driver, Face, Scope};
+use crate::core::session::{NewSession, Session, SessionSpec, Signals};
+use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::style::Style;
-use crate::sys::{self, Wake, Watch};
+use crate::sys::{Wake, Watch};
 
-/// Changes kept for a program that does not ask for them; the oldest go.
-const CHANGES: usize = 64;
-
-/// Life of a destination as a program sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub enum State {
-    /// The bridge is being reached, to open the lost session again.
-    Connecting = 1,
-    /// The bridge was asked for a session: tunnels are being built.
-    Building = 2,
-    /// There is a session.
-    Ready = 3,
-    /// The session was lost; after a pause it is opened again.
-    Recovering = 4,
-    /// The destination has ended.
-    Dead = 5,
-}
-
-/// Everything a presence is made of when it begins.
+/// Everything a destination is made of when it begins.
 pub struct NewDestination {
     /// What its sessions are made from.
-    pub recipe: SessionSpec,
+    pub spec: SessionSpec,
     /// Private keys.
     pub keys: Keys,
     /// SAM id of the first session.
     pub id: String,
-    /// The exchange that created the first session.
+    /// The connection that created the first session.
     pub created: Finished,
 }
 
 /// What goes on from session to session with a destination: a listener.
 pub trait Follower: Send + Sync {
     /// Does what can be done without waiting on the session there is.
-    fn run(&self, session: &Arc<Session>, log: &mut Vec<String>);
+    fn run(&self, session: &Arc<Session>, now: Instant);
 
     /// When it has to be driven even without an event.
     fn deadline(&self) -> Deadline;
@@ -65,134 +44,86 @@ pub trait Follower: Send + Sync {
     fn abandon(&self);
 }
 
-/// A destination's presence on the router.
+/// A destination of ours.
 pub struct Destination {
-    bridge: Arc<Bridge>,
-    recipe: SessionSpec,
-    keys: Keys,
-    home: Home,
-    /// Without a keeper: what the program polls, everything that `home.work` and `home.changed` tell.
-    face: Option<Watch>,
-    /// What lives across sessions: the datagram socket, and the connection that opens the next session.
-    scope: Arc<Scope>,
+    origin: Origin,
+    signals: Signals,
+    /// What the program polls.
+    face: Face,
     handles: AtomicUsize,
     present: Mutex<Present>,
-    /// Whoever drives it has the lock; others do not wait for it.
-    attempt: Mutex<Option<Attempt>>,
+    recovery: Recovery,
     /// What is dropped when it ends.
     kept: Mutex<Option<Box<dyn Send>>>,
     followers: Mutex<Vec<Weak<dyn Follower>>>,
 }
 
 struct Present {
+    /// The session there is, or the last one there was.
     session: Arc<Session>,
-    state: State,
-    unseen: VecDeque<State>,
-    /// Who else wants to know of changes.
+    life: Life,
+    /// Who else is told of changes.
     watchers: Vec<Weak<Wake>>,
-    /// Number of the attempt to open the session again; 0 before the first.
-    attempt: u32,
-    /// Why there is no session.
-    error: Option<Error>,
-    /// When the next attempt is due.
-    due: Deadline,
-    ready_since: Instant,
-}
-
-impl Present {
-    fn change(&mut self, state: State, home: &Home) {
-        if self.state != state {
-            self.state = state;
-            if self.unseen.len() == CHANGES {
-                self.unseen.pop_front();
-            }
-            self.unseen.push_back(state);
-            home.changed.set();
-            self.watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.set());
-        }
-    }
 }
 
 impl Destination {
     /// Begins with the connection that created the first session. It has one handle.
-    pub fn begin(bridge: Arc<Bridge>, keeper: Option<Arc<Keeper>>, beginning: NewDestination) -> Result<Arc<Self>> {
-        let NewDestination { recipe, keys, id, created } = beginning;
+    pub fn begin(bridge: Arc<Bridge>, driver: Driver, new: NewDestination, now: Instant) -> Result<Arc<Self>> {
+        let _edge = log::edge();
+        let NewDestination { spec, keys, id, created } = new;
         let system = |error| Error::io(Operation::Create, "a descriptor for the destination", &error);
-        let home = Home {
+        let signals = Signals {
             work: Arc::new(Watch::new().map_err(system)?),
             changed: Arc::new(Wake::new().map_err(system)?),
-            keeper,
+            driver,
         };
-        let face = match home.keeper {
-            Some(_) => None,
-            None => {
-                let face = Watch::new().map_err(system)?;
-                face.add(home.work.as_raw_fd(), sys::IN).map_err(system)?;
-                face.add(home.changed.as_raw_fd(), sys::IN).map_err(system)?;
-                Some(face)
-            }
-        };
+        let face = Face::new(&signals.driver, &signals.changed, &signals.work).map_err(system)?;
         let scope = Arc::new(Scope::default());
-        if let Some(port) = &recipe.port {
-            // The descriptor ends with the destination, which wakes whoever waits on it.
+        if let Some(port) = &spec.port {
+            // The descriptor ends with the destination, which wakes those who wait on it.
             scope.add(&port.socket)?;
         }
-        let birth = NewSession { id, style: recipe.style, created, port: recipe.port.clone() };
-        let session = Session::begin(Arc::clone(&bridge), home.clone(), birth)?;
-        home.changed.set();
-        let presence = Arc::new(Destination {
-            bridge,
-            recipe,
-            keys,
-            home,
+        let new = NewSession { id, style: spec.style, created, port: spec.port.clone() };
+        let session = Session::begin(Arc::clone(&bridge), signals.clone(), new)?;
+        signals.changed.set();
+        let destination = Arc::new(Destination {
+            origin: Origin { bridge, spec, keys, scope },
+            signals,
             face,
-            scope,
             handles: AtomicUsize::new(1),
-            present: Mutex::new(Present {
-                session,
-                state: State::Ready,
-                unseen: VecDeque::from([State::Ready]),
-                watchers: Vec::new(),
-                attempt: 0,
-                error: None,
-                due: None,
-                ready_since: Instant::now(),
-            }),
-            attempt: Mutex::new(None),
+            present: Mutex::new(Present { session, life: Life::new(now), watchers: Vec::new() }),
+            recovery: Recovery::default(),
             kept: Mutex::new(None),
             followers: Mutex::default(),
         });
-        presence.drive();
-        if let Some(keeper) = &presence.home.keeper {
-            let driven: Arc<dyn Driven> = Arc::<Destination>::clone(&presence);
-            keeper.add(driven)?;
-        }
-        Ok(presence)
+        destination.drive(now);
+        destination.signals.driver.add(destination.as_driven())?;
+        Ok(destination)
     }
 
-    /// The bridge.
+    /// The bridge its sessions are asked of.
     pub fn bridge(&self) -> &Arc<Bridge> {
-        &self.bridge
+        &self.origin.bridge
     }
 
     /// What its sessions are made from.
-    pub fn recipe(&self) -> &SessionSpec {
-        &self.recipe
+    pub fn spec(&self) -> &SessionSpec {
+        &self.origin.spec
     }
 
     /// What it carries.
     pub fn style(&self) -> Style {
-        self.recipe.style
+        self.origin.spec.style
     }
 
     /// Private keys.
     pub fn keys(&self) -> &Keys {
-        &self.keys
+        &self.origin.keys
     }
 
-    /// Descriptors it is known by to its sessions.
-    pub fn home(&self) -> &Home {
-        &self.home
+    /// Its descriptors, and who drives it.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     /// The session there is, or the last one there was.
@@ -206,23 +137,29 @@ impl Destination {
         let session = self.session();
         let Some(cause) = session.scope().cause() else { return Ok(session) };
         self.check(operation)?;
-        let message =
-            if self.recipe.recover { format!("{} (it is being opened again)", cause.message) } else { cause.message };
+        let message = match self.origin.spec.recover {
+            true => format!("{} (it is being opened again)", cause.message),
+            false => cause.message,
+        };
         Err(Error { message, ..cause }.during(operation))
     }
 
     /// The error for whatever is tried on a destination that has ended.
     pub fn check(&self, operation: Operation) -> Result<()> {
-        match self.scope.cause() {
+        match self.origin.scope.cause() {
             Some(cause) => Err(cause.during(operation)),
             None => Ok(()),
         }
     }
 
+    fn has_ended(&self) -> bool {
+        self.origin.scope.cause().is_some()
+    }
+
     /// One handle more; `false` when the last one is gone already.
     pub fn join(self: &Arc<Self>) -> bool {
         let more = |handles: usize| if handles == 0 { None } else { handles.checked_add(1) };
-        self.scope.cause().is_none() && self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        !self.has_ended() && self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     /// One handle less; the last one ends it.
@@ -236,32 +173,29 @@ impl Destination {
 
     /// Ends it, its session and everything on it.
     pub fn end(self: &Arc<Self>, message: &str) {
+        let _edge = log::edge();
         self.handles.store(0, Ordering::Release);
         let cause = Error::closed(Operation::Session, message);
         self.die(cause.clone());
         // Streams outlive a session that was lost, but not this.
         self.session().finish(cause, true);
-        if let Some(keeper) = &self.home.keeper {
-            keeper.remove(&self.as_driven());
-        }
-        // Nobody drives it any more, and nobody begins to: the router is left before the name is.
-        drop(self.attempt.lock().take());
-        drop(self.kept.lock().take());
+        self.signals.driver.remove(&self.as_driven());
+        // Nothing drives it any more, or begins to: the router is left before the name is.
+        self.recovery.stop();
+        self.retire();
     }
 
     fn die(&self, cause: Error) {
         let session = {
             let mut present = self.present.lock();
-            if present.state == State::Dead {
+            if present.life.state() == State::Dead {
                 return;
             }
-            present.error = Some(cause.clone());
-            present.due = None;
-            present.change(State::Dead, &self.home);
+            self.change(&mut present, |life| life.die(cause.clone()));
             Arc::clone(&present.session)
         };
         session.finish(cause.clone(), false);
-        self.scope.end(cause, true);
+        self.origin.scope.end(cause, true);
         for follower in self.followers() {
             follower.end();
         }
@@ -269,17 +203,14 @@ impl Destination {
 
     /// In a child of fork(2) all of it is the parent's: our copies of its descriptors are closed and nothing else.
     pub fn abandon(self: &Arc<Self>) {
+        // First: what is taken from a watch later must not be taken from the parent's.
+        self.signals.changed.abandon();
+        self.signals.work.abandon();
+        self.face.abandon();
         if let Some(present) = self.present.try_lock() {
             present.session.abandon();
         }
-        self.home.changed.abandon();
-        self.home.work.abandon();
-        if let Some(face) = &self.face {
-            face.abandon();
-        }
-        if let Some(mut attempt) = self.attempt.try_lock() {
-            *attempt = None;
-        }
+        self.recovery.abandon();
         if let Some(mut kept) = self.kept.try_lock() {
             *kept = None;
         }
@@ -288,41 +219,41 @@ impl Destination {
                 follower.abandon();
             }
         }
-        if let Some(keeper) = &self.home.keeper {
-            keeper.abandon(&self.as_driven());
-        }
+        self.signals.driver.abandon(&self.as_driven());
     }
 
     /// Descriptor that is readable while `service` has something to do or to report.
     pub fn fd(&self) -> RawFd {
-        self.face.as_ref().map_or(self.home.changed.as_raw_fd(), AsRawFd::as_raw_fd)
+        self.face.fd(&self.signals.changed)
     }
 
-    /// Milliseconds until the program has to drive it even without an event; -1 for never, as always with a keeper.
-    pub fn timeout_ms(&self) -> i32 {
-        match self.home.keeper {
-            None if !self.bridge.process.in_child() => poll_timeout(self.deadline()),
-            _ => -1,
+    /// Milliseconds until the program has to drive it even without an event; -1 for never.
+    pub fn timeout_ms(&self, now: Instant) -> i32 {
+        match self.origin.bridge.process.in_child() {
+            true => -1,
+            false => self.signals.driver.timeout_ms(self, now),
         }
     }
 
     /// Present state, number of the attempt to open the session again, and why there is none.
     pub fn state(&self) -> (State, u32, Option<Error>) {
-        if self.bridge.process.in_child() {
-            // Whoever had the lock is not here.
-            let present = self.present.try_lock();
-            return present.map_or((State::Dead, 0, None), |p| (p.state, p.attempt, p.error.clone()));
+        let told = |life: &Life| (life.state(), life.attempt(), life.cause().cloned());
+        if self.origin.bridge.process.in_child() {
+            // A thread that had the lock is not here.
+            return self.present.try_lock().map_or((State::Dead, 0, None), |present| told(&present.life));
         }
         let present = self.present.lock();
-        match (present.state, present.session.scope().cause()) {
-            // Nobody has looked at it yet.
-            (State::Ready, Some(cause)) if self.recipe.recover => (State::Recovering, present.attempt + 1, Some(cause)),
+        match (present.life.state(), present.session.scope().cause()) {
+            // The loss has not been noticed yet.
+            (State::Ready, Some(cause)) if self.origin.spec.recover => {
+                (State::Recovering, present.life.attempt() + 1, Some(cause))
+            }
             (State::Ready, Some(cause)) => (State::Dead, 0, Some(cause)),
-            (state, _) => (state, present.attempt, present.error.clone()),
+            _ => told(&present.life),
         }
     }
 
-    /// Sets `watcher` at every change, whoever else hears of it; as long as there is somebody who has it.
+    /// Sets `watcher` at every change, as long as it lives.
     pub fn tell(&self, watcher: &Arc<Wake>) {
         let mut present = self.present.lock();
         present.watchers.retain(|known| known.strong_count() > 0);
@@ -330,32 +261,35 @@ impl Destination {
     }
 
     /// Sees whether the session was lost.
-    pub fn look(&self) {
-        let mut log = Vec::new();
-        self.notice(&mut log);
-        self.bridge.log.lines(log);
+    pub fn look(&self, now: Instant) {
+        let _edge = log::edge();
+        self.notice(now);
+        if self.has_ended() {
+            self.retire();
+        }
     }
 
-    /// Does pending work (without a keeper) and returns the next unreported change.
-    pub fn service(&self) -> Option<State> {
-        match self.home.keeper {
-            None => self.drive(),
-            // It may not have got there yet.
-            Some(_) => self.look(),
+    /// Does pending work (without a keeper) and returns the next change that was not reported yet.
+    pub fn service(&self, now: Instant) -> Option<State> {
+        match self.signals.driver.is_caller() {
+            true => self.drive(now),
+            // The keeper may not have got there yet.
+            false => self.look(now),
         }
         let mut present = self.present.lock();
-        let change = present.unseen.pop_front();
-        if present.unseen.is_empty() {
-            self.home.changed.clear();
+        let change = present.life.next_change();
+        if present.life.is_told() {
+            self.signals.changed.clear();
         }
         change
     }
 
-    /// Does what can be done without waiting and shows the conversation to the program.
-    pub fn drive(&self) {
-        let mut log = Vec::new();
-        self.run(&mut log);
-        self.bridge.log.lines(log);
+    /// Does what can be done without waiting.
+    pub fn drive(&self, now: Instant) {
+        let _edge = log::edge();
+        if !self.run(now) {
+            self.retire();
+        }
     }
 
     /// Takes what follows it from session to session; it is driven from now on.
@@ -365,8 +299,8 @@ impl Destination {
             followers.retain(|known| known.strong_count() > 0);
             followers.push(Arc::downgrade(follower));
         }
-        // It may have ended meanwhile, without knowing of this one.
-        if self.scope.cause().is_some() {
+        // It may have ended in between, without knowing of this one.
+        if self.has_ended() {
             follower.end();
         }
     }
@@ -378,45 +312,138 @@ impl Destination {
     /// Keeps `kept` until it ends: dropping it gives a name back.
     pub fn keep(&self, kept: Box<dyn Send>) {
         *self.kept.lock() = Some(kept);
-        // It may have ended meanwhile.
-        if self.scope.cause().is_some() {
-            drop(self.kept.lock().take());
+        // It may have ended in between.
+        if self.has_ended() {
+            self.retire();
         }
     }
 
     fn as_driven(self: &Arc<Self>) -> Arc<dyn Driven> {
         Arc::<Destination>::clone(self)
     }
+
+    /// Changes the state and wakes those who wait for that.
+    fn change(&self, present: &mut Present, change: impl FnOnce(&mut Life)) {
+        let before = present.life.state();
+        change(&mut present.life);
+        if present.life.state() != before {
+            self.signals.changed.set();
+            present.watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.set());
+        }
+    }
+
+    /// Sees whether the session was lost.
+    fn notice(&self, now: Instant) {
+        let cause = {
+            let mut present = self.present.lock();
+            let is_ready = present.life.state() == State::Ready;
+            let Some(cause) = present.session.scope().cause().filter(|_| is_ready) else { return };
+            if self.origin.spec.recover {
+                return self.pause(&mut present, |life| life.lost(cause, now));
+            }
+            cause
+        };
+        self.die(cause);
+    }
+
+    /// Changes the state to a pause, and says in the log how long it is.
+    fn pause(&self, present: &mut Present, change: impl FnOnce(&mut Life) -> Duration) {
+        let mut pause = Duration::ZERO;
+        self.change(present, |life| pause = change(life));
+        let attempt = present.life.attempt();
+        self.origin.bridge.log.line(|| format!("attempt {attempt} to open the session again in {} s", pause.as_secs()));
+    }
+
+    /// Opens the next session, as far as that is possible now.
+    fn reopen(&self, now: Instant) {
+        let due = self.present.lock().life.is_due(now);
+        match self.recovery.step(&self.origin, &self.signals.work, due, now) {
+            RecoveryStep::Idle => {}
+            RecoveryStep::Waits { asked } => self.attempting(asked),
+            RecoveryStep::Created(session) => {
+                // However quick the router was, a program sees the same changes.
+                self.attempting(true);
+                if let Err(error) = self.renew(*session, now) {
+                    self.failed(error, now);
+                }
+            }
+            RecoveryStep::Failed { begun, error } => {
+                if begun {
+                    self.attempting(false);
+                }
+                self.failed(error, now);
+            }
+        }
+    }
+
+    fn attempting(&self, asked: bool) {
+        let mut present = self.present.lock();
+        // One after the other: each is a change to be told.
+        if present.life.state() == State::Recovering {
+            self.change(&mut present, Life::connecting);
+        }
+        if asked {
+            self.change(&mut present, Life::building);
+        }
+    }
+
+    /// There is a session again.
+    fn renew(&self, new: NewSession, now: Instant) -> Result<()> {
+        let session = Session::begin(Arc::clone(&self.origin.bridge), self.signals.clone(), new)?;
+        let ended = {
+            let mut present = self.present.lock();
+            let dead = present.life.state() == State::Dead;
+            let ended = present.life.cause().filter(|_| dead).cloned();
+            if ended.is_none() {
+                present.session = Arc::clone(&session);
+                self.change(&mut present, |life| life.ready(now));
+            }
+            ended
+        };
+        if let Some(cause) = ended {
+            session.finish(cause, true);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: Error, now: Instant) {
+        self.origin.bridge.log.line(|| format!("the session could not be opened again: {}", error.message));
+        let hopeless = is_hopeless(&error);
+        {
+            let mut present = self.present.lock();
+            if present.life.state() == State::Dead {
+                return;
+            }
+            if !hopeless {
+                return self.pause(&mut present, |life| life.failed(error, now));
+            }
+        }
+        self.die(Error { status: Status::Closed, ..error });
+    }
 }
 
 impl Driven for Destination {
     fn work(&self) -> RawFd {
-        self.home.work.as_raw_fd()
+        self.signals.work.as_raw_fd()
     }
 
     fn deadline(&self) -> Deadline {
-        let due = match &*self.present.lock() {
-            Present { state: State::Recovering, due, .. } => *due,
-            _ => None,
-        };
-        // Somebody who has the lock is at work, and looks at it himself afterwards.
-        let attempt = self.attempt.try_lock().and_then(|attempt| {
-            attempt.as_ref().and_then(|attempt| earlier(attempt.deadline, attempt.exchange.deadline()))
-        });
-        self.followers().iter().fold(earlier(due, attempt), |sum, follower| earlier(sum, follower.deadline()))
+        let due = earlier(self.present.lock().life.due(), self.recovery.deadline());
+        self.followers().iter().fold(due, |sum, follower| earlier(sum, follower.deadline()))
     }
 
-    fn run(&self, log: &mut Vec<String>) -> bool {
-        self.session().run(log);
-        self.notice(log);
-        self.reopen(log);
+    fn run(&self, now: Instant) -> bool {
+        self.session().drive();
+        self.notice(now);
+        self.reopen(now);
         for follower in self.followers() {
-            follower.run(&self.session(), log);
+            follower.run(&self.session(), now);
         }
-        self.scope.cause().is_none()
+        !self.has_ended()
     }
 
-    fn log(&self) -> &Log {
-        &self.bridge.log
+    fn retire(&self) {
+        let kept = self.kept.lock().take();
+        drop(kept);
     }
 }

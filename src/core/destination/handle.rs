@@ -1,6 +1,7 @@
-//! A destination of ours: a handle to its presence on the router.
+//! A destination of ours: a handle to its destination on the router.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::bridge::{BridgeConnection, Finished};
 use crate::core::destination::context::Context;
@@ -16,30 +17,30 @@ use crate::protocol::style::Style;
 
 /// A handle to a destination of ours. When the last one is dropped, its session ends and everything on it.
 pub struct DestHandle {
-    presence: Arc<Destination>,
+    destination: Arc<Destination>,
     /// Keeps the thread of the destination's controller from being dropped under it.
     _context: Arc<Context>,
 }
 
 impl DestHandle {
     /// A handle that counts already.
-    pub fn new(presence: Arc<Destination>, context: &Arc<Context>) -> Self {
-        DestHandle { presence, _context: Arc::clone(context) }
+    pub fn new(destination: Arc<Destination>, context: &Arc<Context>) -> Self {
+        DestHandle { destination, _context: Arc::clone(context) }
     }
 
-    /// The destination's presence on the router.
-    pub fn presence(&self) -> &Arc<Destination> {
-        &self.presence
+    /// The destination's destination on the router.
+    pub fn destination(&self) -> &Arc<Destination> {
+        &self.destination
     }
 
     fn live(&self, operation: Operation) -> Result<Arc<Session>> {
-        self.presence.bridge().check_process()?;
-        self.presence.live(operation)
+        self.destination.bridge().check_process()?;
+        self.destination.live(operation)
     }
 
     /// The error for what only a destination of style STREAM can do.
     pub fn check_stream(&self, operation: Operation) -> Result<()> {
-        if self.presence.style() == Style::Stream {
+        if self.destination.style() == Style::Stream {
             return Ok(());
         }
         let message = format!("{operation} is for destinations of style STREAM");
@@ -59,12 +60,12 @@ impl DestHandle {
             ports,
             options: options.router_options(),
         };
-        let exchange = session.exchange(request)?;
-        let make = move |finished: Finished, exchange: &BridgeConnection| {
+        let connection = session.connection(request)?;
+        let make = move |finished: Finished, connection: &BridgeConnection| {
             let remote = Remote::of_target(target, ports);
-            Ok(Stream::new(Arc::clone(&exchange.bridge().process), finished.socket, remote))
+            Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
         };
-        Ok(Call::new(exchange, Some(session), make).begin(limit))
+        Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
     }
 
     /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
@@ -72,37 +73,37 @@ impl DestHandle {
     pub fn accept(&self, limit: Limit) -> Result<Pending<Stream>> {
         self.check_stream(Operation::Accept)?;
         let session = self.live(Operation::Accept)?;
-        accept(&session, limit)
+        accept(&session, limit, Instant::now())
     }
 
     /// Starts resolving `name`, or "ME", through the session's own connection.
     pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending<Address>> {
         let session = self.live(Operation::Lookup)?;
         if name == "ME" {
-            return Lookup::begin(&session, name, limit);
+            return Lookup::begin(&session, name, limit, Instant::now());
         }
         match Target::parse(name)? {
             Target::Destination(address) => {
                 Ok(Pending::ready(&session.bridge().process, Operation::Lookup, address, None))
             }
-            target => Lookup::begin(&session, target.wire(), limit),
+            target => Lookup::begin(&session, target.wire(), limit, Instant::now()),
         }
     }
 
     /// Ends the session, whoever shares it; blocked calls return CLOSED. The handle stays valid.
     pub fn shutdown(&self) -> Result<()> {
-        self.presence.bridge().check_process()?;
-        self.presence.end("the destination was closed");
+        self.destination.bridge().check_process()?;
+        self.destination.end("the destination was closed");
         Ok(())
     }
 }
 
 impl Drop for DestHandle {
     fn drop(&mut self) {
-        if self.presence.bridge().process.in_child() {
-            self.presence.abandon();
+        if self.destination.bridge().process.in_child() {
+            self.destination.abandon();
         } else {
-            self.presence.leave();
+            self.destination.leave();
         }
     }
 }

@@ -1,13 +1,17 @@
-//! A destination of ours over time: its name, its sessions one after the other, its handles.
+//! A destination of ours over time: its name, its sessions one after the other, its handles. What follows it from session
+//! to session stands above it and is known here only as a [`Follower`].
 
 mod context;
 mod destination;
 mod handle;
 mod name_registry;
-pub mod opening;
+mod opening;
+mod recovery;
+mod state;
 
 pub use context::Context;
-pub use destination::{Destination, Follower, State};
+pub use destination::{Destination, Follower};
 pub use handle::DestHandle;
 pub use name_registry::NameRegistry;
-pub use opening::DestPlan;
+pub use opening::{open, DestPlan};
+pub use state::State;

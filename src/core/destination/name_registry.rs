@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -23,7 +24,7 @@ pub struct NameRegistry {
 #[derive(Default)]
 struct Entry {
     /// Whose it is; nobody's yet while the destination is being opened.
-    presence: Weak<Destination>,
+    destination: Weak<Destination>,
     waiting: Vec<Weak<Wake>>,
 }
 
@@ -44,7 +45,7 @@ impl NameRegistry {
     }
 
     /// Asks for `name`; whoever has it may have it shared.
-    pub fn turn(self: &Arc<Self>, name: &str) -> Result<NameTurn> {
+    pub fn turn(self: &Arc<Self>, name: &str, now: Instant) -> Result<NameTurn> {
         let Some(store) = &self.store else {
             return Err(Error::invalid(
                 "a named destination needs a folder for its keys: set the controller's option key_store",
@@ -52,17 +53,17 @@ impl NameRegistry {
         };
         crate::core::store::check_name(name)?;
         // Whoever has the name may have lost its session without anybody having looked yet.
-        let holder = self.names.lock().get(name).and_then(|entry| entry.presence.upgrade());
+        let holder = self.names.lock().get(name).and_then(|entry| entry.destination.upgrade());
         if let Some(holder) = holder {
-            holder.look();
+            holder.look(now);
         }
         // Declared first, so that it is dropped without the lock: the last one to drop it needs that.
         let known;
         let mut names = self.names.lock();
         if let Some(entry) = names.get_mut(name) {
-            known = entry.presence.upgrade();
-            if let Some(presence) = known.as_ref().filter(|presence| presence.join()) {
-                return Ok(NameTurn::Shared(Arc::clone(presence)));
+            known = entry.destination.upgrade();
+            if let Some(destination) = known.as_ref().filter(|destination| destination.join()) {
+                return Ok(NameTurn::Shared(Arc::clone(destination)));
             }
             let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
             let wake = Arc::new(wake);
@@ -105,11 +106,11 @@ impl NameLease {
     }
 
     /// From now on the name can be shared.
-    pub fn settle(&self, presence: &Arc<Destination>) {
+    pub fn settle(&self, destination: &Arc<Destination>) {
         let waiting = {
             let mut names = self.named.names.lock();
             let Some(entry) = names.get_mut(&self.name) else { return };
-            entry.presence = Arc::downgrade(presence);
+            entry.destination = Arc::downgrade(destination);
             std::mem::take(&mut entry.waiting)
         };
         wake(&waiting);

@@ -2,14 +2,14 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::{BridgeConnection, Finished};
 use crate::core::destination::context::Context;
 use crate::core::destination::destination::{Destination, NewDestination};
 use crate::core::destination::handle::DestHandle;
 use crate::core::destination::name_registry::{NameLease, NameTurn};
-use crate::core::drive::{after, passed, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
+use crate::core::drive::{after, log, passed, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
 use crate::core::session::{SessionSpec, ED25519};
 use crate::core::settings::Options;
 use crate::error::{Error, Operation, Result, Status};
@@ -25,10 +25,10 @@ const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 
 /// A destination that is to be opened.
 pub struct DestPlan {
-    recipe: SessionSpec,
+    spec: SessionSpec,
     options: Options,
     id: String,
-    hold: Option<NameLease>,
+    lease: Option<NameLease>,
     /// Those it is opened with; without any the router makes new ones.
     keys: Option<Keys>,
 }
@@ -46,54 +46,54 @@ pub enum Next {
 impl DestPlan {
     /// Checks the arguments of an open.
     pub fn new(name: &str, style: i32, options: &Options) -> Result<Self> {
-        let recipe = SessionSpec::new(name, style, options)?;
-        Ok(DestPlan { recipe, options: options.duplicate(), id: SessionSpec::new_id()?, hold: None, keys: None })
+        let spec = SessionSpec::new(name, style, options)?;
+        Ok(DestPlan { spec, options: options.duplicate(), id: SessionSpec::new_id()?, lease: None, keys: None })
     }
 
     /// Whether it has a name.
     pub fn is_named(&self) -> bool {
-        !self.recipe.name.is_empty()
+        !self.spec.name.is_empty()
     }
 
     /// Takes the next step.
-    pub fn next(&mut self, context: &Arc<Context>) -> Result<Next> {
-        if self.is_named() && self.hold.is_none() {
-            match context.named.turn(&self.recipe.name)? {
-                NameTurn::Shared(presence) => {
+    pub fn next(&mut self, context: &Arc<Context>, now: Instant) -> Result<Next> {
+        if self.is_named() && self.lease.is_none() {
+            match context.names.turn(&self.spec.name, now)? {
+                NameTurn::Shared(destination) => {
                     // From here on the handle counts, also if it turns out to be the wrong one.
-                    let dest = DestHandle::new(presence, context);
-                    dest.presence().recipe().check_shareable(&self.recipe)?;
-                    self.check_keys(dest.presence().keys())?;
+                    let dest = DestHandle::new(destination, context);
+                    dest.destination().spec().check_shareable(&self.spec)?;
+                    self.check_keys(dest.destination().keys())?;
                     return Ok(Next::Done(dest));
                 }
                 NameTurn::Wait(wake) => return Ok(Next::Wait(wake)),
-                NameTurn::Mine(hold) => {
-                    let kept = hold.load()?;
+                NameTurn::Mine(lease) => {
+                    let kept = lease.load()?;
                     if let Some(kept) = &kept {
                         self.check_keys(kept)?;
                     }
                     self.keys = kept;
-                    self.hold = Some(hold);
+                    self.lease = Some(lease);
                 }
             }
         }
         if self.keys.is_none() {
             self.keys = self.options.keys().map(Keys::duplicate);
         }
-        if self.recipe.port.is_none() {
-            self.recipe.bind(&context.bridge, &self.options)?;
+        if self.spec.port.is_none() {
+            self.spec.bind(&context.bridge, &self.options)?;
         }
         let identity = match &self.keys {
             Some(keys) => keys.duplicate().into(),
             None => NewIdentity::Transient(self.options.number("signature_type").unwrap_or(ED25519)),
         };
-        context.ask(self.recipe.request(self.id.clone(), identity)).map(|exchange| Next::Ask(Box::new(exchange)))
+        context.ask(self.spec.request(self.id.clone(), identity)).map(|connection| Next::Ask(Box::new(connection)))
     }
 
     /// Keys that exist already must be those the caller asks for.
     fn check_keys(&self, kept: &Keys) -> Result<()> {
         let state = |message| Err(Error::new(Status::State, Operation::Create, message));
-        let name = &self.recipe.name;
+        let name = &self.spec.name;
         if self.options.keys().is_some_and(|given| given.address() != kept.address()) {
             return state(format!("destination \"{name}\" exists with other keys than those that are given"));
         }
@@ -107,42 +107,43 @@ impl DestPlan {
     }
 
     /// Makes the destination of the connection that created its session.
-    pub fn finish(self, context: &Arc<Context>, created: Finished) -> Result<DestHandle> {
+    pub fn finish(self, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
         let keys = SessionSpec::keys_of(&created)?;
         if let Some(given) = &self.keys {
             SessionSpec::check_same(&keys, given.address())?;
         }
         // Those that were given are what the key file has, or what is to be in it.
-        let fresh = self.hold.as_ref().map_or(Ok(None), NameLease::load)?.is_none();
+        let fresh = self.lease.as_ref().map_or(Ok(None), NameLease::load)?.is_none();
         let keys = self.keys.unwrap_or(keys);
-        if let Some(hold) = self.hold.as_ref().filter(|_| fresh) {
-            hold.save(&keys)?;
+        if let Some(lease) = self.lease.as_ref().filter(|_| fresh) {
+            lease.save(&keys)?;
         }
-        let beginning = NewDestination { recipe: self.recipe, keys, id: self.id, created };
-        let presence = Destination::begin(Arc::clone(&context.bridge), context.keeper.clone(), beginning)?;
-        if let Some(hold) = self.hold {
-            hold.settle(&presence);
-            presence.keep(Box::new(hold));
+        let new = NewDestination { spec: self.spec, keys, id: self.id, created };
+        let destination = Destination::begin(Arc::clone(&context.bridge), context.driver.clone(), new, now)?;
+        if let Some(lease) = self.lease {
+            lease.settle(&destination);
+            destination.keep(Box::new(lease));
         }
-        let dest = DestHandle::new(presence, context);
-        context.add(dest.presence())?;
+        let dest = DestHandle::new(destination, context);
+        context.add(dest.destination())?;
         Ok(dest)
     }
 }
 
 /// Starts opening a destination.
-pub fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit) -> Result<Pending<DestHandle>> {
+pub fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: Instant) -> Result<Pending<DestHandle>> {
+    let _edge = log::edge();
     let limit = limit.or(context.bridge.timeouts.open);
     let mut opening = Opening {
         context: Arc::clone(context),
         plan: Some(Box::new(plan)),
         at: At::Start,
-        patience: after(Some(DUPLICATE_PATIENCE)),
+        patience: after(Some(DUPLICATE_PATIENCE), now),
         past: 0,
     };
-    match opening.next()? {
+    match opening.next(now)? {
         Some(dest) => Ok(Pending::ready(&context.bridge.process, Operation::Create, dest, None)),
-        None => Ok(Pending::begin(&context.bridge.process, Operation::Create, opening, limit)),
+        None => Ok(Pending::begin(&context.bridge.process, Operation::Create, opening, limit, now)),
     }
 }
 
@@ -169,10 +170,10 @@ enum At {
 }
 
 impl Opening {
-    fn next(&mut self) -> Result<Option<DestHandle>> {
+    fn next(&mut self, now: Instant) -> Result<Option<DestHandle>> {
         let Some(plan) = &mut self.plan else { return Ok(None) };
         self.context.check_open(Operation::Create)?;
-        let next = plan.next(&self.context)?;
+        let next = plan.next(&self.context, now)?;
         self.past = self.generation();
         self.at = match next {
             Next::Done(dest) => return Ok(Some(dest)),
@@ -181,50 +182,50 @@ impl Opening {
                 self.context.check_open(Operation::Create)?;
                 At::Name(wake)
             }
-            Next::Ask(exchange) => At::Asking(exchange),
+            Next::Ask(connection) => At::Asking(connection),
         };
         Ok(None)
     }
 
-    fn advance(&mut self) -> Result<Option<DestHandle>> {
+    fn advance(&mut self, now: Instant) -> Result<Option<DestHandle>> {
         let due = match &self.at {
             At::Start | At::Asking(_) => true,
             At::Name(wake) => wake.is_set(),
-            At::Pause(due) => passed(*due),
+            At::Pause(due) => passed(*due, now),
         };
         if !due {
             return Ok(None);
         }
         if !matches!(self.at, At::Asking(_)) {
-            if let Some(dest) = self.next()? {
+            if let Some(dest) = self.next(now)? {
                 return Ok(Some(dest));
             }
         }
-        let At::Asking(exchange) = &mut self.at else { return Ok(None) };
-        match exchange.step() {
+        let At::Asking(connection) = &mut self.at else { return Ok(None) };
+        match connection.step(now) {
             Ok(Progress::Block) => Ok(None),
             Ok(Progress::Done) => {
-                let created = exchange.finish()?;
-                self.plan.take().map(|plan| plan.finish(&self.context, created)).transpose()
+                let created = connection.finish()?;
+                self.plan.take().map(|plan| plan.finish(&self.context, created, now)).transpose()
             }
             // A router may not have noticed yet that the last session of these keys has ended.
-            Err(error) if error.tag == "DUPLICATED_DEST" && self.may_repeat() => {
+            Err(error) if error.tag == "DUPLICATED_DEST" && self.may_repeat(now) => {
                 self.past = self.generation();
-                self.at = At::Pause(after(Some(DUPLICATE_PAUSE)));
+                self.at = At::Pause(after(Some(DUPLICATE_PAUSE), now));
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn may_repeat(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.is_named()) && !passed(self.patience)
+    fn may_repeat(&self, now: Instant) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.is_named()) && !passed(self.patience, now)
     }
 }
 
 impl Job<DestHandle> for Opening {
-    fn step(&mut self, _: Deadline) -> Result<Option<DestHandle>> {
-        let result = self.advance();
+    fn step(&mut self, now: Instant, _: Deadline) -> Result<Option<DestHandle>> {
+        let result = self.advance(now);
         if result.is_err() {
             // Others may be waiting for the name, and need not until this is freed; the reply stays.
             self.plan = None;
@@ -236,7 +237,7 @@ impl Job<DestHandle> for Opening {
         match &self.at {
             At::Start | At::Pause(_) => Interest::NONE,
             At::Name(wake) => Interest { fd: wake.as_raw_fd(), events: sys::IN },
-            At::Asking(exchange) => Interest { fd: exchange.fd(), events: exchange.events() },
+            At::Asking(connection) => connection.interest(),
         }
     }
 
@@ -245,29 +246,29 @@ impl Job<DestHandle> for Opening {
             + match &self.at {
                 At::Start | At::Pause(_) => 0,
                 At::Name(_) => 1,
-                At::Asking(exchange) => exchange.generation(),
+                At::Asking(connection) => connection.generation(),
             }
     }
 
     fn deadline(&self) -> Deadline {
         match &self.at {
             At::Pause(due) => *due,
-            At::Asking(exchange) => exchange.deadline(),
+            At::Asking(connection) => connection.deadline(),
             At::Start | At::Name(_) => None,
         }
     }
 
     fn stage(&self) -> Stage {
         match &self.at {
-            At::Asking(exchange) if !exchange.is_established() => Stage::Connecting,
-            At::Asking(exchange) if exchange.phase() == Phase::Hello => Stage::Greeting,
+            At::Asking(connection) if !connection.is_established() => Stage::Connecting,
+            At::Asking(connection) if connection.phase() == Phase::Hello => Stage::Greeting,
             _ => Stage::Working,
         }
     }
 
     fn reply(&self) -> Option<&Fields> {
         match &self.at {
-            At::Asking(exchange) => exchange.reply(),
+            At::Asking(connection) => connection.reply(),
             _ => None,
         }
     }

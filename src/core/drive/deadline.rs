@@ -1,4 +1,5 @@
-//! Deadlines: points in time, or none.
+//! Deadlines: points in time, or none. Time is an argument everywhere below the calls of a program and our own threads:
+//! `now` is read once for each step, and tests make it pass without waiting.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +14,20 @@ pub fn earlier(a: Deadline, b: Deadline) -> Deadline {
     }
 }
 
-/// `timeout` from now.
-pub fn after(timeout: Option<Duration>) -> Deadline {
+/// `timeout` from `now`.
+pub fn after(timeout: Option<Duration>, now: Instant) -> Deadline {
     // A time too far away to be represented is no limit.
-    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    timeout.and_then(|timeout| now.checked_add(timeout))
 }
 
 /// Whether the deadline has passed.
-pub fn passed(deadline: Deadline) -> bool {
-    deadline.is_some_and(|at| Instant::now() >= at)
+pub fn passed(deadline: Deadline, now: Instant) -> bool {
+    deadline.is_some_and(|at| now >= at)
 }
 
-/// Milliseconds until `deadline` as poll(2) wants them: rounded up, -1 for never.
-pub fn poll_timeout(deadline: Deadline) -> i32 {
+/// Milliseconds until `deadline` as poll(2) takes them: rounded up, -1 for never.
+pub fn poll_timeout(deadline: Deadline, now: Instant) -> i32 {
     let Some(at) = deadline else { return -1 };
-    let left = at.saturating_duration_since(Instant::now());
+    let left = at.saturating_duration_since(now);
     i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
 }

@@ -1,18 +1,23 @@
-//! The background thread of a controller: it drives all destinations, so that PINGs are answered, lost presences are
+//! The background thread of a controller: it drives all destinations, so that PINGs are answered, lost sessions are
 //! noticed and opened again, and streams accepted, while the program does something else.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::core::drive::deadline::{earlier, passed, poll_timeout};
 use crate::core::drive::driven::Driven;
+use crate::core::drive::log;
 use crate::core::drive::own_thread;
 use crate::error::{Error, Operation, Result};
 use crate::sys::{self, PollFd, Wake};
+
+/// When poll(2) itself fails, which only a lack of memory can make it do.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Handle to the thread, which starts with the first destination.
 pub struct Keeper {
@@ -22,6 +27,8 @@ pub struct Keeper {
 
 struct Shared {
     driven: Mutex<Vec<Arc<dyn Driven>>>,
+    /// Held while one of them runs, so that removing it can wait for that.
+    running: Mutex<()>,
     wake: Wake,
     stop: AtomicBool,
 }
@@ -30,7 +37,7 @@ impl Keeper {
     /// A keeper without a thread yet.
     pub fn new() -> Result<Self> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::None, "a descriptor for the keeper", &error))?;
-        let shared = Shared { driven: Mutex::new(Vec::new()), wake, stop: AtomicBool::new(false) };
+        let shared = Shared { driven: Mutex::default(), running: Mutex::default(), wake, stop: AtomicBool::new(false) };
         Ok(Keeper { shared: Arc::new(shared), thread: Mutex::new(None) })
     }
 
@@ -51,11 +58,8 @@ impl Keeper {
 
     /// Gives one up. When this returns the thread does not use it any more.
     pub fn remove(&self, one: &Arc<dyn Driven>) {
-        let removed = {
-            let mut driven = self.shared.driven.lock();
-            let found = driven.iter().position(|known| is_same(known, one));
-            found.map(|at| driven.swap_remove(at))
-        };
+        let removed = self.shared.forget(one);
+        drop(self.shared.running.lock());
         drop(removed);
         self.poke();
     }
@@ -97,43 +101,52 @@ impl Keeper {
 impl Shared {
     fn run(&self) {
         own_thread::works_for(self);
+        let mut fds = Vec::new();
+        let mut due = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
-            let mut fds = vec![PollFd { fd: self.wake.as_raw_fd(), events: sys::IN, revents: 0 }];
+            fds.clear();
+            fds.push(PollFd { fd: self.wake.as_raw_fd(), events: sys::IN, revents: 0 });
             let mut deadline = None;
             for one in self.driven.lock().iter() {
-                // Open as long as it lives, which cannot end while we have it in the list, or else costs one needless
-                // look.
+                // One that is removed in the meantime costs at most a needless look.
                 fds.push(PollFd { fd: one.work(), events: sys::IN, revents: 0 });
                 deadline = earlier(deadline, one.deadline());
             }
-            if sys::poll(&mut fds, poll_timeout(deadline)).is_err() {
-                // Only want of memory can do that; wait a little instead of spinning.
-                std::thread::sleep(std::time::Duration::from_millis(100));
+            if sys::poll(&mut fds, poll_timeout(deadline, Instant::now())).is_err() {
+                std::thread::sleep(NO_MEMORY_PAUSE);
             }
-            let woken = fds.first().is_some_and(|wake| wake.revents != 0);
             self.wake.clear();
-            self.drive(&fds, woken);
+            self.round(&fds, &mut due, Instant::now());
         }
     }
 
-    fn drive(&self, fds: &[PollFd], woken: bool) {
-        let mut logs: Vec<(Arc<dyn Driven>, Vec<String>)> = Vec::new();
-        // Under the lock, so that `remove` waits for us; hooks run when it is free again.
-        self.driven.lock().retain(|one| {
-            let work = one.work();
-            let event = fds.iter().any(|p| p.fd == work && p.revents != 0);
-            if !woken && !event && !passed(one.deadline()) {
-                return true;
+    /// Runs those that have work.
+    fn round(&self, fds: &[PollFd], due: &mut Vec<Arc<dyn Driven>>, now: Instant) {
+        let _edge = log::edge();
+        let woken = fds.first().is_some_and(|wake| wake.revents != 0);
+        due.extend(self.driven.lock().iter().filter(|one| woken || has_work(&***one, fds, now)).cloned());
+        for one in due.drain(..) {
+            let running = self.running.lock();
+            // It may have been removed since the round began.
+            let alive = !self.driven.lock().iter().any(|known| is_same(known, &one)) || one.run(now);
+            drop(running);
+            if !alive {
+                drop(self.forget(&one));
+                one.retire();
             }
-            let mut log = Vec::new();
-            let alive = one.run(&mut log);
-            logs.push((Arc::clone(one), log));
-            alive
-        });
-        for (one, log) in logs {
-            one.log().lines(log);
         }
     }
+
+    fn forget(&self, one: &Arc<dyn Driven>) -> Option<Arc<dyn Driven>> {
+        let mut driven = self.driven.lock();
+        let at = driven.iter().position(|known| is_same(known, one))?;
+        Some(driven.swap_remove(at))
+    }
+}
+
+fn has_work(one: &dyn Driven, fds: &[PollFd], now: Instant) -> bool {
+    let work = one.work();
+    fds.iter().any(|polled| polled.fd == work && polled.revents != 0) || passed(one.deadline(), now)
 }
 
 fn is_same(a: &Arc<dyn Driven>, b: &Arc<dyn Driven>) -> bool {

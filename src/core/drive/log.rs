@@ -1,17 +1,29 @@
 //! The log hook: a program may watch the redacted conversation with the bridge.
+//!
+//! Lines are gathered for each thread, under whatever locks it holds, and handed to the hook at the [`edge`]: where a call
+//! of the program, or a round of one of our own threads, ends and no lock is held any more.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Receives one line of text. Runs on whatever thread does the work, without any lock held.
+/// Receives one line of text. Runs on the thread that did the work, without any lock held.
 pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A line and where it goes.
+type Line = (Arc<Log>, String);
 
 thread_local! {
     /// Whether this thread is inside a hook.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Edges this thread is within.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// Empty, and without memory of its own, whenever the depth is 0: so it needs no destructor, which would keep the
+    /// library from being unloaded.
+    static GATHERED: RefCell<ManuallyDrop<Vec<Line>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Whether the present thread is inside a hook, where no call of this library is allowed.
@@ -47,21 +59,108 @@ impl Log {
         *current = hook;
     }
 
-    /// Whether anybody listens: lines nobody reads need not be made.
+    /// Whether there is a hook: without one no line needs to be made.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Hands `lines` to the hook.
-    pub fn lines(&self, lines: Vec<String>) {
-        if lines.is_empty() {
-            return;
+    /// Adds a line, which the hook gets at the edge.
+    pub fn line(self: &Arc<Self>, line: impl FnOnce() -> String) {
+        if self.is_wanted() {
+            self.gather([line()]);
         }
+    }
+
+    /// Adds lines that were made already.
+    pub fn lines(self: &Arc<Self>, lines: Vec<String>) {
+        if !lines.is_empty() {
+            self.gather(lines);
+        }
+    }
+
+    fn gather(self: &Arc<Self>, lines: impl IntoIterator<Item = String>) {
+        debug_assert!(DEPTH.with(Cell::get) > 0, "a log line outside of every edge would never be handed out");
+        GATHERED.with_borrow_mut(|gathered| gathered.extend(lines.into_iter().map(|line| (Arc::clone(self), line))));
+    }
+
+    fn hand_out(&self, line: &str) {
         let hook = self.hook.lock().clone();
         if let Some(hook) = hook {
-            for line in lines {
-                inside(|| hook(&line));
-            }
+            inside(|| hook(line));
         }
+    }
+}
+
+/// What is gathered on this thread is handed out when the outermost of these is dropped. To be made before any lock is
+/// taken.
+#[must_use]
+pub struct Edge(());
+
+/// Begins a call of the program, or a round of one of our threads.
+pub fn edge() -> Edge {
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+    Edge(())
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let left = DEPTH.with(|depth| {
+            depth.set(depth.get() - 1);
+            depth.get()
+        });
+        if left > 0 {
+            return;
+        }
+        let lines = GATHERED.with_borrow_mut(|gathered| std::mem::take(&mut **gathered));
+        // A hook that panics too would end the program.
+        if !std::thread::panicking() {
+            lines.iter().for_each(|(log, line)| log.hand_out(line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening() -> (Arc<Log>, Arc<Mutex<Vec<String>>>) {
+        let (log, heard) = (Arc::new(Log::default()), Arc::new(Mutex::new(Vec::new())));
+        let ear = Arc::clone(&heard);
+        log.set(Some(Arc::new(move |line: &str| ear.lock().push(line.to_owned()))));
+        (log, heard)
+    }
+
+    #[test]
+    fn lines_are_handed_out_at_the_outermost_edge_in_order() {
+        let ((a, heard_a), (b, heard_b)) = (listening(), listening());
+        let outer = edge();
+        a.line(|| "1".into());
+        {
+            let _inner = edge();
+            b.line(|| "x".into());
+            a.lines(vec!["2".into(), "3".into()]);
+        }
+        assert!(heard_a.lock().is_empty() && heard_b.lock().is_empty());
+        drop(outer);
+        assert_eq!((heard_a.lock().join(" "), heard_b.lock().join(" ")), ("1 2 3".to_owned(), "x".to_owned()));
+        assert_eq!(GATHERED.with_borrow(|gathered| gathered.capacity()), 0);
+    }
+
+    #[test]
+    fn without_a_hook_no_line_is_made() {
+        let _edge = edge();
+        Arc::new(Log::default()).line(|| unreachable!());
+    }
+
+    #[test]
+    fn a_hook_may_not_call_back() {
+        let log = Arc::new(Log::default());
+        let seen = Arc::new(AtomicBool::new(false));
+        let inner = Arc::clone(&seen);
+        log.set(Some(Arc::new(move |_: &str| inner.store(inside_hook(), Ordering::Relaxed))));
+        let edge = edge();
+        log.line(|| "x".into());
+        drop(edge);
+        assert!(seen.load(Ordering::Relaxed) && !inside_hook());
     }
 }

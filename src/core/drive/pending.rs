@@ -6,14 +6,15 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::drive::deadline::{after, earlier, passed, poll_timeout, Deadline};
+use crate::core::drive::driver::{self, Attended};
+use crate::core::drive::log;
 use crate::core::drive::process::Process;
 use crate::core::drive::stage::Stage;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::line::Fields;
-use crate::sys::{self, PollFd};
 
 /// Whether an operation is done or has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +31,9 @@ pub enum Progress {
 pub enum Limit {
     /// What the controller says for this operation.
     Default,
-    /// For ever.
+    /// No limit.
     Never,
-    /// So long.
+    /// This long.
     After(Duration),
 }
 
@@ -43,7 +44,7 @@ impl Limit {
             (_, Ok(milliseconds)) => Ok(Limit::After(Duration::from_millis(milliseconds))),
             (-1, _) => Ok(Limit::Default),
             (-2, _) => Ok(Limit::Never),
-            _ => Err(Error::invalid(format!("{milliseconds} is no time limit"))),
+            _ => Err(Error::invalid(format!("{milliseconds} is not a time limit"))),
         }
     }
 
@@ -74,7 +75,7 @@ impl Interest {
 /// What an operation does.
 pub trait Job<T>: Send {
     /// Does what can be done without waiting. The whole operation has time until `deadline`.
-    fn step(&mut self, deadline: Deadline) -> Result<Option<T>>;
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<T>>;
 
     /// What it waits for.
     fn interest(&self) -> Interest;
@@ -97,12 +98,12 @@ pub trait Job<T>: Send {
         None
     }
 
-    /// Without a keeper: the control socket that nobody else reads meanwhile.
-    fn control(&self) -> Option<(RawFd, i16)> {
+    /// What a caller who waits for it has to watch besides, since no keeper does.
+    fn attended(&self) -> Option<Attended> {
         None
     }
 
-    /// Nobody waits any more. `unclaimed` is what it has made, if nobody has taken that.
+    /// It is cancelled, or has run out of time. `unclaimed` is what it has made, if that was not taken.
     fn give_up(&mut self, unclaimed: Option<T>) {
         drop(unclaimed);
     }
@@ -133,16 +134,17 @@ impl<T> Pending<T> {
         Pending { process, operation, job, state, limit: None, deadline: None, last_generation: 0 }
     }
 
-    /// An operation, begun. The first step belongs to the start; what comes of it, good or bad, is told by the next one.
+    /// Begins an operation. The first step belongs to the start; what comes of it, good or bad, is told by the next one.
     pub fn begin(
         process: &Arc<Process>,
         operation: Operation,
         job: impl Job<T> + 'static,
         limit: Option<Duration>,
+        now: Instant,
     ) -> Self {
         let mut pending = Pending::new(process, operation, Some(Box::new(job)), State::Running);
-        (pending.limit, pending.deadline) = (limit, after(limit));
-        drop(pending.step());
+        (pending.limit, pending.deadline) = (limit, after(limit, now));
+        drop(pending.step(now));
         pending
     }
 
@@ -157,16 +159,17 @@ impl<T> Pending<T> {
     }
 
     /// Does what can be done without waiting. A failure is final and told every time.
-    pub fn step(&mut self) -> Result<Progress> {
+    pub fn step(&mut self, now: Instant) -> Result<Progress> {
         self.process.check()?;
+        let _edge = log::edge();
         match (&self.state, &mut self.job) {
             (State::Failed(error), _) => Err(error.clone()),
-            (State::Running, Some(job)) => match job.step(self.deadline) {
+            (State::Running, Some(job)) => match job.step(now, self.deadline) {
                 Ok(Some(product)) => {
                     self.state = State::Ready(product);
                     Ok(Progress::Done)
                 }
-                Ok(None) if passed(self.deadline) => Err(self.time_out()),
+                Ok(None) if passed(self.deadline, now) => Err(self.time_out()),
                 Ok(None) => Ok(Progress::Block),
                 Err(error) => {
                     self.state = State::Failed(error.clone());
@@ -189,20 +192,20 @@ impl<T> Pending<T> {
 
     /// Waits until the operation has ended or `limit` has passed; then it goes on and may be waited for again.
     pub fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
-        let until = after(limit);
+        let mut now = Instant::now();
+        let until = after(limit, now);
         loop {
-            if self.step()? == Progress::Done {
+            if self.step(now)? == Progress::Done {
                 return Ok(Progress::Done);
             }
-            if passed(until) {
+            if passed(until, now) {
                 return Ok(Progress::Block);
             }
             let Interest { fd, events } = self.interest();
-            let mut fds = vec![PollFd { fd, events, revents: 0 }];
-            let control = self.job.as_ref().and_then(|job| job.control());
-            fds.extend(control.map(|(fd, events)| PollFd { fd, events, revents: 0 }));
-            sys::poll(&mut fds, poll_timeout(earlier(self.due(), until)))
+            let attended = self.job.as_ref().and_then(|job| job.attended());
+            driver::wait(fd, events, attended.as_ref(), earlier(self.due(), until), now)
                 .map_err(|error| Error::io(self.operation, "poll", &error))?;
+            now = Instant::now();
         }
     }
 
@@ -300,7 +303,8 @@ impl<T> Pending<T> {
         self.job.as_ref().map_or(self.last_generation, |job| job.generation())
     }
 
-    fn due(&self) -> Deadline {
+    /// When a step is due even without an event.
+    pub fn due(&self) -> Deadline {
         match (&self.state, &self.job) {
             (State::Running, Some(job)) => earlier(self.deadline, job.deadline()),
             _ => None,
@@ -308,9 +312,9 @@ impl<T> Pending<T> {
     }
 
     /// Milliseconds until a step is due even without an event; -1 for never.
-    pub fn timeout_ms(&self) -> i32 {
+    pub fn timeout_ms(&self, now: Instant) -> i32 {
         match self.state {
-            State::Running => poll_timeout(self.due()),
+            State::Running => poll_timeout(self.due(), now),
             _ => 0,
         }
     }
@@ -320,8 +324,8 @@ impl<T> Pending<T> {
         self.job.as_ref()?.reply()?.get(key)
     }
 
-    /// Nobody waits any more.
     fn give_up(&mut self) {
+        let _edge = log::edge();
         self.last_generation = self.generation();
         let unclaimed = match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(product) => Some(product),
@@ -350,8 +354,8 @@ struct Then<T, U> {
 }
 
 impl<T, U> Job<U> for Then<T, U> {
-    fn step(&mut self, deadline: Deadline) -> Result<Option<U>> {
-        let Some(product) = self.job.step(deadline)? else { return Ok(None) };
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<U>> {
+        let Some(product) = self.job.step(now, deadline)? else { return Ok(None) };
         self.make.take().map(|make| make(product)).transpose()
     }
 
@@ -375,8 +379,8 @@ impl<T, U> Job<U> for Then<T, U> {
         self.job.reply()
     }
 
-    fn control(&self) -> Option<(RawFd, i16)> {
-        self.job.control()
+    fn attended(&self) -> Option<Attended> {
+        self.job.attended()
     }
 
     fn give_up(&mut self, _: Option<U>) {

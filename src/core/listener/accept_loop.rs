@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::core::bridge::BridgeConnection;
 use crate::core::destination::Follower;
-use crate::core::drive::{after, earlier, passed, Deadline, Progress};
+use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Watched};
 use crate::core::listener::forward::Forward;
 use crate::core::session::{accepted, AbandonedAccept, Session};
 use crate::core::stream::Stream;
@@ -17,18 +17,18 @@ use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
 use crate::sys::{Wake, Watch};
 
-/// The second failure in a row and those after it cost a pause: so long, doubled each time up to the longest.
+/// The second failure in a row and those after it cost a pause: this long, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The accepts of one listener and the streams that nobody has fetched yet.
+/// The accepts of one listener and the streams that were not fetched yet.
 pub struct AcceptLoop {
     backlog: usize,
     /// Tells of the accepts.
     watch: Arc<Watch>,
     /// Readable while a stream is there, or for ever once it is over.
     arrived: Wake,
-    /// Whoever drives it has the lock; others do not wait for it.
+    /// Held while stepping; others skip.
     armed: Mutex<Armed>,
     queue: Mutex<Queue>,
     failures: AtomicU32,
@@ -36,11 +36,12 @@ pub struct AcceptLoop {
 
 struct Armed {
     session: Option<Arc<Session>>,
-    accepts: Vec<BridgeConnection>,
-    /// So many at a time.
+    accepts: Vec<Watched<BridgeConnection>>,
+    /// This many at a time.
     width: usize,
     /// Streams come this way instead.
-    forwarding: Option<Forward>,
+    forward: Option<Forward>,
+    backoff: Backoff,
     /// No new ones before.
     pause: Deadline,
 }
@@ -54,14 +55,16 @@ struct Queue {
 }
 
 impl AcceptLoop {
-    /// Nothing is armed before it is driven: up to `width` accepts at a time, or a forwarding; `backlog` streams in all.
-    pub fn new(backlog: usize, width: usize, forwarding: Option<Forward>) -> Result<Arc<Self>> {
+    /// Nothing is armed before it is driven: up to `width` accepts at a time, or a forward; `backlog` streams in all.
+    pub fn new(backlog: usize, width: usize, forward: Option<Forward>) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let armed = Armed { session: None, accepts: Vec::new(), width, forward, backoff, pause: None };
         Ok(Arc::new(AcceptLoop {
             backlog,
             watch: Arc::new(Watch::new().map_err(system)?),
             arrived: Wake::new().map_err(system)?,
-            armed: Mutex::new(Armed { session: None, accepts: Vec::new(), width, forwarding, pause: None }),
+            armed: Mutex::new(armed),
             queue: Mutex::default(),
             failures: AtomicU32::new(0),
         }))
@@ -95,64 +98,57 @@ impl AcceptLoop {
         (self.failures.load(Ordering::Relaxed), queue.and_then(|queue| queue.error.clone()))
     }
 
-    fn run_forwarding(
-        &self,
-        armed: &mut Armed,
-        mut forwarding: Forward,
-        session: &Arc<Session>,
-        log: &mut Vec<String>,
-    ) {
-        let result = match (forwarding.is_idle(), armed.pause) {
+    fn run_forward(&self, armed: &mut Armed, mut forward: Forward, session: &Arc<Session>, now: Instant) {
+        let result = match (forward.is_idle(), armed.pause) {
             (true, Some(_)) => Ok(()),
-            (true, None) => forwarding.ask(session, &self.watch, log),
-            (false, _) => forwarding.run_control(session, &self.watch, log),
+            (true, None) => forward.ask(session, &self.watch, now),
+            (false, _) => forward.run_control(session, &self.watch, now),
         };
         if let Err(error) = result {
-            self.fail(armed, error, log);
+            self.fail(armed, session, error, now);
         }
         let room = self.backlog.saturating_sub(self.queue.lock().streams.len());
-        for stream in forwarding.run_port(session, room, &self.watch, log) {
-            self.failures.store(0, Ordering::Relaxed);
-            self.put(stream);
+        for stream in forward.run_port(session, room, &self.watch, now) {
+            self.succeed(armed, stream);
         }
-        armed.forwarding = Some(forwarding);
+        armed.forward = Some(forward);
     }
 
     fn has_room(&self, armed: &Armed) -> bool {
         self.queue.lock().streams.len() + armed.accepts.len() < self.backlog
     }
 
-    fn next(&self, session: &Arc<Session>) -> Result<BridgeConnection> {
-        if let Some(AbandonedAccept::Waiting(accept)) = session.acceptors().adopt_waiting() {
-            return Ok(*accept);
-        }
-        session.exchange(Request::Accept { id: session.id().to_owned() })
+    /// An accept for the router to fill: one that was given up before, or a new one.
+    fn next(&self, session: &Arc<Session>) -> Result<Watched<BridgeConnection>> {
+        let accept = match session.accept_pool().adopt_waiting() {
+            Some(AbandonedAccept::Waiting(accept)) => *accept,
+            _ => session.connection(Request::Accept { id: session.id().to_owned() })?,
+        };
+        Ok(Watched::new(accept, &self.watch))
     }
 
-    fn step(&self, armed: &mut Armed, mut accept: BridgeConnection, watched: bool, log: &mut Vec<String>) {
-        // A step may close its socket, and what is closed must not be watched: a child of fork(2) may still have it.
-        if watched {
-            drop(self.watch.remove(accept.fd()));
-        }
-        match accept.step_with(log) {
-            Ok(Progress::Block) => {
-                drop(self.watch.set(accept.fd(), accept.events()));
-                armed.accepts.push(accept);
-            }
-            Ok(Progress::Done) => self.reach(armed, &mut accept, log),
-            Err(error) => self.fail(armed, error, log),
+    fn step(&self, armed: &mut Armed, session: &Arc<Session>, mut accept: Watched<BridgeConnection>, now: Instant) {
+        match accept.step(|accept| accept.step(now)) {
+            Ok(Progress::Block) => armed.accepts.push(accept),
+            Ok(Progress::Done) => self.complete(armed, session, accept.get_mut(), now),
+            Err(error) => self.fail(armed, session, error, now),
         }
     }
 
-    fn reach(&self, armed: &mut Armed, accept: &mut BridgeConnection, log: &mut Vec<String>) {
+    fn complete(&self, armed: &mut Armed, session: &Session, accept: &mut BridgeConnection, now: Instant) {
         match accepted(accept) {
             Ok(stream) => {
-                self.failures.store(0, Ordering::Relaxed);
                 armed.pause = None;
-                self.put(stream);
+                self.succeed(armed, stream);
             }
-            Err(error) => self.fail(armed, error, log),
+            Err(error) => self.fail(armed, session, error, now),
         }
+    }
+
+    fn succeed(&self, armed: &mut Armed, stream: Stream) {
+        self.failures.store(0, Ordering::Relaxed);
+        armed.backoff.reset();
+        self.put(stream);
     }
 
     fn put(&self, stream: Stream) {
@@ -163,19 +159,19 @@ impl AcceptLoop {
         }
     }
 
-    fn fail(&self, armed: &mut Armed, error: Error, log: &mut Vec<String>) {
+    fn fail(&self, armed: &mut Armed, session: &Session, error: Error, now: Instant) {
         // The router takes one accept at a time: the others wait for their turn here.
         if error.tag == "ALREADY_ACCEPTING" && armed.width > 1 && !armed.accepts.is_empty() {
             armed.width = 1;
             return;
         }
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = match failures {
+        let pause = match self.failures.fetch_add(1, Ordering::Relaxed) {
             0 => Duration::ZERO,
-            more => FIRST_PAUSE.saturating_mul(1 << (more - 1).min(16)).min(LONGEST_PAUSE),
+            _ => armed.backoff.pause(),
         };
-        log.push(format!("accept failed: {} (next one in {} ms)", error.message, pause.as_millis()));
-        armed.pause = after(Some(pause));
+        let message = || format!("accept failed: {} (next one in {} ms)", error.message, pause.as_millis());
+        session.bridge().log.line(message);
+        armed.pause = after(Some(pause), now);
         self.queue.lock().error = Some(error);
     }
 
@@ -188,32 +184,31 @@ impl AcceptLoop {
             self.arrived.set();
             std::mem::take(&mut queue.streams)
         };
-        if let Some(mut forwarding) = armed.forwarding.take() {
-            forwarding.close(&self.watch);
-            forwarding.forget_port(&self.watch);
+        if let Some(mut forward) = armed.forward.take() {
+            forward.close(&self.watch);
+            forward.forget_port(&self.watch);
         }
         let accepts = std::mem::take(&mut armed.accepts);
         let Some(session) = armed.session.take() else { return };
         for stream in streams {
-            session.acceptors().park(AbandonedAccept::Arrived(Box::new(stream)));
+            session.accept_pool().park(AbandonedAccept::Arrived(Box::new(stream)));
         }
         for accept in accepts {
-            drop(self.watch.remove(accept.fd()));
-            session.acceptors().park(AbandonedAccept::Waiting(Box::new(accept)));
+            session.accept_pool().park(AbandonedAccept::Waiting(Box::new(accept.into_inner())));
         }
     }
 }
 
 impl Follower for AcceptLoop {
     fn deadline(&self) -> Deadline {
-        // Somebody who has the lock is at work.
+        // While another thread is stepping it, that one looks afterwards.
         let armed = self.armed.try_lock()?;
-        let steps = armed.accepts.iter().fold(None, |sum, accept| earlier(sum, accept.deadline()));
-        let forwarding = armed.forwarding.as_ref().and_then(Forward::deadline);
-        earlier(armed.pause, earlier(steps, forwarding))
+        let steps = armed.accepts.iter().fold(None, |sum, accept| earlier(sum, accept.get().deadline()));
+        let forward = armed.forward.as_ref().and_then(Forward::deadline);
+        earlier(armed.pause, earlier(steps, forward))
     }
 
-    fn run(&self, session: &Arc<Session>, log: &mut Vec<String>) {
+    fn run(&self, session: &Arc<Session>, now: Instant) {
         let Some(mut armed) = self.armed.try_lock() else { return };
         if session.scope().cause().is_some() || self.queue.lock().over {
             armed.drop_all(&self.watch);
@@ -223,32 +218,31 @@ impl Follower for AcceptLoop {
         }
         if armed.session.as_ref().is_none_or(|known| !Arc::ptr_eq(known, session)) {
             armed.drop_all(&self.watch);
-            session.acceptors().tell(&self.watch);
+            session.accept_pool().tell(&self.watch);
             armed.session = Some(Arc::clone(session));
             armed.pause = None;
         }
-        if armed.pause.is_some() && passed(armed.pause) {
+        if passed(armed.pause, now) {
             armed.pause = None;
         }
-        if let Some(forwarding) = armed.forwarding.take() {
-            self.run_forwarding(&mut armed, forwarding, session, log);
+        if let Some(forward) = armed.forward.take() {
+            self.run_forward(&mut armed, forward, session, now);
             return;
         }
-        let accepts = std::mem::take(&mut armed.accepts);
-        for accept in accepts {
-            self.step(&mut armed, accept, true, log);
+        for accept in std::mem::take(&mut armed.accepts) {
+            self.step(&mut armed, session, accept, now);
         }
         while self.has_room(&armed) {
-            match session.acceptors().ready(log) {
+            match session.accept_pool().ready(now) {
                 Some(AbandonedAccept::Arrived(stream)) => self.put(*stream),
-                Some(AbandonedAccept::Waiting(mut accept)) => self.reach(&mut armed, &mut accept, log),
+                Some(AbandonedAccept::Waiting(mut accept)) => self.complete(&mut armed, session, &mut accept, now),
                 None => break,
             }
         }
         while armed.pause.is_none() && armed.accepts.len() < armed.width && self.has_room(&armed) {
             match self.next(session) {
-                Ok(accept) => self.step(&mut armed, accept, false, log),
-                Err(error) => self.fail(&mut armed, error, log),
+                Ok(accept) => self.step(&mut armed, session, accept, now),
+                Err(error) => self.fail(&mut armed, session, error, now),
             }
         }
     }
@@ -261,25 +255,24 @@ impl Follower for AcceptLoop {
     }
 
     fn abandon(&self) {
+        // First: what is taken from the watch later must not be taken from the parent's.
+        self.watch.abandon();
         if let Some(mut armed) = self.armed.try_lock() {
             armed.accepts.clear();
-            armed.forwarding = None;
+            armed.forward = None;
         }
         if let Some(mut queue) = self.queue.try_lock() {
             queue.streams.clear();
         }
         self.arrived.abandon();
-        self.watch.abandon();
     }
 }
 
 impl Armed {
     fn drop_all(&mut self, watch: &Watch) {
-        for accept in self.accepts.drain(..) {
-            drop(watch.remove(accept.fd()));
-        }
-        if let Some(forwarding) = &mut self.forwarding {
-            forwarding.close(watch);
+        self.accepts.clear();
+        if let Some(forward) = &mut self.forward {
+            forward.close(watch);
         }
     }
 }

@@ -5,10 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
-use crate::core::drive::{after, earlier, passed, Deadline, Progress};
+use crate::core::drive::{after, earlier, passed, Deadline, Progress, Watched};
 use crate::core::session::{ControlSocket, Session};
 use crate::core::stream::{Remote, Stream};
 use crate::error::{Error, Operation, Result, Status};
@@ -30,7 +30,7 @@ pub struct Forward {
 
 enum Control {
     None,
-    Asking(Box<BridgeConnection>),
+    Asking(Box<Watched<BridgeConnection>>),
     /// The socket that carries the promise. It gets PINGs like that of a session.
     Promised(Box<ControlSocket>),
 }
@@ -63,7 +63,7 @@ impl Forward {
     /// When it has to be driven even without an event.
     pub fn deadline(&self) -> Deadline {
         let asking = match &self.control {
-            Control::Asking(exchange) => exchange.deadline(),
+            Control::Asking(connection) => connection.get().deadline(),
             _ => None,
         };
         self.arriving.iter().fold(asking, |sum, arriving| earlier(sum, arriving.deadline))
@@ -75,65 +75,56 @@ impl Forward {
     }
 
     /// Asks the router for its promise.
-    pub fn ask(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
+    pub fn ask(&mut self, session: &Arc<Session>, watch: &Arc<Watch>, now: Instant) -> Result<()> {
         let request = Request::Forward { id: session.id().to_owned(), to: self.address };
-        let exchange = BridgeConnection::new(Arc::clone(session.bridge()), Arc::clone(session.scope()), request)?;
-        self.control = Control::Asking(Box::new(exchange));
-        self.run_control(session, watch, log)
+        self.control = Control::Asking(Box::new(Watched::new(session.connection(request)?, watch)));
+        self.run_control(session, watch, now)
     }
 
     /// Does what the router's side needs. After a failure it has to be asked again.
-    pub fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
-        let result = self.try_control(session, watch, log);
+    pub fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, now: Instant) -> Result<()> {
+        let result = self.try_control(session, watch, now);
         if result.is_err() {
             self.close_control(watch);
         }
         result
     }
 
-    fn try_control(&mut self, session: &Arc<Session>, watch: &Watch, log: &mut Vec<String>) -> Result<()> {
-        if let Control::Asking(exchange) = &mut self.control {
-            // A step may close its socket, and what is closed must not be watched.
-            drop(watch.remove(exchange.fd()));
-            if exchange.step_with(log)? == Progress::Block {
-                drop(watch.set(exchange.fd(), exchange.events()));
+    fn try_control(&mut self, session: &Arc<Session>, watch: &Watch, now: Instant) -> Result<()> {
+        if let Control::Asking(connection) = &mut self.control {
+            if connection.step(|connection| connection.step(now))? == Progress::Block {
                 return Ok(());
             }
-            let finished = exchange.finish()?;
+            let finished = connection.get_mut().finish()?;
             self.control = Control::Promised(Box::new(ControlSocket::new(finished, None)));
         }
-        let Control::Promised(engine) = &mut self.control else { return Ok(()) };
-        engine.trace().want(session.bridge().log.is_wanted());
-        let lost = engine.run();
-        log.append(&mut engine.trace().take());
+        let Control::Promised(control_socket) = &mut self.control else { return Ok(()) };
+        control_socket.trace().want(session.bridge().log.is_wanted());
+        let lost = control_socket.run();
+        session.bridge().log.lines(control_socket.trace().take());
         if let Some(error) = lost {
             return Err(Error { status: Status::Protocol, ..error.during(Operation::Accept) });
         }
-        if let Some((fd, events)) = engine.interest() {
-            drop(watch.set(fd, events));
+        if let Some((fd, events)) = control_socket.awaited() {
+            drop(watch.set(&*fd, events));
         }
         Ok(())
     }
 
     /// Takes up to `room` connections, and returns the streams of those that have said whose they are.
-    pub fn run_port(
-        &mut self,
-        session: &Arc<Session>,
-        room: usize,
-        watch: &Watch,
-        log: &mut Vec<String>,
-    ) -> Vec<Stream> {
+    pub fn run_port(&mut self, session: &Arc<Session>, room: usize, watch: &Watch, now: Instant) -> Vec<Stream> {
         let mut streams = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
-            match arriving.introduce() {
+            match arriving.introduce(now) {
                 Ok(Some(remote)) => {
-                    drop(watch.remove(arriving.socket.as_raw_fd()));
+                    drop(watch.remove(&*arriving.socket));
                     streams.push(Stream::new(Arc::clone(&session.bridge().process), arriving.socket, remote));
                 }
                 Ok(None) => self.arriving.push(arriving),
                 Err(error) => {
-                    drop(watch.remove(arriving.socket.as_raw_fd()));
-                    log.push(format!("a connection to the forwarding port was dropped: {}", error.message));
+                    drop(watch.remove(&*arriving.socket));
+                    let why = || format!("a connection to the forwarding port was dropped: {}", error.message);
+                    session.bridge().log.line(why);
                 }
             }
         }
@@ -144,15 +135,19 @@ impl Forward {
             if prepared.is_err() || session.scope().add(&socket).is_err() {
                 continue;
             }
-            drop(watch.set(socket.as_raw_fd(), sys::IN));
-            self.arriving.push(Arriving { socket, line: PeerLine::default(), deadline: after(Some(INTRODUCTION)) });
+            drop(watch.set(&*socket, sys::IN));
+            self.arriving.push(Arriving {
+                socket,
+                line: PeerLine::default(),
+                deadline: after(Some(INTRODUCTION), now),
+            });
         }
         // Without room the port must not say that somebody is there: the system lets them wait.
         let wanted = streams.len() + self.arriving.len() < room;
         if wanted != self.watched {
             drop(match wanted {
-                true => watch.set(self.port.as_raw_fd(), sys::IN),
-                false => watch.remove(self.port.as_raw_fd()),
+                true => watch.set(&self.port, sys::IN),
+                false => watch.remove(&self.port),
             });
             self.watched = wanted;
         }
@@ -161,13 +156,12 @@ impl Forward {
 
     fn close_control(&mut self, watch: &Watch) {
         match std::mem::replace(&mut self.control, Control::None) {
-            Control::None => {}
-            Control::Asking(exchange) => drop(watch.remove(exchange.fd())),
-            Control::Promised(mut engine) => {
-                if let Some((fd, _)) = engine.interest() {
-                    drop(watch.remove(fd));
+            Control::None | Control::Asking(_) => {}
+            Control::Promised(mut control_socket) => {
+                if let Some((fd, _)) = control_socket.awaited() {
+                    drop(watch.remove(&*fd));
                 }
-                engine.close(&Error::closed(Operation::Accept, "the listener was closed"));
+                control_socket.close(&Error::closed(Operation::Accept, "the listener was closed"));
             }
         }
     }
@@ -176,27 +170,27 @@ impl Forward {
     pub fn close(&mut self, watch: &Watch) {
         self.close_control(watch);
         for arriving in self.arriving.drain(..) {
-            drop(watch.remove(arriving.socket.as_raw_fd()));
+            drop(watch.remove(&*arriving.socket));
         }
     }
 
     /// Stops watching the port, which is about to be closed.
     pub fn forget_port(&mut self, watch: &Watch) {
         if std::mem::take(&mut self.watched) {
-            drop(watch.remove(self.port.as_raw_fd()));
+            drop(watch.remove(&self.port));
         }
     }
 }
 
 impl Arriving {
     /// Reads the line before the payload, and not a byte more.
-    fn introduce(&mut self) -> Result<Option<Remote>> {
+    fn introduce(&mut self, now: Instant) -> Result<Option<Remote>> {
         let fd = self.socket.as_raw_fd();
         let mut buffer = [0; 4096];
         loop {
             let count = match sys::recv(fd, &mut buffer, sys::MSG_DONTWAIT | sys::MSG_PEEK) {
                 Err(error) if sys::would_block(&error) => {
-                    return match passed(self.deadline) {
+                    return match passed(self.deadline, now) {
                         true => Err(Error::new(Status::Timeout, Operation::Accept, "it did not say whose it is")),
                         false => Ok(None),
                     };

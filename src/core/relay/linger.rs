@@ -1,9 +1,9 @@
 //! The end of a relay: what was written to an end is delivered before it is closed.
 
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::core::drive::{after, earlier, passed, Deadline};
+use crate::core::drive::{after, earlier, passed, Backoff, Deadline};
 use crate::core::relay::end::End;
 use crate::sys;
 
@@ -23,7 +23,9 @@ pub struct Linger {
     until: Deadline,
     unsent: usize,
     wasted: usize,
-    look: Duration,
+    /// Between looks at a stream, and when the next one is due.
+    looks: Backoff,
+    look: Deadline,
 }
 
 /// How a [`Linger`] goes.
@@ -39,12 +41,14 @@ pub enum LingerStep {
 
 impl Linger {
     /// Nothing more is sent to it, the other end having ended, `in_order` or not.
-    pub fn new(end: End, in_order: bool) -> Self {
+    pub fn new(end: End, in_order: bool, now: Instant) -> Self {
         // A stream over I2P has no half close: there it would end both directions before all is delivered.
         if let End::Socket(fd) = &end {
             sys::end_sending(fd.as_raw_fd());
         }
-        Linger { end, in_order, until: after(Some(PATIENCE)), unsent: usize::MAX, wasted: 0, look: LOOK }
+        let looks = Backoff::new(LOOK, LONGEST_LOOK);
+        let (until, look) = (after(Some(PATIENCE), now), after(Some(LOOK), now));
+        Linger { end, in_order, until, unsent: usize::MAX, wasted: 0, looks, look }
     }
 
     /// The end.
@@ -62,12 +66,12 @@ impl Linger {
         match self.end {
             // It closes when it has read everything, and that is an event.
             End::Socket(_) => self.until,
-            End::Stream(_) => earlier(self.until, after(Some(self.look))),
+            End::Stream(_) => earlier(self.until, self.look),
         }
     }
 
     /// Looks whether it can be closed now. What it still sends is dropped.
-    pub fn step(&mut self) -> LingerStep {
+    pub fn step(&mut self, now: Instant) -> LingerStep {
         let fd = self.end.fd();
         let mut waste = [0; 16384];
         let mut quiet = false;
@@ -87,17 +91,18 @@ impl Linger {
         if unsent < self.unsent {
             // A slow reader reads.
             self.unsent = unsent;
-            self.until = after(Some(PATIENCE));
+            self.until = after(Some(PATIENCE), now);
         }
         // Closing would lose what it has not taken as soon as it says a word. One that only talks is not waited for.
         let is_patient = self.in_order && unsent > 0 && self.wasted < WASTE;
-        if has_all || passed(self.until) && !is_patient {
+        if has_all || passed(self.until, now) && !is_patient {
             return LingerStep::Over;
         }
-        if passed(self.until) {
-            self.until = after(Some(PATIENCE));
+        if passed(self.until, now) {
+            self.until = after(Some(PATIENCE), now);
         }
-        self.look = (self.look * 2).min(LONGEST_LOOK);
+        self.looks.pause();
+        self.look = after(Some(self.looks.next()), now);
         if quiet {
             LingerStep::Waits
         } else {

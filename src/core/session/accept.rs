@@ -1,10 +1,11 @@
 //! Accepting one stream on a session. An accept that waits takes a stream from those that were given up, too.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::bridge::{BridgeConnection, Finished};
-use crate::core::drive::{Deadline, Interest, Job, Limit, Pending, Stage};
+use crate::core::drive::{log, Attended, Deadline, Interest, Job, Limit, Pending, Stage};
 use crate::core::session::accept_pool::AbandonedAccept;
 use crate::core::session::call::Call;
 use crate::core::session::session::Session;
@@ -17,35 +18,33 @@ use crate::sys::{self, Watch};
 
 /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to hand it
 /// the next stream.
-pub fn accept(session: &Arc<Session>, limit: Limit) -> Result<Pending<Stream>> {
-    let mut log = Vec::new();
-    let parked = session.acceptors().adopt(&mut log);
-    session.bridge().log.lines(log);
-    let exchange = match parked {
+pub fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pending<Stream>> {
+    let _edge = log::edge();
+    let connection = match session.accept_pool().adopt(now) {
         Some(AbandonedAccept::Arrived(stream)) => {
             let job = Box::new(Accept { session: Arc::clone(session), call: None, watch: None });
             return Ok(Pending::ready(&session.bridge().process, Operation::Accept, *stream, Some(job)));
         }
-        Some(AbandonedAccept::Waiting(exchange)) => *exchange,
-        None => session.exchange(Request::Accept { id: session.id().to_owned() })?,
+        Some(AbandonedAccept::Waiting(connection)) => *connection,
+        None => session.connection(Request::Accept { id: session.id().to_owned() })?,
     };
-    let limit = limit.or(exchange.default_timeout());
-    let call = Call::new(exchange, Some(Arc::clone(session)), of_finished);
+    let limit = limit.or(connection.default_timeout());
+    let call = Call::new(connection, Some(Arc::clone(session)), of_finished);
     let job = Accept { session: Arc::clone(session), call: Some(call), watch: None };
-    Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit))
+    Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit, now))
 }
 
 /// The stream of an accept that is done.
-pub fn accepted(exchange: &mut BridgeConnection) -> Result<Stream> {
-    let finished = exchange.finish()?;
-    of_finished(finished, exchange)
+pub fn accepted(connection: &mut BridgeConnection) -> Result<Stream> {
+    let finished = connection.finish()?;
+    of_finished(finished, connection)
 }
 
-fn of_finished(finished: Finished, exchange: &BridgeConnection) -> Result<Stream> {
+fn of_finished(finished: Finished, connection: &BridgeConnection) -> Result<Stream> {
     let Outcome::Accepted(peer) = finished.outcome else {
         return Err(Error::new(Status::Internal, Operation::Accept, "an accept without a peer"));
     };
-    Ok(Stream::new(Arc::clone(&exchange.bridge().process), finished.socket, Remote::of_peer(peer, true)))
+    Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, Remote::of_peer(peer, true)))
 }
 
 struct Accept {
@@ -58,16 +57,13 @@ struct Accept {
 
 impl Accept {
     /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
-    fn elsewhere(&mut self) -> Result<Option<Stream>> {
+    fn elsewhere(&mut self, now: Instant) -> Result<Option<Stream>> {
         let Some(call) = &self.call else { return Ok(None) };
         // Watched first, looked at second: nothing comes in between unseen.
-        if self.watch.is_none() && call.exchange().phase() == Phase::Peer {
-            self.watch = Some(self.session.acceptors().watch(call.exchange())?);
+        if self.watch.is_none() && call.connection().phase() == Phase::Peer {
+            self.watch = Some(self.session.accept_pool().watch(call.connection())?);
         }
-        let mut log = Vec::new();
-        let parked = self.session.acceptors().ready(&mut log);
-        self.session.bridge().log.lines(log);
-        let stream = match parked {
+        let stream = match self.session.accept_pool().ready(now) {
             None => return Ok(None),
             Some(AbandonedAccept::Arrived(stream)) => Ok(*stream),
             Some(AbandonedAccept::Waiting(mut other)) => accepted(&mut other),
@@ -78,11 +74,11 @@ impl Accept {
 }
 
 impl Job<Stream> for Accept {
-    fn step(&mut self, deadline: Deadline) -> Result<Option<Stream>> {
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Stream>> {
         let Some(call) = &mut self.call else { return Ok(None) };
-        match call.step(deadline)? {
+        match call.step(now, deadline)? {
             Some(stream) => Ok(Some(stream)),
-            None => self.elsewhere(),
+            None => self.elsewhere(now),
         }
     }
 
@@ -110,20 +106,20 @@ impl Job<Stream> for Accept {
         self.call.as_ref().and_then(|call| call.reply())
     }
 
-    fn control(&self) -> Option<(RawFd, i16)> {
-        self.call.as_ref().and_then(|call| call.control())
+    fn attended(&self) -> Option<Attended> {
+        self.call.as_ref().and_then(|call| call.attended())
     }
 
     /// An accept the bridge knows of goes back to its session, with whatever came of it.
     fn give_up(&mut self, unclaimed: Option<Stream>) {
         self.watch = None;
-        let exchange = self.call.take().and_then(Call::into_exchange);
-        let parked = match unclaimed {
+        let connection = self.call.take().and_then(Call::into_connection);
+        let given_up = match unclaimed {
             Some(stream) => Some(AbandonedAccept::Arrived(Box::new(stream))),
-            None => exchange.map(AbandonedAccept::Waiting),
+            None => connection.map(AbandonedAccept::Waiting),
         };
-        if let Some(parked) = parked {
-            self.session.acceptors().park(parked);
+        if let Some(given_up) = given_up {
+            self.session.accept_pool().park(given_up);
         }
     }
 }

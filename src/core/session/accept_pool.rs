@@ -4,13 +4,14 @@
 //! issued since. So every accept that waits also watches those that were given up, and takes a stream from any of them.
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
+use std::io;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::core::bridge::BridgeConnection;
-use crate::core::drive::Progress;
+use crate::core::drive::{Progress, Waiting};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::sys::{self, Wake, Watch};
@@ -40,7 +41,7 @@ struct List {
 
 impl AcceptPool {
     /// None yet.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         Ok(AcceptPool { list: Mutex::default(), arrived: Wake::new()? })
     }
 
@@ -51,9 +52,9 @@ impl AcceptPool {
             return;
         }
         match parked {
-            AbandonedAccept::Waiting(exchange) => {
-                list.each_watch(|watch| watch.set(exchange.fd(), exchange.events()));
-                list.waiting.push_back(exchange);
+            AbandonedAccept::Waiting(accept) => {
+                list.each_watch(|watch| watch_too(watch, &accept));
+                list.waiting.push_back(accept);
             }
             AbandonedAccept::Arrived(stream) => {
                 list.streams.push_back(stream);
@@ -64,20 +65,20 @@ impl AcceptPool {
 
     /// What a new accept should begin with: a stream that nobody fetched, or else the oldest accept that was given up and
     /// is still good.
-    pub fn adopt(&self, log: &mut Vec<String>) -> Option<AbandonedAccept> {
-        self.ready(log).or_else(|| self.adopt_waiting())
+    pub fn adopt(&self, now: Instant) -> Option<AbandonedAccept> {
+        self.ready(now).or_else(|| self.adopt_waiting())
     }
 
     /// The oldest accept that was given up.
     pub fn adopt_waiting(&self) -> Option<AbandonedAccept> {
         let mut list = self.list.lock();
-        let exchange = list.waiting.pop_front()?;
-        list.each_watch(|watch| watch.remove(exchange.fd()));
-        Some(AbandonedAccept::Waiting(exchange))
+        let accept = list.waiting.pop_front()?;
+        list.each_watch(|watch| watch_no_more(watch, &accept));
+        Some(AbandonedAccept::Waiting(accept))
     }
 
     /// A stream that nobody fetched, or an accept that was given up and has come to its end meanwhile.
-    pub fn ready(&self, log: &mut Vec<String>) -> Option<AbandonedAccept> {
+    pub fn ready(&self, now: Instant) -> Option<AbandonedAccept> {
         let mut left = {
             let mut list = self.list.lock();
             if let Some(stream) = list.streams.pop_front() {
@@ -91,21 +92,21 @@ impl AcceptPool {
         // One at a time, and not under the lock.
         while left > 0 {
             left -= 1;
-            let mut exchange = self.list.lock().waiting.pop_front()?;
-            match exchange.step_with(log) {
+            let mut accept = self.list.lock().waiting.pop_front()?;
+            match accept.step(now) {
                 Ok(Progress::Done) => {
-                    self.list.lock().each_watch(|watch| watch.remove(exchange.fd()));
-                    return Some(AbandonedAccept::Waiting(exchange));
+                    self.list.lock().each_watch(|watch| watch_no_more(watch, &accept));
+                    return Some(AbandonedAccept::Waiting(accept));
                 }
                 // Its place in the row does not matter: all are watched.
                 Ok(Progress::Block) => {
                     let mut list = self.list.lock();
                     if !list.ended {
-                        list.each_watch(|watch| watch.set(exchange.fd(), exchange.events()));
-                        list.waiting.push_back(exchange);
+                        list.each_watch(|watch| watch_too(watch, &accept));
+                        list.waiting.push_back(accept);
                     }
                 }
-                Err(_) => self.list.lock().each_watch(|watch| watch.remove(exchange.fd())),
+                Err(_) => self.list.lock().each_watch(|watch| watch_no_more(watch, &accept)),
             }
         }
         None
@@ -115,7 +116,9 @@ impl AcceptPool {
     pub fn watch(&self, own: &BridgeConnection) -> Result<Arc<Watch>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the accept", &error);
         let watch = Arc::new(Watch::new().map_err(system)?);
-        watch.add(own.fd(), sys::IN).map_err(system)?;
+        if let Some((socket, _)) = own.awaited() {
+            watch.add(&**socket, sys::IN).map_err(system)?;
+        }
         self.tell(&watch);
         Ok(watch)
     }
@@ -123,11 +126,10 @@ impl AcceptPool {
     /// From now on `watch` is also readable when an accept that was given up has something.
     pub fn tell(&self, watch: &Arc<Watch>) {
         // Only want of memory can refuse that, and then the accept that waits is still watched.
-        drop(watch.set(self.arrived.as_raw_fd(), sys::IN));
+        drop(watch.set(&self.arrived, sys::IN));
         let mut list = self.list.lock();
-        for exchange in &list.waiting {
-            // One without a socket yet has nothing to watch; the next step gives it one.
-            drop(watch.set(exchange.fd(), exchange.events()));
+        for accept in &list.waiting {
+            drop(watch_too(watch, accept));
         }
         list.watches.retain(|known| known.strong_count() > 0);
         list.watches.push(Arc::downgrade(watch));
@@ -141,9 +143,9 @@ impl AcceptPool {
             let watches = std::mem::take(&mut list.watches);
             for watch in watches.iter().filter_map(Weak::upgrade) {
                 // Closing alone does not do it: a child of fork(2) may have them, too.
-                drop(watch.remove(self.arrived.as_raw_fd()));
-                for exchange in &list.waiting {
-                    drop(watch.remove(exchange.fd()));
+                drop(watch.remove(&self.arrived));
+                for accept in &list.waiting {
+                    drop(watch_no_more(&watch, accept));
                 }
             }
             (std::mem::take(&mut list.waiting), std::mem::take(&mut list.streams))
@@ -162,9 +164,18 @@ impl AcceptPool {
 
 impl List {
     /// What cannot be done to one watch is of no interest to the others: an accept that left may be gone already.
-    fn each_watch(&self, act: impl Fn(&Watch) -> std::io::Result<()>) {
+    fn each_watch(&self, act: impl Fn(&Watch) -> io::Result<()>) {
         for watch in self.watches.iter().filter_map(Weak::upgrade) {
             drop(act(&watch));
         }
     }
+}
+
+/// `watch` tells of an accept that was given up. One without a socket yet has nothing to watch; the next step gives it one.
+fn watch_too(watch: &Watch, accept: &BridgeConnection) -> io::Result<()> {
+    accept.awaited().map_or(Ok(()), |(socket, events)| watch.set(&**socket, events))
+}
+
+fn watch_no_more(watch: &Watch, accept: &BridgeConnection) -> io::Result<()> {
+    accept.awaited().map_or(Ok(()), |(socket, _)| watch.remove(&**socket))
 }

@@ -1,9 +1,10 @@
 //! The one owner of a session's control socket: reads it, answers PINGs, sends one command at a time.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 
 use crate::core::bridge::Finished;
+use crate::core::drive::Attended;
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
 use crate::error::{Error, Operation, Result};
@@ -47,10 +48,10 @@ impl ControlSocket {
         }
     }
 
-    /// The socket and the events it needs; `None` once it is gone.
-    pub fn interest(&self) -> Option<(RawFd, i16)> {
+    /// The socket and the events it needs; `None` once it is closed.
+    pub fn awaited(&self) -> Option<Attended> {
         let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
-        self.socket.as_ref().map(|socket| (socket.as_raw_fd(), events))
+        self.socket.as_ref().map(|socket| (Arc::clone(socket), events))
     }
 
     /// The conversation, for the log.
@@ -62,8 +63,8 @@ impl ControlSocket {
     pub fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
         let slot = Slot::new()?;
         // Made here, where nobody can close the socket meanwhile.
-        let watch = match self.interest().filter(|_| watched) {
-            Some((control, events)) => Some(slot.watch(control, events)?),
+        let watch = match self.awaited().filter(|_| watched) {
+            Some((control, events)) => Some(slot.watch(&control, events)?),
             None => None,
         };
         self.last_number += 1;
@@ -157,10 +158,9 @@ impl ControlSocket {
 
     /// Closes the control socket; everybody who waits for an answer gets `cause`.
     pub fn close(&mut self, cause: &Error) {
+        // Closed when the last one that waits for it has looked up: its number is never another one's meanwhile.
         if let Some(socket) = self.socket.take() {
             socket.end();
-            // Whatever the others that know it do: they ask here first.
-            socket.close_now();
         }
         for (_, slot) in self.slots.drain() {
             if let Some(slot) = slot.upgrade() {

@@ -1,9 +1,10 @@
 //! A lookup through a session's control socket.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::core::drive::{Deadline, Interest, Job, Limit, Pending};
+use crate::core::drive::{Attended, Deadline, Interest, Job, Limit, Pending};
 use crate::core::session::lookup_ticket::Ticket;
 use crate::core::session::session::Session;
 use crate::error::{Operation, Result};
@@ -26,22 +27,20 @@ impl Lookup {
     }
 
     /// The operation, begun.
-    pub fn begin(session: &Arc<Session>, name: &str, limit: Limit) -> Result<Pending<Address>> {
+    pub fn begin(session: &Arc<Session>, name: &str, limit: Limit, now: Instant) -> Result<Pending<Address>> {
         let limit = limit.or(session.bridge().timeouts.lookup);
-        Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit))
+        Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit, now))
     }
 }
 
 impl Job<Address> for Lookup {
-    fn step(&mut self, _: Deadline) -> Result<Option<Address>> {
-        if !self.session.has_keeper() {
-            self.session.drive();
-        }
+    fn step(&mut self, _: Instant, _: Deadline) -> Result<Option<Address>> {
+        self.session.attend();
         let Some(answer) = self.ticket.slot.take() else {
             // What the control socket waits for changes: once the question is out it is not writability. If it is closed
             // the answer is on its way.
             if let (Some(watch), Some((control, events))) = (&self.ticket.watch, self.session.control()) {
-                drop(watch.modify(control, events));
+                drop(watch.modify(&*control, events));
             }
             return Ok(None);
         };
@@ -62,8 +61,8 @@ impl Job<Address> for Lookup {
         self.fields.as_ref()
     }
 
-    fn control(&self) -> Option<(RawFd, i16)> {
-        Some(&self.session).filter(|session| !session.has_keeper()).and_then(|session| session.control())
+    fn attended(&self) -> Option<Attended> {
+        self.session.attended()
     }
 
     fn give_up(&mut self, _: Option<Address>) {

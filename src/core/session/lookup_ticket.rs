@@ -1,14 +1,13 @@
 //! Lookups through a session's control socket: where their answers arrive.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, Operation, Result};
 use crate::protocol::control::Answer;
-use crate::sys::{self, Wake, Watch};
+use crate::sys::{self, SharedFd, Wake, Watch};
 
 /// A lookup on its way through a session's control socket.
 pub struct Ticket {
@@ -35,9 +34,9 @@ impl Slot {
     }
 
     /// One descriptor for the answer and for the control socket.
-    pub fn watch(&self, control: RawFd, events: i16) -> Result<Watch> {
+    pub fn watch(&self, control: &SharedFd, events: i16) -> Result<Watch> {
         let watched = Watch::new().and_then(|watch| {
-            watch.add(self.wake.as_raw_fd(), sys::IN)?;
+            watch.add(&self.wake, sys::IN)?;
             watch.add(control, events)?;
             Ok(watch)
         });

@@ -17,5 +17,5 @@ pub use control_socket::ControlSocket;
 pub use datagram_port::{DatagramPort, Path};
 pub use lookup::Lookup;
 pub use lookup_ticket::Ticket;
-pub use session::{Home, NewSession, Session};
+pub use session::{NewSession, Session, Signals};
 pub use spec::{check_signature_type, SessionSpec, ED25519};

@@ -1,13 +1,11 @@
-//! One session on the router: its control socket (driven by one engine), the sockets that live and die with it, and
-//! accepts that were given up.
+//! One session on the router: its control socket, the sockets that end with it, and accepts that were given up.
 
-use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
-use crate::core::drive::{Keeper, Scope};
+use crate::core::drive::{log, Attended, Driver, Scope};
 use crate::core::session::accept_pool::AcceptPool;
 use crate::core::session::control_socket::ControlSocket;
 use crate::core::session::datagram_port::DatagramPort;
@@ -21,15 +19,16 @@ use crate::protocol::style::Style;
 use crate::protocol::version::Version;
 use crate::sys::{SharedFd, Wake, Watch};
 
-/// What belongs to the destination of a session and outlives it.
+/// What the destination of a session has for it, and what outlives the session: the descriptors that wake whoever drives
+/// it.
 #[derive(Clone)]
-pub struct Home {
+pub struct Signals {
     /// Readable when a control socket has something for us; watches whatever else the destination waits for, too.
     pub work: Arc<Watch>,
     /// Readable when there is news for the program.
     pub changed: Arc<Wake>,
-    /// The thread that looks at `work`, if there is one.
-    pub keeper: Option<Arc<Keeper>>,
+    /// Who looks at `work`.
+    pub driver: Driver,
 }
 
 /// Everything a session is made of when it begins.
@@ -51,23 +50,23 @@ pub struct Session {
     style: Style,
     version: Version,
     scope: Arc<Scope>,
-    engine: Mutex<ControlSocket>,
-    /// For a child of fork(2) only; everybody else goes through the engine.
-    control: Arc<SharedFd>,
-    home: Home,
-    acceptors: AcceptPool,
+    control_socket: Mutex<ControlSocket>,
+    /// For a child of fork(2) only; all others go through the control socket.
+    control_fd: Weak<SharedFd>,
+    signals: Signals,
+    accept_pool: AcceptPool,
 }
 
 impl Session {
     /// Begins a session on the connection that created it.
-    pub fn begin(bridge: Arc<Bridge>, home: Home, birth: NewSession) -> Result<Arc<Self>> {
+    pub fn begin(bridge: Arc<Bridge>, signals: Signals, birth: NewSession) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Create, "a descriptor for the session", &error);
-        let control = Arc::clone(&birth.created.socket);
+        let control_fd = Arc::downgrade(&birth.created.socket);
         let version = birth.created.version;
-        let acceptors = AcceptPool::new().map_err(system)?;
-        let engine = ControlSocket::new(birth.created, birth.port);
-        if let Some((fd, events)) = engine.interest() {
-            home.work.set(fd, events).map_err(system)?;
+        let accept_pool = AcceptPool::new().map_err(system)?;
+        let control_socket = ControlSocket::new(birth.created, birth.port);
+        if let Some((fd, events)) = control_socket.awaited() {
+            signals.work.set(&*fd, events).map_err(system)?;
         }
         Ok(Arc::new(Session {
             bridge,
@@ -75,10 +74,10 @@ impl Session {
             style: birth.style,
             version,
             scope: Arc::new(Scope::default()),
-            engine: Mutex::new(engine),
-            control,
-            home,
-            acceptors,
+            control_socket: Mutex::new(control_socket),
+            control_fd,
+            signals,
+            accept_pool,
         }))
     }
 
@@ -107,48 +106,50 @@ impl Session {
         &self.scope
     }
 
-    /// Whether a thread of ours reads the control socket.
-    pub fn has_keeper(&self) -> bool {
-        self.home.keeper.is_some()
+    /// The control socket and the events it needs; `None` once it is closed.
+    pub fn control(&self) -> Option<Attended> {
+        self.control_socket.lock().awaited()
     }
 
-    /// The control socket and the events it needs; `None` once it is gone.
-    pub fn control(&self) -> Option<(RawFd, i16)> {
-        self.engine.lock().interest()
-    }
-
-    /// Does what the control socket has for us and shows the conversation to the program.
-    pub fn drive(&self) {
-        let mut log = Vec::new();
-        self.run(&mut log);
-        self.bridge.log.lines(log);
-    }
-
-    /// Does what the control socket has for us. Returns whether the session is still alive.
-    pub fn run(&self, log: &mut Vec<String>) -> bool {
-        let lost = {
-            let mut engine = self.engine.lock();
-            engine.trace().want(self.bridge.log.is_wanted());
-            let lost = engine.run();
-            self.follow(&engine);
-            log.append(&mut engine.trace().take());
-            lost
-        };
-        // Whatever the reason was: for the program the session has ended.
-        let Some(cause) = lost.map(|cause| Error { status: Status::Closed, ..cause }) else {
-            return self.scope.cause().is_none();
-        };
-        log.push(format!("session lost: {}", cause.message));
-        self.finish(cause, false);
-        false
-    }
-
-    /// Keeps the descriptor that is waited on in step with what the control socket waits for.
-    fn follow(&self, engine: &ControlSocket) {
-        if let Some((fd, events)) = engine.interest() {
-            // Cannot fail: the socket was added when the session began and is removed before it is closed.
-            drop(self.home.work.modify(fd, events));
+    /// The control socket, where the caller has to watch it because no thread of ours does.
+    pub fn attended(&self) -> Option<Attended> {
+        if self.signals.driver.is_caller() {
+            self.control()
+        } else {
+            None
         }
+    }
+
+    /// Does what the control socket has for us, unless a thread of ours does.
+    pub fn attend(&self) {
+        if self.signals.driver.is_caller() {
+            self.drive();
+        }
+    }
+
+    /// Does what the control socket has for us.
+    pub fn drive(&self) {
+        let _edge = log::edge();
+        let lost = self.with_control(ControlSocket::run);
+        // Whatever the reason was: for the program the session has ended.
+        if let Some(cause) = lost.map(|cause| Error { status: Status::Closed, ..cause }) {
+            self.bridge.log.line(|| format!("session lost: {}", cause.message));
+            self.finish(cause, false);
+        }
+    }
+
+    /// Does something on the control socket, shows the conversation in the log, and keeps the descriptor that is waited on
+    /// in step with what the control socket waits for.
+    fn with_control<T>(&self, act: impl FnOnce(&mut ControlSocket) -> T) -> T {
+        let mut control_socket = self.control_socket.lock();
+        control_socket.trace().want(self.bridge.log.is_wanted());
+        let result = act(&mut control_socket);
+        if let Some((fd, events)) = control_socket.awaited() {
+            // Cannot fail: the socket was added when the session began and is removed before it is closed.
+            drop(self.signals.work.modify(&*fd, events));
+        }
+        self.bridge.log.lines(control_socket.trace().take());
+        result
     }
 
     /// Ends the session and everything on it; with `all`, streams that carry payload too. Whoever cares for the
@@ -156,29 +157,27 @@ impl Session {
     pub fn finish(&self, cause: Error, all: bool) {
         // Streams and accepts first, then the control socket: the router sees an orderly end.
         self.scope.end(cause, all);
-        self.acceptors.end();
+        self.accept_pool.end();
         {
-            let mut engine = self.engine.lock();
-            if let Some((fd, _)) = engine.interest() {
+            let mut control_socket = self.control_socket.lock();
+            if let Some((fd, _)) = control_socket.awaited() {
                 // The description may live on in a child of fork(2): closing alone would not remove it.
-                drop(self.home.work.remove(fd));
+                drop(self.signals.work.remove(&*fd));
             }
             if let Some(cause) = self.scope.cause() {
-                engine.close(&cause);
+                control_socket.close(&cause);
             }
         }
-        match &self.home.keeper {
-            Some(keeper) => keeper.poke(),
-            // Nobody else looks.
-            None => self.home.changed.set(),
-        }
+        self.signals.driver.announce(&self.signals.changed);
     }
 
     /// In a child of fork(2) the session is the parent's: our copies of its descriptors are closed and nothing else.
     /// What another thread of the parent had locked at that moment stays locked here, and is left alone.
     pub fn abandon(&self) {
-        self.control.close_now();
-        self.acceptors.abandon();
+        if let Some(control) = self.control_fd.upgrade() {
+            control.abandon();
+        }
+        self.accept_pool.abandon();
     }
 
     /// The error for whatever is tried on a session that has ended.
@@ -191,48 +190,37 @@ impl Session {
 
     /// Asks the session's own connection for a name.
     pub fn lookup(&self, name: &str) -> Result<Ticket> {
-        let (ticket, log) = {
-            let mut engine = self.engine.lock();
-            if engine.interest().is_none() {
-                drop(engine);
-                self.check_alive(Operation::Lookup)?;
-                return Err(Error::closed(Operation::Lookup, "the session has ended"));
-            }
-            engine.trace().want(self.bridge.log.is_wanted());
-            let ticket = engine.lookup(name, !self.has_keeper())?;
-            self.follow(&engine);
-            (ticket, engine.trace().take())
-        };
-        self.bridge.log.lines(log);
-        Ok(ticket)
+        let _edge = log::edge();
+        let watched = self.signals.driver.is_caller();
+        let asked = self.with_control(|control_socket| {
+            control_socket.awaited()?;
+            Some(control_socket.lookup(name, watched))
+        });
+        asked.unwrap_or_else(|| {
+            self.check_alive(Operation::Lookup)?;
+            Err(Error::closed(Operation::Lookup, "the session has ended"))
+        })
     }
 
-    /// Nobody waits for this lookup any more.
+    /// The answer to this lookup is not wanted any more.
     pub fn forget(&self, ticket: &Ticket) {
-        self.engine.lock().forget(ticket.number);
+        self.control_socket.lock().forget(ticket.number);
     }
 
     /// Sends a datagram on the control socket; `false` when too much is queued there.
     pub fn send_in_band(&self, to: &Address, payload: &[u8], options: &SendOptions) -> Result<bool> {
         let command = command::datagram_send(self.style.word(), to, payload.len(), options)?;
-        let (sent, log) = {
-            let mut engine = self.engine.lock();
-            engine.trace().want(self.bridge.log.is_wanted());
-            let sent = engine.send_datagram(&command, payload);
-            self.follow(&engine);
-            (sent, engine.trace().take())
-        };
-        self.bridge.log.lines(log);
-        Ok(sent)
+        let _edge = log::edge();
+        Ok(self.with_control(|control_socket| control_socket.send_datagram(&command, payload)))
     }
 
     /// A connection that asks the bridge for something on this session, and ends with it.
-    pub fn exchange(&self, request: Request) -> Result<BridgeConnection> {
+    pub fn connection(&self, request: Request) -> Result<BridgeConnection> {
         BridgeConnection::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
     }
 
     /// Accepts that wait and that were given up.
-    pub fn acceptors(&self) -> &AcceptPool {
-        &self.acceptors
+    pub fn accept_pool(&self) -> &AcceptPool {
+        &self.accept_pool
     }
 }

@@ -176,7 +176,7 @@ impl NameLock {
 
     /// In a child of fork(2): closes our copy of the descriptor, and the parent keeps its lock.
     pub fn abandon(&self) {
-        self.lock.close_now();
+        self.lock.abandon();
     }
 
     fn file(&self, suffix: &str) -> String {

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::core::drive::{after, passed, Deadline, Process};
+use crate::core::drive::{after, passed, Backoff, Deadline, Process};
 use crate::core::stream::timed::{check_flags, move_until, peek_all};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Target};
@@ -18,6 +18,10 @@ use crate::sys::{self, SharedFd};
 /// Flags a stream takes.
 const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_WAITALL | sys::MSG_NOSIGNAL;
 const SEND_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL | sys::MSG_MORE;
+
+/// Between looks at what the bridge has not taken yet, at first and at most.
+const FIRST_LOOK: Duration = Duration::from_micros(50);
+const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
 /// Bytes moved, or nothing yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +118,7 @@ impl Stream {
 
     fn deadline(&self) -> Option<Deadline> {
         let timeout = u64::try_from(self.timeout.load(Ordering::Relaxed)).ok()?;
-        Some(after(Some(Duration::from_millis(timeout))))
+        Some(after(Some(Duration::from_millis(timeout)), Instant::now()))
     }
 
     /// recv(2) with this stream's time limit. 0 bytes only for an empty buffer: the end is CLOSED.
@@ -210,7 +214,7 @@ impl Stream {
         let fd = self.check(Operation::Send)?;
         let mut waste = [MaybeUninit::uninit(); 16384];
         // The system has no event for "the send queue is empty", so it is looked at in growing intervals.
-        let mut pause = Duration::from_micros(50);
+        let mut looks = Backoff::new(FIRST_LOOK, LONGEST_LOOK);
         loop {
             // A peer that never stops sending must not keep us from looking at the queue.
             let received = sys::retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT));
@@ -224,17 +228,17 @@ impl Stream {
             if left > 0 && sys::poll_one(fd, 0, 0).map_err(system)? & (sys::ERR | sys::HUP) != 0 {
                 return Err(lost_tail());
             }
-            if left > 0 && passed(deadline) {
+            let now = Instant::now();
+            if left > 0 && passed(deadline, now) {
                 let message = format!("the bridge has not taken the last {left} bytes in time");
                 return Err(Error::new(Status::Timeout, Operation::Send, message));
             }
-            if passed(deadline) {
+            if passed(deadline, now) {
                 return Ok(());
             }
             if quiet {
-                let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+                let (pause, left) = (looks.pause(), deadline.map(|at| at.saturating_duration_since(now)));
                 std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
-                pause = (pause * 2).min(Duration::from_millis(20));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 use crate::core::drive::{passed, poll_timeout, Deadline};
 use crate::error::{Error, Result};
@@ -42,12 +43,12 @@ pub(super) fn move_until(
                 Ok(done)
             }
             Err(error) if !sys::would_block(&error) => Err(error),
-            Err(error) => match limit {
-                None => Err(error),
-                Some(_) if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? => Err(error),
-                Some(deadline) if passed(deadline) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-                Some(deadline) => {
-                    sys::poll_one(fd, events, poll_timeout(deadline))?;
+            Err(error) => match (limit, Instant::now()) {
+                (None, _) => Err(error),
+                (Some(_), _) if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? => Err(error),
+                (Some(deadline), now) if passed(deadline, now) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+                (Some(deadline), now) => {
+                    sys::poll_one(fd, events, poll_timeout(deadline, now))?;
                     continue;
                 }
             },
@@ -63,7 +64,7 @@ pub(super) fn peek_all(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32, de
     }
     let before = ReceiveTimeout::of(fd)?;
     let result = sys::retry(|| {
-        let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         ReceiveTimeout::new(left).set(fd)?;
         sys::recv_once(fd, buffer, flags)
     });

@@ -1,34 +1,52 @@
-//! One connection of a tunnel and its deadlines.
+//! One connection of a tunnel: its other side is made, bytes go both ways, and what is left is delivered at the end.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use crate::core::drive::{after, earlier, Deadline, Pending};
-use crate::core::relay::{End, Flow, Linger};
+use crate::core::drive::{after, earlier, passed, Deadline, Pending, Progress};
+use crate::core::relay::{Carriers, End, Flow, Flowed, Linger, LingerStep, PATIENCE};
 use crate::core::stream::Stream;
+use crate::core::tunnel::limits::Limits;
+use crate::core::tunnel::report::Shared;
 use crate::error::{Error, Operation, Result, Status};
-use crate::sys::{self, Place, Ready};
+use crate::sys::{self, Place, Ready, Selector};
+
+/// What the tunnel lends to each of its connections while it is served.
+pub struct Tools<'a> {
+    /// Tells when a descriptor is ready. A connection has two tokens: twice its number, and one more for its far end.
+    pub selector: &'a Selector,
+    /// Room for bytes on their way.
+    pub carriers: &'a mut Carriers,
+    /// How long and how much.
+    pub limits: &'a Limits,
+    /// Where it is counted.
+    pub shared: &'a Shared,
+    /// Bytes of one direction before others get a turn.
+    pub turn: usize,
+    /// The time.
+    pub now: Instant,
+}
 
 /// A connection.
 pub struct Connection {
+    id: u64,
     /// The end that came.
-    pub near: Option<End>,
+    near: Option<End>,
     /// What is done about the other one.
-    pub stage: Stage,
+    stage: Stage,
     /// From `near` to the other end.
-    pub outward: Flow,
+    outward: Flow,
     /// The other way.
-    pub inward: Flow,
+    inward: Flow,
     /// When it has been idle for too long; counted from when both ends are there.
-    pub idle_until: Deadline,
+    idle_until: Deadline,
     /// Ends that were reset, though what they had sent may still be on its way: the near one, the other one.
-    pub reset: [bool; 2],
-    /// When what an end had sent that was reset is given up, since nobody takes it.
-    pub given_up: Deadline,
+    reset: [bool; 2],
+    /// When what a reset end had sent is given up, since the other end does not take it.
+    given_up: Deadline,
     /// When its life is over.
-    pub ends: Deadline,
-    /// When it is in the tunnel's timers.
-    pub due: Deadline,
+    ends: Deadline,
 }
 
 /// How far a connection is.
@@ -56,29 +74,31 @@ pub enum Served {
 }
 
 impl Connection {
-    /// A connection whose other side is being made; it may last until `ends`.
-    pub fn new(near: End, stage: Stage, ends: Deadline) -> Self {
-        let (outward, inward) = (Flow::default(), Flow::default());
+    /// A connection whose other side is being made.
+    pub fn new(id: u64, near: End, stage: Stage, limits: &Limits, now: Instant) -> Self {
         Connection {
+            id,
             near: Some(near),
             stage,
-            outward,
-            inward,
+            outward: Flow::default(),
+            inward: Flow::default(),
             reset: [false; 2],
             idle_until: None,
             given_up: None,
-            ends,
-            due: None,
+            ends: after(limits.life, now),
         }
     }
 
-    /// Whether it counts.
+    /// Whether it counts: one that only lingers does not.
     pub fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Linger(..) | Stage::Gone)
     }
 
     /// The end that came, if the other one is not there yet.
-    pub fn unmade(&mut self) -> Option<End> {
+    pub fn unmade(&mut self, selector: &Selector) -> Option<End> {
+        if let Some(near) = &self.near {
+            selector.remove(near.fd());
+        }
         match self.stage {
             Stage::Pending(_) | Stage::Connecting(..) => self.near.take(),
             _ => None,
@@ -97,12 +117,11 @@ impl Connection {
 
     /// Whether an end was reset and the other one does not take what it had sent. One that has ended in good order is
     /// different: everything it had sent is for a reader that may only take a break.
-    pub fn is_stuck(&self) -> bool {
+    fn is_stuck(&self) -> bool {
         self.is_reset(true) && self.outward.held() > 0 || self.is_reset(false) && self.inward.held() > 0
     }
 
-    /// Whether an end was reset.
-    pub fn is_reset(&self, near: bool) -> bool {
+    fn is_reset(&self, near: bool) -> bool {
         let (seen, from, to) = match near {
             true => (self.reset[0], &self.outward, &self.inward),
             false => (self.reset[1], &self.inward, &self.outward),
@@ -114,14 +133,172 @@ impl Connection {
     pub fn deadline(&self) -> Deadline {
         let limits = earlier(self.ends, self.idle_until);
         match &self.stage {
-            Stage::Pending(pending) => {
-                let step = u64::try_from(pending.timeout_ms()).ok().map(Duration::from_millis);
-                earlier(limits, step.and_then(|step| after(Some(step))))
-            }
-            Stage::Linger(farewell) => earlier(limits, farewell.deadline()),
+            Stage::Pending(pending) => earlier(limits, pending.due()),
+            Stage::Linger(linger) => earlier(limits, linger.deadline()),
             Stage::Connecting(..) => limits,
             Stage::Open(_) => earlier(limits, self.given_up),
             Stage::Gone => None,
+        }
+    }
+
+    fn has_expired(&self, now: Instant) -> bool {
+        passed(self.ends, now) || passed(self.idle_until, now)
+    }
+
+    /// Does what can be done without waiting.
+    pub fn serve(&mut self, tools: &mut Tools<'_>) -> Result<Served> {
+        if self.has_expired(tools.now) {
+            if self.is_open() {
+                tools.shared.counts.expired.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(Served::Over);
+        }
+        match &mut self.stage {
+            Stage::Pending(pending) => {
+                // A step may close its descriptor.
+                tools.selector.remove(pending.fd());
+                if pending.step(tools.now)? == Progress::Done {
+                    let stream = pending.take()?;
+                    return self.join(End::Stream(stream), tools);
+                }
+                let (fd, events) = (pending.fd(), pending.events());
+                if fd >= 0 {
+                    tools.selector.add(fd, self.id * 2, events).map_err(system)?;
+                }
+                Ok(Served::Stays)
+            }
+            Stage::Connecting(end, places) => {
+                tools.selector.remove(end.fd());
+                let events = sys::poll_one(end.fd(), sys::OUT, 0).map_err(system)?;
+                if events == 0 {
+                    tools.selector.add(end.fd(), self.id * 2, sys::OUT).map_err(system)?;
+                    return Ok(Served::Stays);
+                }
+                match sys::socket_error(end.fd()) {
+                    Ok(()) => match std::mem::replace(&mut self.stage, Stage::Gone) {
+                        Stage::Connecting(end, _) => self.join(end, tools),
+                        _ => Ok(Served::Over),
+                    },
+                    Err(error) if places.is_empty() => {
+                        Err(Error::io(Operation::Connect, "cannot connect to the target", &error))
+                    }
+                    Err(_) => {
+                        self.stage = connect(std::mem::take(places))?;
+                        Ok(Served::Again)
+                    }
+                }
+            }
+            Stage::Open(_) => Ok(self.relay(tools)),
+            Stage::Linger(linger) => {
+                let before = linger.unsent();
+                let step = linger.step(tools.now);
+                if linger.unsent() != before {
+                    self.idle_until = after(tools.limits.idle, tools.now);
+                }
+                Ok(match step {
+                    LingerStep::Over => Served::Over,
+                    LingerStep::Waits => Served::Stays,
+                    LingerStep::Goes => Served::Again,
+                })
+            }
+            Stage::Gone => Ok(Served::Over),
+        }
+    }
+
+    /// Both sides are there: bytes may go.
+    fn join(&mut self, far: End, tools: &Tools<'_>) -> Result<Served> {
+        sys::set_urgent_inline(far.fd());
+        if let Some(near) = &self.near {
+            sys::set_urgent_inline(near.fd());
+            tools.selector.add_changes(near.fd(), self.id * 2).map_err(system)?;
+        }
+        tools.selector.add_changes(far.fd(), self.id * 2 + 1).map_err(system)?;
+        self.stage = Stage::Open(far);
+        self.idle_until = after(tools.limits.idle, tools.now);
+        Ok(Served::Again)
+    }
+
+    fn relay(&mut self, tools: &mut Tools<'_>) -> Served {
+        let before = self.outward.moved + self.inward.moved;
+        let turn = tools.turn;
+        let outward = self.flow(true, turn, tools);
+        let inward = self.flow(false, turn, tools);
+        if self.outward.moved + self.inward.moved != before {
+            self.idle_until = after(tools.limits.idle, tools.now);
+            self.given_up = None;
+        }
+        if !self.is_stuck() {
+            self.given_up = None;
+        } else if passed(self.given_up, tools.now) {
+            let text = "one end was reset, and the other one does not take what it had sent";
+            tools.shared.remember(Error::new(Status::Closed, Operation::Send, text));
+            return Served::Over;
+        } else if self.given_up.is_none() {
+            self.given_up = after(Some(PATIENCE), tools.now);
+        }
+        match (outward, inward) {
+            (Flowed::Ended, _) => self.part(true, tools),
+            (_, Flowed::Ended) => self.part(false, tools),
+            (Flowed::Refused, Flowed::Refused) => Served::Over,
+            (Flowed::Goes, _) | (_, Flowed::Goes) => Served::Again,
+            _ => Served::Stays,
+        }
+    }
+
+    /// Moves bytes one way.
+    fn flow(&mut self, outward: bool, budget: usize, tools: &mut Tools<'_>) -> Flowed {
+        let (Some(near), Stage::Open(far)) = (&self.near, &self.stage) else { return Flowed::Refused };
+        let counts = &tools.shared.counts;
+        let (flow, from, to, count) = match outward {
+            true => (&mut self.outward, near.fd(), far.fd(), &counts.bytes_out),
+            false => (&mut self.inward, far.fd(), near.fd(), &counts.bytes_in),
+        };
+        let before = flow.moved;
+        let flowed = flow.run(from, to, tools.carriers, budget);
+        count.fetch_add(flow.moved - before, Ordering::Relaxed);
+        flowed
+    }
+
+    /// One side has ended and the other has been given all it had sent: that one may still read it in peace.
+    fn part(&mut self, near_ended: bool, tools: &mut Tools<'_>) -> Served {
+        let (Some(near), Stage::Open(far)) = (&self.near, &self.stage) else { return Served::Over };
+        let in_order = !self.is_reset(near_ended);
+        // What the other one had sent before goes as far as it goes without waiting.
+        let (held, left) = if near_ended { (self.inward.held(), far.fd()) } else { (self.outward.held(), near.fd()) };
+        let budget = held.saturating_add(sys::unread(left).unwrap_or(0));
+        tools.selector.remove(near.fd());
+        tools.selector.remove(far.fd());
+        if budget > 0 {
+            self.flow(!near_ended, budget, tools);
+        }
+        self.outward.stop(tools.carriers);
+        self.inward.stop(tools.carriers);
+        let (near, stage) = (self.near.take(), std::mem::replace(&mut self.stage, Stage::Gone));
+        let (Some(near), Stage::Open(far)) = (near, stage) else { return Served::Over };
+        let (ended, left) = if near_ended { (near, far) } else { (far, near) };
+        ended.end();
+        let linger = Linger::new(left, in_order, tools.now);
+        // Without memory for it, it is looked at later.
+        drop(tools.selector.add_changes(linger.end().fd(), self.id * 2));
+        self.stage = Stage::Linger(linger);
+        Served::Again
+    }
+
+    /// Closes what is left of it.
+    pub fn close(mut self, selector: &Selector, carriers: &mut Carriers) {
+        self.outward.stop(carriers);
+        self.inward.stop(carriers);
+        if let Stage::Pending(pending) = &self.stage {
+            selector.remove(pending.fd());
+        }
+        let far = match &self.stage {
+            Stage::Connecting(end, _) | Stage::Open(end) => Some(end),
+            Stage::Linger(linger) => Some(linger.end()),
+            Stage::Pending(_) | Stage::Gone => None,
+        };
+        for end in self.near.iter().chain(far) {
+            selector.remove(end.fd());
+            end.end();
         }
     }
 }
@@ -147,4 +324,8 @@ pub fn connect(places: Vec<Place>) -> Result<Stage> {
         }
     }
     Err(failure)
+}
+
+fn system(error: std::io::Error) -> Error {
+    Error::io(Operation::None, "a descriptor for the tunnel", &error)
 }

@@ -1,7 +1,5 @@
 //! The thread of a tunnel: one loop that takes connections, has their other sides made, and moves the bytes.
 
-mod relaying;
-
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
@@ -9,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::destination::Destination;
-use crate::core::drive::{after, earlier, own_thread, passed, poll_timeout, Deadline, Driven, Progress};
-use crate::core::relay::{Carriers, End, LingerStep};
-use crate::core::tunnel::connection::{connect, far_socket, Connection, Served, Stage};
+use crate::core::drive::{after, earlier, log, own_thread, passed, poll_timeout, Deadline, Driven};
+use crate::core::relay::{Carriers, End};
+use crate::core::tunnel::connection::{connect, far_socket, Connection, Served, Stage, Tools};
 use crate::core::tunnel::limits::Limits;
 use crate::core::tunnel::report::Shared;
 use crate::core::tunnel::sides::{MakeSend, Receive, Send};
@@ -44,7 +42,8 @@ pub struct EventLoop {
     limits: Limits,
     selector: Selector,
     carriers: Carriers,
-    links: HashMap<u64, Connection>,
+    /// By number, each with the time that stands in `timers` for it.
+    connections: HashMap<u64, (Connection, Deadline)>,
     /// Those that carry or are about to; not those that only say farewell.
     open: usize,
     timers: BTreeSet<(Instant, u64)>,
@@ -70,12 +69,13 @@ impl EventLoop {
         limits: Limits,
         dest: Option<Arc<Destination>>,
     ) -> Result<Self> {
-        let dest = dest.as_ref().or_else(|| receive.presence()).filter(|dest| dest.home().keeper.is_none()).cloned();
+        let dest =
+            dest.as_ref().or_else(|| receive.destination()).filter(|dest| dest.signals().driver.is_caller()).cloned();
         let selector = Selector::new().map_err(system)?;
         selector.add(shared.wake.as_raw_fd(), WAKE, sys::IN).map_err(system)?;
         if let Some(dest) = &dest {
             // What it reports is for others to fetch.
-            selector.add(dest.home().work.as_raw_fd(), DEST, sys::IN).map_err(system)?;
+            selector.add(dest.signals().work.as_raw_fd(), DEST, sys::IN).map_err(system)?;
         }
         let carriers = Carriers::new(limits.buffer, limits.splice);
         Ok(EventLoop {
@@ -85,7 +85,7 @@ impl EventLoop {
             limits,
             selector,
             carriers,
-            links: HashMap::new(),
+            connections: HashMap::new(),
             open: 0,
             timers: BTreeSet::new(),
             last: LAST / 2,
@@ -104,15 +104,18 @@ impl EventLoop {
         let mut ready: Vec<Ready> = Vec::new();
         let mut again: Vec<u64> = Vec::new();
         while !self.is_stopped() {
-            self.watch_receive();
-            let timeout = if again.is_empty() { poll_timeout(self.next_due()) } else { 0 };
+            let mut now = Instant::now();
+            self.watch_receive(now);
+            let timeout = if again.is_empty() { poll_timeout(self.next_due(now), now) } else { 0 };
             if self.selector.wait(&mut ready, timeout).is_err() {
                 // Only want of memory can do that; wait a little instead of spinning.
                 std::thread::sleep(NO_DESCRIPTORS);
             }
+            now = Instant::now();
+            let _edge = log::edge();
             let mut serve = std::mem::take(&mut again);
-            let mut receive = passed(self.pause) || self.is_waiting();
-            let mut drive = self.dest.as_ref().is_some_and(|dest| passed(dest.deadline()));
+            let mut receive = passed(self.pause, now) || self.is_waiting();
+            let mut drive = self.dest.as_ref().is_some_and(|dest| passed(dest.deadline(), now));
             for ready in &ready {
                 match ready.token {
                     WAKE => self.shared.wake.clear(),
@@ -120,17 +123,17 @@ impl EventLoop {
                     DEST => drive = true,
                     token => {
                         let id = token / 2;
-                        if let Some(link) = self.links.get_mut(&id) {
-                            link.look(ready);
+                        if let Some((connection, _)) = self.connections.get_mut(&id) {
+                            connection.look(ready);
                         }
                         serve.push(id);
                     }
                 }
             }
             if drive {
-                self.drive();
+                self.drive(now);
             }
-            serve.extend(self.expired());
+            serve.extend(self.expired(now));
             serve.sort_unstable();
             serve.dedup();
             self.turn = (ALL_TURNS / serve.len().max(1)).clamp(SHORTEST_TURN, LONGEST_TURN);
@@ -138,12 +141,13 @@ impl EventLoop {
                 if self.is_stopped() {
                     break;
                 }
-                if self.serve(id) {
+                // Read for each: serving one may take its time, and no other may look idle for that.
+                if self.serve(id, Instant::now()) {
                     again.push(id);
                 }
             }
             if receive {
-                self.take_connections(&mut again);
+                self.take_connections(&mut again, now);
             }
         }
         self.close();
@@ -154,18 +158,18 @@ impl EventLoop {
     }
 
     /// Does what a keeper would do for the destination.
-    fn drive(&mut self) {
+    fn drive(&mut self, now: Instant) {
         let Some(dest) = &self.dest else { return };
-        dest.drive();
+        dest.drive(now);
         if dest.check(Operation::None).is_err() {
-            self.selector.remove(dest.home().work.as_raw_fd());
+            self.selector.remove(dest.signals().work.as_raw_fd());
             self.dest = None;
         }
     }
 
     fn has_room(&self) -> bool {
         let most = self.limits.connections;
-        self.open < most && self.links.len() < most.saturating_mul(2).saturating_add(FAREWELLS)
+        self.open < most && self.connections.len() < most.saturating_mul(2).saturating_add(FAREWELLS)
     }
 
     /// Whether the connection without an other side is to be tried again now.
@@ -174,8 +178,8 @@ impl EventLoop {
     }
 
     /// Connections are waited for only while there is room: those above the limit wait where they are.
-    fn watch_receive(&mut self) {
-        if passed(self.pause) {
+    fn watch_receive(&mut self, now: Instant) {
+        if passed(self.pause, now) {
             self.pause = None;
         }
         let wanted = self.has_room() && self.pause.is_none() && !self.over;
@@ -187,7 +191,7 @@ impl EventLoop {
             self.receiving = self.selector.add(fd, RECEIVE, sys::IN).is_ok();
             if !self.receiving {
                 // Without memory for it, it is tried again later: no event would tell when.
-                self.pause = after(Some(NO_DESCRIPTORS));
+                self.pause = after(Some(NO_DESCRIPTORS), now);
             }
         } else {
             self.selector.remove(fd);
@@ -195,29 +199,28 @@ impl EventLoop {
         }
     }
 
-    fn next_due(&self) -> Deadline {
+    fn next_due(&self, now: Instant) -> Deadline {
         if self.is_waiting() {
-            return Some(Instant::now());
+            return Some(now);
         }
         let timer = self.timers.first().map(|(at, _)| *at);
         let dest = self.dest.as_ref().and_then(|dest| dest.deadline());
         earlier(earlier(timer, self.pause), dest)
     }
 
-    fn expired(&mut self) -> Vec<u64> {
-        let now = Instant::now();
+    fn expired(&mut self, now: Instant) -> Vec<u64> {
         let mut ids = Vec::new();
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
-            if let Some(link) = self.links.get_mut(&id) {
-                link.due = None;
+            if let Some((_, due)) = self.connections.get_mut(&id) {
+                *due = None;
             }
             ids.push(id);
         }
         ids
     }
 
-    fn take_connections(&mut self, again: &mut Vec<u64>) {
+    fn take_connections(&mut self, again: &mut Vec<u64>, now: Instant) {
         for _ in 0..TAKES {
             if !self.has_room() || self.is_stopped() {
                 return;
@@ -225,13 +228,13 @@ impl EventLoop {
             let taken = match self.waiting.take() {
                 Some(near) => Ok(Some(near)),
                 None if self.over => return,
-                None => self.receive.take().inspect(|taken| {
+                None => self.receive.take(now).inspect(|taken| {
                     self.shared.counts.total.fetch_add(taken.iter().count() as u64, Ordering::Relaxed);
                 }),
             };
             match taken {
                 Ok(Some(near)) => {
-                    if let Some(id) = self.begin(near).filter(|id| self.serve(*id)) {
+                    if let Some(id) = self.begin(near, now).filter(|id| self.serve(*id, now)) {
                         again.push(id);
                     }
                     if self.pause.is_some() {
@@ -245,24 +248,24 @@ impl EventLoop {
                     self.shared.remember(error);
                     return;
                 }
-                Err(error) => return self.pause(error),
+                Err(error) => return self.pause(error, now),
             }
         }
     }
 
     /// Leaves new connections alone for a while.
-    fn pause(&mut self, error: Error) {
+    fn pause(&mut self, error: Error, now: Instant) {
         self.shared.remember_and_count(error, &self.shared.counts.refused);
-        self.pause = after(Some(NO_DESCRIPTORS));
+        self.pause = after(Some(NO_DESCRIPTORS), now);
     }
 
     /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
     /// one does, since those that wait have descriptors, too.
-    fn fail(&mut self, near: Option<End>, error: Error) {
+    fn fail(&mut self, near: Option<End>, error: Error, now: Instant) {
         let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
         if near.is_some() && wanting && self.waiting.is_none() {
             self.waiting = near;
-            return self.pause(error);
+            return self.pause(error, now);
         }
         // Told first: whoever sees the end may ask at once.
         self.shared.remember_and_count(error, &self.shared.counts.failed);
@@ -272,7 +275,7 @@ impl EventLoop {
     }
 
     /// Has the other side of a connection made.
-    fn begin(&mut self, near: End) -> Option<u64> {
+    fn begin(&mut self, near: End, now: Instant) -> Option<u64> {
         let stage = match (self.make)() {
             Ok(Send::Pending(pending)) => Ok(Stage::Pending(pending)),
             Ok(Send::Socket(fd)) => far_socket(fd),
@@ -282,119 +285,56 @@ impl EventLoop {
         let stage = match stage {
             Ok(stage) => stage,
             Err(error) => {
-                self.fail(Some(near), error);
+                self.fail(Some(near), error, now);
                 return None;
             }
         };
         self.last += 1;
         let id = self.last;
-        let link = Connection::new(near, stage, after(self.limits.life));
-        self.links.insert(id, link);
+        self.connections.insert(id, (Connection::new(id, near, stage, &self.limits, now), None));
         self.open += 1;
         self.shared.counts.now.fetch_add(1, Ordering::Relaxed);
         Some(id)
     }
 
     /// Serves a connection; whether it wants another turn at once.
-    fn serve(&mut self, id: u64) -> bool {
-        let Some(mut link) = self.links.remove(&id) else { return false };
-        if let Some(due) = link.due.take() {
+    fn serve(&mut self, id: u64, now: Instant) -> bool {
+        let Some((mut connection, due)) = self.connections.remove(&id) else { return false };
+        if let Some(due) = due {
             self.timers.remove(&(due, id));
         }
-        let was_open = link.is_open();
-        let served = self.advance(id, &mut link);
-        let is_open = matches!(served, Ok(Served::Stays | Served::Again)) && link.is_open();
+        let was_open = connection.is_open();
+        let served = connection.serve(&mut Tools {
+            selector: &self.selector,
+            carriers: &mut self.carriers,
+            limits: &self.limits,
+            shared: &self.shared,
+            turn: self.turn,
+            now,
+        });
+        let is_open = matches!(served, Ok(Served::Stays | Served::Again)) && connection.is_open();
         if was_open && !is_open {
             self.open -= 1;
             self.shared.counts.now.fetch_sub(1, Ordering::Relaxed);
         }
         match served {
             Ok(Served::Over) => {
-                self.forget(link);
+                connection.close(&self.selector, &mut self.carriers);
                 false
             }
             Ok(served) => {
-                let again = matches!(served, Served::Again);
-                link.due = link.deadline();
-                if let Some(due) = link.due {
+                let due = connection.deadline();
+                if let Some(due) = due {
                     self.timers.insert((due, id));
                 }
-                self.links.insert(id, link);
-                again
+                self.connections.insert(id, (connection, due));
+                matches!(served, Served::Again)
             }
             Err(error) => {
-                if let Some(near) = &link.near {
-                    self.selector.remove(near.fd());
-                }
-                let near = link.unmade();
-                self.forget(link);
-                self.fail(near, error);
+                let near = connection.unmade(&self.selector);
+                connection.close(&self.selector, &mut self.carriers);
+                self.fail(near, error, now);
                 false
-            }
-        }
-    }
-
-    fn advance(&mut self, id: u64, link: &mut Connection) -> Result<Served> {
-        let shared = Arc::clone(&self.shared);
-        let counts = &shared.counts;
-        if link.is_open() && (passed(link.ends) || passed(link.idle_until)) {
-            counts.expired.fetch_add(1, Ordering::Relaxed);
-            return Ok(Served::Over);
-        }
-        match &mut link.stage {
-            Stage::Pending(pending) => {
-                // A step may close its descriptor.
-                self.selector.remove(pending.fd());
-                match pending.step()? {
-                    Progress::Block => {
-                        let (fd, events) = (pending.fd(), pending.events());
-                        if fd >= 0 {
-                            self.selector.add(fd, id * 2, events).map_err(system)?;
-                        }
-                        Ok(Served::Stays)
-                    }
-                    Progress::Done => {
-                        let stream = pending.take()?;
-                        self.join(id, link, End::Stream(stream))
-                    }
-                }
-            }
-            Stage::Connecting(end, places) => {
-                self.selector.remove(end.fd());
-                let events = sys::poll_one(end.fd(), sys::OUT, 0).map_err(system)?;
-                if events == 0 {
-                    self.selector.add(end.fd(), id * 2, sys::OUT).map_err(system)?;
-                    return Ok(Served::Stays);
-                }
-                match sys::socket_error(end.fd()) {
-                    Ok(()) => {
-                        let stage = std::mem::replace(&mut link.stage, Stage::Gone);
-                        let Stage::Connecting(end, _) = stage else { return Ok(Served::Over) };
-                        self.join(id, link, end)
-                    }
-                    Err(error) if places.is_empty() => {
-                        Err(Error::io(Operation::Connect, "cannot connect to the target", &error))
-                    }
-                    Err(_) => {
-                        link.stage = connect(std::mem::take(places))?;
-                        Ok(Served::Again)
-                    }
-                }
-            }
-            Stage::Open(_) => Ok(self.relay(id, link)),
-            Stage::Gone => Ok(Served::Over),
-            Stage::Linger(_) if passed(link.ends) || passed(link.idle_until) => Ok(Served::Over),
-            Stage::Linger(farewell) => {
-                let before = farewell.unsent();
-                let parting = farewell.step();
-                if farewell.unsent() != before {
-                    link.idle_until = after(self.limits.idle);
-                }
-                Ok(match parting {
-                    LingerStep::Over => Served::Over,
-                    LingerStep::Waits => Served::Stays,
-                    LingerStep::Goes => Served::Again,
-                })
             }
         }
     }
@@ -404,10 +344,10 @@ impl EventLoop {
             self.selector.remove(self.receive.as_raw_fd());
         }
         if let Some(dest) = &self.dest {
-            self.selector.remove(dest.home().work.as_raw_fd());
+            self.selector.remove(dest.signals().work.as_raw_fd());
         }
-        for (_, link) in std::mem::take(&mut self.links) {
-            self.forget(link);
+        for (_, (connection, _)) in std::mem::take(&mut self.connections) {
+            connection.close(&self.selector, &mut self.carriers);
         }
         if let Some(near) = &self.waiting {
             near.end();

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::core::destination::Destination;
 use crate::core::drive::Pending;
@@ -47,19 +48,19 @@ impl Receive {
     }
 
     /// The destination of a listener.
-    pub fn presence(&self) -> Option<&Arc<Destination>> {
+    pub fn destination(&self) -> Option<&Arc<Destination>> {
         match self {
-            Receive::Listener(listener) => Some(listener.presence()),
-            Receive::Borrowed(listener) => Some(listener.presence()),
+            Receive::Listener(listener) => Some(listener.destination()),
+            Receive::Borrowed(listener) => Some(listener.destination()),
             Receive::Socket(_) | Receive::Foreign(_) => None,
         }
     }
 
     /// The next connection, if there is one.
-    pub fn take(&self) -> Result<Option<End>> {
+    pub fn take(&self, now: Instant) -> Result<Option<End>> {
         let fd = match self {
-            Receive::Listener(listener) => return Ok(listener.accept()?.map(End::Stream)),
-            Receive::Borrowed(listener) => return Ok(listener.accept()?.map(End::Stream)),
+            Receive::Listener(listener) => return Ok(listener.accept(now)?.map(End::Stream)),
+            Receive::Borrowed(listener) => return Ok(listener.accept(now)?.map(End::Stream)),
             Receive::Socket(fd) => fd.as_raw_fd(),
             Receive::Foreign(fd) => *fd,
         };

@@ -46,14 +46,14 @@ impl Tunnel {
             news: Arc::new(Wake::new().map_err(system)?),
             unheard: Mutex::new(Unheard { errors: VecDeque::new(), told: State::Ready }),
         });
-        let presence = dest.as_ref().map(|dest| Arc::clone(dest.presence()));
-        if let Some(presence) = &presence {
-            presence.tell(&shared.news);
-            if presence.state().0 != State::Ready {
+        let destination = dest.as_ref().map(|dest| Arc::clone(dest.destination()));
+        if let Some(destination) = &destination {
+            destination.tell(&shared.news);
+            if destination.state().0 != State::Ready {
                 shared.news.set();
             }
         }
-        let tunneling = EventLoop::new(Arc::clone(&shared), receive, make, limits, presence)?;
+        let tunneling = EventLoop::new(Arc::clone(&shared), receive, make, limits, destination)?;
         let builder = std::thread::Builder::new().name("i2psock-tunnel".into());
         // Signals belong to the program's own threads; and splice(2) knows no MSG_NOSIGNAL.
         let thread = sys::with_signals_blocked(|| builder.spawn(move || tunneling.run()));
@@ -103,7 +103,7 @@ impl Tunnel {
 
     /// The state of its destination, if it has one of its own, and why there is no session.
     pub fn state(&self) -> Option<(State, Option<Error>)> {
-        let (state, _, cause) = self.dest.as_ref()?.presence().state();
+        let (state, _, cause) = self.dest.as_ref()?.destination().state();
         if !self.fork.in_child() {
             let mut unheard = self.shared.unheard.lock();
             unheard.told = state;
@@ -129,7 +129,7 @@ impl Tunnel {
         if unheard.errors.is_empty() {
             // Looked at afterwards: a change that comes in between must not be lost.
             self.shared.news.clear();
-            if self.dest.as_ref().is_some_and(|dest| dest.presence().state().0 != unheard.told) {
+            if self.dest.as_ref().is_some_and(|dest| dest.destination().state().0 != unheard.told) {
                 self.shared.news.set();
             }
         }

@@ -1,44 +1,12 @@
-//! Waiting: poll, an event of our own, and one descriptor for several.
+//! eventfd(2) and epoll(7).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::{poll_one, IN};
 use crate::sys::check;
 use crate::sys::shared_fd::SharedFd;
-
-/// Readable.
-pub const IN: i16 = libc::POLLIN;
-/// Writable.
-pub const OUT: i16 = libc::POLLOUT;
-/// Broken; always told.
-pub const ERR: i16 = libc::POLLERR;
-/// Over in both directions; always told.
-pub const HUP: i16 = libc::POLLHUP;
-
-/// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
-pub use libc::pollfd as PollFd;
-
-/// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
-/// reported as 0 events, so that the caller looks at its deadline again.
-pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
-    for fd in fds.iter_mut() {
-        fd.revents = 0;
-    }
-    // SAFETY: pointer and length belong to `fds`.
-    match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(error) => Err(error),
-        Ok(count) => Ok(count as usize),
-    }
-}
-
-/// poll(2) on one descriptor: the events seen, 0 when there were none.
-pub fn poll_one(fd: RawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
-    let mut fds = [PollFd { fd, events, revents: 0 }];
-    poll(&mut fds, timeout_ms)?;
-    Ok(fds[0].revents)
-}
 
 /// An event descriptor: readable from `set` until `clear`.
 #[derive(Debug)]
@@ -74,7 +42,13 @@ impl Wake {
 
     /// In a child of fork(2): closes it, whoever seems to use it.
     pub fn abandon(&self) {
-        self.0.close_now();
+        self.0.abandon();
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -97,38 +71,50 @@ impl Watch {
         Ok(Watch(SharedFd::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    fn control(&self, operation: libc::c_int, fd: RawFd, events: i16) -> io::Result<()> {
+    fn control(&self, operation: libc::c_int, fd: &impl AsFd, events: i16) -> io::Result<()> {
+        // In a child of fork(2) the description is the parent's, and is left as it is.
+        if self.0.is_taken() {
+            return Ok(());
+        }
         let mut event = libc::epoll_event { events: events as u32, u64: 0 };
+        let fd = fd.as_fd().as_raw_fd();
         // SAFETY: the event lives as long as the call.
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
     /// Watches `fd` as well.
-    pub fn add(&self, fd: RawFd, events: i16) -> io::Result<()> {
+    pub fn add(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events)
     }
 
     /// Changes what is asked of `fd`.
-    pub fn modify(&self, fd: RawFd, events: i16) -> io::Result<()> {
+    pub fn modify(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }
 
     /// Watches `fd` for these events, whether it was watched before or not.
-    pub fn set(&self, fd: RawFd, events: i16) -> io::Result<()> {
+    pub fn set(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         match self.modify(fd, events) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.add(fd, events),
             other => other,
         }
     }
 
-    /// Watches `fd` no longer.
-    pub fn remove(&self, fd: RawFd) -> io::Result<()> {
+    /// Watches `fd` no longer. To be called while it is open: a child of fork(2) may have the description too, and then
+    /// closing it here would leave it watched.
+    pub fn remove(&self, fd: &impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0)
     }
 
     /// In a child of fork(2): closes it, whoever seems to use it.
     pub fn abandon(&self) {
-        self.0.close_now();
+        self.0.abandon();
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -207,32 +193,5 @@ impl Selector {
                 Ok(())
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wake_is_readable_from_set_until_clear() {
-        let wake = Wake::new().unwrap();
-        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
-        wake.set();
-        wake.set();
-        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), IN);
-        wake.clear();
-        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
-    }
-
-    #[test]
-    fn watch_is_readable_while_a_watched_descriptor_is() {
-        let (watch, wake) = (Watch::new().unwrap(), Wake::new().unwrap());
-        watch.add(wake.as_raw_fd(), IN).unwrap();
-        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
-        wake.set();
-        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), IN);
-        watch.remove(wake.as_raw_fd()).unwrap();
-        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
     }
 }

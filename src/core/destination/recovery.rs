@@ -1,0 +1,115 @@
+//! Opening a lost session again: one attempt at a time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::core::bridge::{Bridge, BridgeConnection};
+use crate::core::drive::{after, earlier, passed, Deadline, Progress, Scope, Watched};
+use crate::core::session::{NewSession, SessionSpec};
+use crate::error::{Error, Operation, Result, Status};
+use crate::identity::Keys;
+use crate::protocol::handshake::Phase;
+use crate::sys::Watch;
+
+/// What all sessions of a destination are made from.
+pub struct Origin {
+    /// The bridge they are asked of.
+    pub bridge: Arc<Bridge>,
+    /// What is asked for.
+    pub spec: SessionSpec,
+    /// Private keys.
+    pub keys: Keys,
+    /// What lives across sessions: the datagram socket, and the connection that opens the next session.
+    pub scope: Arc<Scope>,
+}
+
+/// The attempt to open a lost session again, if one is under way.
+#[derive(Default)]
+pub struct Recovery {
+    /// Held while stepping; others skip.
+    attempt: Mutex<Option<Attempt>>,
+}
+
+struct Attempt {
+    connection: Watched<BridgeConnection>,
+    id: String,
+    until: Deadline,
+}
+
+/// What came of a step.
+pub enum RecoveryStep {
+    /// No attempt is under way, or another thread is stepping it.
+    Idle,
+    /// The bridge is being reached, or `asked` for a session already.
+    Waits { asked: bool },
+    /// The bridge has made a session.
+    Created(Box<NewSession>),
+    /// The attempt has failed, or could not even be `begun`.
+    Failed { begun: bool, error: Error },
+}
+
+impl Recovery {
+    /// Does what can be done without waiting; begins an attempt if one is `due` and none is under way.
+    pub fn step(&self, origin: &Origin, work: &Arc<Watch>, due: bool, now: Instant) -> RecoveryStep {
+        let Some(mut slot) = self.attempt.try_lock() else { return RecoveryStep::Idle };
+        if due && slot.is_none() {
+            match Attempt::begin(origin, work, now) {
+                Ok(attempt) => *slot = Some(attempt),
+                Err(error) => return RecoveryStep::Failed { begun: false, error },
+            }
+        }
+        let Some(attempt) = slot.as_mut() else { return RecoveryStep::Idle };
+        let result = match attempt.connection.step(|connection| connection.step(now)) {
+            Ok(Progress::Block) if passed(attempt.until, now) => {
+                Err(Error::new(Status::Timeout, Operation::Create, "the session could not be opened again in time"))
+            }
+            Ok(Progress::Block) => {
+                return RecoveryStep::Waits { asked: attempt.connection.get().phase() == Phase::Reply };
+            }
+            Ok(Progress::Done) => attempt.created(origin),
+            Err(error) => Err(error),
+        };
+        *slot = None;
+        match result {
+            Ok(session) => RecoveryStep::Created(Box::new(session)),
+            Err(error) => RecoveryStep::Failed { begun: true, error },
+        }
+    }
+
+    /// When a step is due even without an event. While another thread is stepping it, that one looks afterwards.
+    pub fn deadline(&self) -> Deadline {
+        let attempt = self.attempt.try_lock()?;
+        attempt.as_ref().and_then(|attempt| earlier(attempt.until, attempt.connection.get().deadline()))
+    }
+
+    /// Ends the attempt.
+    pub fn stop(&self) {
+        drop(self.attempt.lock().take());
+    }
+
+    /// In a child of fork(2): closes our copies, unless a thread of the parent had the lock.
+    pub fn abandon(&self) {
+        if let Some(mut attempt) = self.attempt.try_lock() {
+            *attempt = None;
+        }
+    }
+}
+
+impl Attempt {
+    fn begin(origin: &Origin, work: &Arc<Watch>, now: Instant) -> Result<Self> {
+        let id = SessionSpec::new_id()?;
+        let request = origin.spec.request(id.clone(), origin.keys.duplicate().into());
+        let connection = BridgeConnection::new(Arc::clone(&origin.bridge), Arc::clone(&origin.scope), request)?;
+        let until = after(connection.default_timeout(), now);
+        Ok(Attempt { connection: Watched::new(connection, work), id, until })
+    }
+
+    fn created(&mut self, origin: &Origin) -> Result<NewSession> {
+        let created = self.connection.get_mut().finish()?;
+        SessionSpec::check_same(&SessionSpec::keys_of(&created)?, origin.keys.address())?;
+        let (id, style, port) = (std::mem::take(&mut self.id), origin.spec.style, origin.spec.port.clone());
+        Ok(NewSession { id, style, created, port })
+    }
+}

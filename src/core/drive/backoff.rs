@@ -1,0 +1,57 @@
+//! Pauses that double: between attempts that fail, and between looks at what the system has no event for.
+
+use std::time::Duration;
+
+/// The pause before the next attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Begins with `first` and doubles up to `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Backoff { first, longest, next: first }
+    }
+
+    /// The pause that is due now; the next one is twice as long.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = self.next.saturating_mul(2).min(self.longest);
+        pause
+    }
+
+    /// The pause that [`Backoff::pause`] will return.
+    pub fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Begins with the first pause again.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let seconds = Duration::from_secs;
+        let mut backoff = Backoff::new(seconds(1), seconds(60));
+        for wanted in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(backoff.pause(), seconds(wanted));
+        }
+        backoff.reset();
+        assert_eq!((backoff.next(), backoff.pause(), backoff.next()), (seconds(1), seconds(1), seconds(2)));
+    }
+
+    #[test]
+    fn a_pause_is_never_too_long_to_be_doubled() {
+        let mut backoff = Backoff::new(Duration::MAX, Duration::MAX);
+        assert_eq!((backoff.pause(), backoff.pause()), (Duration::MAX, Duration::MAX));
+    }
+}

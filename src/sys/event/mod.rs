@@ -1,0 +1,73 @@
+//! Waiting: poll(2), an event of our own, and one descriptor for several. What poll cannot do is each system's own and
+//! has a file of its own.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use super::check;
+
+mod linux;
+
+pub use linux::{Ready, Selector, Wake, Watch};
+
+/// Readable.
+pub const IN: i16 = libc::POLLIN;
+/// Writable.
+pub const OUT: i16 = libc::POLLOUT;
+/// Broken; always told.
+pub const ERR: i16 = libc::POLLERR;
+/// Over in both directions; always told.
+pub const HUP: i16 = libc::POLLHUP;
+
+/// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
+pub use libc::pollfd as PollFd;
+
+/// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
+/// reported as 0 events, so that the caller looks at its deadline again.
+pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
+    for fd in fds.iter_mut() {
+        fd.revents = 0;
+    }
+    // SAFETY: pointer and length belong to `fds`.
+    match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+        Ok(count) => Ok(count as usize),
+    }
+}
+
+/// poll(2) on one descriptor: the events seen, 0 when there were none.
+pub fn poll_one(fd: RawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
+    let mut fds = [PollFd { fd, events, revents: 0 }];
+    poll(&mut fds, timeout_ms)?;
+    Ok(fds[0].revents)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn wake_is_readable_from_set_until_clear() {
+        let wake = Wake::new().unwrap();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
+        wake.set();
+        wake.set();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), IN);
+        wake.clear();
+        assert_eq!(poll_one(wake.as_raw_fd(), IN, 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn watch_is_readable_while_a_watched_descriptor_is() {
+        let (watch, wake) = (Watch::new().unwrap(), Wake::new().unwrap());
+        watch.add(&wake, IN).unwrap();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
+        wake.set();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), IN);
+        watch.remove(&wake).unwrap();
+        assert_eq!(poll_one(watch.as_raw_fd(), IN, 0).unwrap(), 0);
+    }
+}
