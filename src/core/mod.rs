@@ -1,4 +1,37 @@
 //! Sockets, sessions and streams in safe Rust. Every operation is a step that never blocks; blocking is step + poll.
+//!
+//! # Locks
+//!
+//! These are all the locks there are, in the order they may be taken in: a thread that holds one may wait only for those
+//! below it. `sys::lock` checks that in builds for debugging. None is held while a program's hook runs, while the disk
+//! is used or a name is resolved, or while a thread waits for the network. In a child of fork(2) the thread that holds
+//! one may not exist, so there they are only tried.
+//!
+//! | Rank | Lock | Guards |
+//! |---|---|---|
+//! | `KeeperThread` | `Keeper::thread` | the handle of the background thread, while it is started |
+//! | `KeeperDriven` | `Keeper::driven` | what the background thread drives; held while all are stepped, so that `remove` waits for the end of the step |
+//! | `Destinations` | `Context::presences` | the destinations of a controller |
+//! | `TunnelThread` | `Tunnel::thread` | the handle of a tunnel's thread |
+//! | `TunnelReport` | `tunnel::Shared::unheard` | what a tunnel has not told yet: errors, the state told last |
+//! | `Attempt` | `Destination::attempt` | the connection that opens a lost session again; held while stepping, others skip |
+//! | `Followers` | `Destination::followers` | the listeners of a destination |
+//! | `ArmedAccepts` | `AcceptLoop::armed` | the accepts of a listener, or its forwarding; held while stepping, others skip |
+//! | `AcceptQueue` | `AcceptLoop::queue` | streams that wait to be fetched from a listener |
+//! | `Kept` | `Destination::kept` | what is dropped when a destination ends: the lease of its name |
+//! | `Names` | `NameRegistry::names` | which names are taken, and who waits for them |
+//! | `Present` | `Destination::present` | the state of a destination and its session |
+//! | `Targets` | `TargetCache` | addresses that datagrams were sent to, and lookups on their way |
+//! | `ControlSocket` | `Session::engine` | the conversation on a session's control socket |
+//! | `AcceptPool` | `AcceptPool::list` | accepts of a session that were given up, and who watches them |
+//! | `LookupAnswer` | `lookup_ticket::Slot::answer` | the answer to a lookup |
+//! | `ScopeSockets` | `Scope::sockets` | sockets that end together |
+//! | `ScopeCause` | `Scope::cause` | why they have ended |
+//! | `DatagramSources` | `Dgram::sources` | the peers that datagrams came from last |
+//! | `DatagramError` | `Dgram::deferred` | an error that the next receive returns |
+//! | `DatagramBatch` | `Dgram::batch` | the room for receiving many; taken out while it is used |
+//! | `LogHook` | `Log::hook` | the program's log hook |
+//! | `SharedFd` | `SharedFd::giving` | "given away" against "shut down by number" |
 
 pub mod bridge;
 pub mod controller;

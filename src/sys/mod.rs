@@ -9,6 +9,7 @@ mod datagram_batch;
 mod event;
 mod file;
 mod fork;
+pub mod lock;
 mod process;
 mod shared_fd;
 mod socket;
