@@ -1,4 +1,14 @@
-//! Named destinations of a controller: who has a name, who waits for it, and the folder its keys are kept in.
+//! Named destinations of a controller: which names are taken, who waits for them, and the folder their keys are kept in.
+//!
+//! ```text
+//! free --turn--> Opening --settle--> Open --lease dropped--> Closing --file unlocked--> free
+//!                   '------------- lease dropped --------------^
+//! ```
+//!
+//! The lock of the list is held only to look a name up and to note its state. A folder may take any time to answer, so
+//! all that is done on the disk is done without a lock, by the thread that has the lease. The entry of a name is there
+//! before its file is locked and until it is unlocked: other threads of this controller wait for the entry and never
+//! meet the lock of the file.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -21,11 +31,37 @@ pub struct NameRegistry {
 }
 
 /// A name that is taken.
-#[derive(Default)]
 struct Entry {
-    /// Whose it is; nobody's yet while the destination is being opened.
-    destination: Weak<Destination>,
+    state: State,
+    /// Those that ask again when the name can be shared, or is free.
     waiting: Vec<Weak<Wake>>,
+}
+
+enum State {
+    /// Its file is being locked, or its destination opened.
+    Opening,
+    /// A destination has it.
+    Open(Weak<Destination>),
+    /// The destination has ended or could not be opened, and the file is being unlocked.
+    Closing,
+}
+
+impl Entry {
+    fn holder(&self) -> Option<Arc<Destination>> {
+        match &self.state {
+            State::Open(holder) => holder.upgrade(),
+            State::Opening | State::Closing => None,
+        }
+    }
+
+    /// Something that is set when it is worth asking again.
+    fn wait(&mut self) -> Result<Arc<Wake>> {
+        let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
+        let wake = Arc::new(wake);
+        self.waiting.retain(|known| known.strong_count() > 0);
+        self.waiting.push(Arc::downgrade(&wake));
+        Ok(wake)
+    }
 }
 
 /// What became of asking for a name.
@@ -34,7 +70,7 @@ pub enum NameTurn {
     Shared(Arc<Destination>),
     /// It is the caller's to open.
     Mine(NameLease),
-    /// Somebody is just opening or closing it: ask again when this is readable.
+    /// It is being opened or closed elsewhere: ask again when this is readable.
     Wait(Arc<Wake>),
 }
 
@@ -44,7 +80,8 @@ impl NameRegistry {
         Arc::new(NameRegistry { bridge, store, names: Mutex::default() })
     }
 
-    /// Asks for `name`; whoever has it may have it shared.
+    /// Asks for `name`, which can be shared when it is open. When it is free its file is locked, which may take as long as
+    /// the folder needs.
     pub fn turn(self: &Arc<Self>, name: &str, now: Instant) -> Result<NameTurn> {
         let Some(store) = &self.store else {
             return Err(Error::invalid(
@@ -52,33 +89,38 @@ impl NameRegistry {
             ));
         };
         crate::core::store::check_name(name)?;
-        // Whoever has the name may have lost its session without anybody having looked yet.
-        let holder = self.names.lock().get(name).and_then(|entry| entry.destination.upgrade());
+        // The holder may have lost its session without having been looked at since.
+        let holder = self.names.lock().get(name).and_then(Entry::holder);
         if let Some(holder) = holder {
             holder.look(now);
         }
-        // Declared first, so that it is dropped without the lock: the last one to drop it needs that.
-        let known;
-        let mut names = self.names.lock();
-        if let Some(entry) = names.get_mut(name) {
-            known = entry.destination.upgrade();
-            if let Some(destination) = known.as_ref().filter(|destination| destination.join()) {
-                return Ok(NameTurn::Shared(Arc::clone(destination)));
-            }
-            let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
-            let wake = Arc::new(wake);
-            entry.waiting.retain(|known| known.strong_count() > 0);
-            entry.waiting.push(Arc::downgrade(&wake));
-            return Ok(NameTurn::Wait(wake));
-        }
-        // Under the lock: two threads must not meet each other's file lock.
+        let ticket = match self.ask(name)? {
+            Asked::Shared(holder) => return Ok(NameTurn::Shared(holder)),
+            Asked::Wait(wake) => return Ok(NameTurn::Wait(wake)),
+            Asked::Free(ticket) => ticket,
+        };
+        // If that fails the ticket goes back, and those that have come to wait try it themselves.
         let claim = store.lock(name).map_err(|error| error.during(Operation::Create))?;
-        names.insert(name.to_owned(), Entry::default());
-        drop(names);
-        Ok(NameTurn::Mine(NameLease { named: Arc::clone(self), name: name.to_owned(), claim: Some(claim) }))
+        Ok(NameTurn::Mine(NameLease { claim, ticket }))
     }
 
-    /// Whoever waits for a name has to look again: the controller is closed.
+    /// The part of `turn` that needs the lock, and no time.
+    fn ask(self: &Arc<Self>, name: &str) -> Result<Asked> {
+        // Declared first, so that it is dropped without the lock: dropping the last reference ends a destination.
+        let holder;
+        let mut names = self.names.lock();
+        let Some(entry) = names.get_mut(name) else {
+            names.insert(name.to_owned(), Entry { state: State::Opening, waiting: Vec::new() });
+            return Ok(Asked::Free(NameTicket { named: Arc::clone(self), name: name.to_owned() }));
+        };
+        holder = entry.holder();
+        match holder.as_ref().filter(|holder| holder.join()) {
+            Some(holder) => Ok(Asked::Shared(Arc::clone(holder))),
+            None => entry.wait().map(Asked::Wait),
+        }
+    }
+
+    /// The controller is closed: those that wait for a name have to look again.
     pub fn wake_all(&self) {
         let waiting: Vec<_> =
             self.names.lock().values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)).collect();
@@ -86,31 +128,67 @@ impl NameRegistry {
     }
 }
 
-/// A name that is ours until this is dropped.
-pub struct NameLease {
+/// What the list says about a name.
+enum Asked {
+    Shared(Arc<Destination>),
+    Wait(Arc<Wake>),
+    Free(NameTicket),
+}
+
+/// The entry of a name in the list, which goes when this is dropped.
+struct NameTicket {
     named: Arc<NameRegistry>,
     name: String,
-    claim: Option<NameLock>,
+}
+
+impl NameTicket {
+    /// Notes the state of the name.
+    fn set(&self, state: State) {
+        if let Some(entry) = self.named.names.lock().get_mut(&self.name) {
+            entry.state = state;
+        }
+    }
+
+    fn in_child(&self) -> bool {
+        self.named.bridge.process.in_child()
+    }
+}
+
+impl Drop for NameTicket {
+    fn drop(&mut self) {
+        // In a child of fork(2) the list is the parent's, and may be locked by a thread that is not here.
+        if self.in_child() {
+            return;
+        }
+        let entry = self.named.names.lock().remove(&self.name);
+        wake(&entry.map(|entry| entry.waiting).unwrap_or_default());
+    }
+}
+
+/// A name that is ours until this is dropped.
+pub struct NameLease {
+    // In this order: the next one to get the name gets the lock of its file, too.
+    claim: NameLock,
+    ticket: NameTicket,
 }
 
 impl NameLease {
     /// The keys that belong to the name, if there are any yet.
     pub fn load(&self) -> Result<Option<Keys>> {
-        self.claim.as_ref().map_or(Ok(None), NameLock::load).map_err(|error| error.during(Operation::Create))
+        self.claim.load().map_err(|error| error.during(Operation::Create))
     }
 
     /// Keeps new keys.
     pub fn save(&self, keys: &Keys) -> Result<()> {
-        let saved = self.claim.as_ref().map_or(Ok(()), |claim| claim.save(keys));
-        saved.map_err(|error| error.during(Operation::Create))
+        self.claim.save(keys).map_err(|error| error.during(Operation::Create))
     }
 
     /// From now on the name can be shared.
     pub fn settle(&self, destination: &Arc<Destination>) {
         let waiting = {
-            let mut names = self.named.names.lock();
-            let Some(entry) = names.get_mut(&self.name) else { return };
-            entry.destination = Arc::downgrade(destination);
+            let mut names = self.ticket.named.names.lock();
+            let Some(entry) = names.get_mut(&self.ticket.name) else { return };
+            entry.state = State::Open(Arc::downgrade(destination));
             std::mem::take(&mut entry.waiting)
         };
         wake(&waiting);
@@ -119,20 +197,11 @@ impl NameLease {
 
 impl Drop for NameLease {
     fn drop(&mut self) {
-        // In a child of fork(2) the name is the parent's, and its lock may be held by a thread that is not here.
-        if self.named.bridge.process.in_child() {
-            if let Some(claim) = &self.claim {
-                claim.abandon();
-            }
-            return;
+        match self.ticket.in_child() {
+            // The name is the parent's.
+            true => self.claim.abandon(),
+            false => self.ticket.set(State::Closing),
         }
-        let waiting = {
-            let mut names = self.named.names.lock();
-            // The file first: whoever gets the name next gets its lock, too.
-            self.claim = None;
-            names.remove(&self.name).map(|entry| entry.waiting).unwrap_or_default()
-        };
-        wake(&waiting);
     }
 }
 

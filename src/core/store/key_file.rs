@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Operation, Result};
 use crate::identity::Keys;
 use crate::secret::Secret;
+use crate::sys::lock::assert_none_held;
 use crate::sys::{self, Access, Folder};
 
 /// No key file is that long: the longest keys there are take some 3 KB.
@@ -25,6 +26,7 @@ pub enum Format {
 /// Reads a key file of any form. A symbolic link is followed: what counts is whose file it leads to, and who may read
 /// that.
 pub fn load(path: &str) -> Result<Keys> {
+    assert_none_held("access to a key file");
     let what = format!("key file {path:?}");
     let file = sys::open_to_read(Path::new(path)).map_err(|error| io_error(&what, &error))?;
     let bytes = read(file, &what, Others::Refused)?;
@@ -33,6 +35,7 @@ pub fn load(path: &str) -> Result<Keys> {
 
 /// Writes a key file, replacing one that is there.
 pub fn save(keys: &Keys, path: &str, format: Format) -> Result<()> {
+    assert_none_held("access to a key file");
     let what = format!("key file {path:?}");
     let (folder, name) = match path.rsplit_once('/') {
         None => (".", path),

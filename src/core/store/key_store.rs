@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use crate::core::store::key_file::{self, io_error, within, Others};
 use crate::error::{Error, Result};
 use crate::identity::Keys;
+use crate::sys::lock::assert_none_held;
 use crate::sys::{self, Access, Folder, SharedFd};
 
 /// Longest name, in bytes.
@@ -72,6 +73,7 @@ impl KeyStore {
     }
 
     fn open_folder(&self, make: bool) -> Result<Folder> {
+        assert_none_held("access to the key store");
         let folder = match Folder::open(&self.folder) {
             Err(error) if make && error.kind() == ErrorKind::NotFound => {
                 make_folder(&self.folder).and_then(|()| Folder::open(&self.folder))
@@ -109,6 +111,7 @@ impl Drop for NameLock {
     fn drop(&mut self) {
         // In a child of fork(2) it would be taken from the parent.
         if self.process == std::process::id() && !self.lock.is_taken() {
+            assert_none_held("access to the key store");
             // Closing alone would leave it locked as long as a child of fork(2) lives.
             sys::unlock(self.lock.as_raw_fd());
         }
