@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::destination::{open, Context, DestHandle, DestPlan, NameRegistry};
 use crate::core::drive::{log, Attended, Deadline, Driver, Interest, Job, Limit, Pending, Scope, Stage};
@@ -16,6 +14,7 @@ use crate::identity::{Address, Keys, Target};
 use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::version::Version;
+use crate::sys::lock::{Rank, RankedMutex};
 
 /// One SAM bridge and what is open through it.
 pub struct Controller {
@@ -33,7 +32,8 @@ impl Controller {
         let store = options.text("key_store").map(KeyStore::new).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
         let names = NameRegistry::new(Arc::clone(&bridge), store);
-        let context = Context { bridge, scope, driver, names, destinations: Mutex::default() };
+        let context =
+            Context { bridge, scope, driver, names, destinations: RankedMutex::new(Rank::Destinations, Vec::new()) };
         Ok(Arc::new(Controller { context: Arc::new(context), version }))
     }
 

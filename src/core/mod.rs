@@ -10,19 +10,20 @@
 //! | Rank | Lock | Guards |
 //! |---|---|---|
 //! | `KeeperThread` | `Keeper::thread` | the handle of the background thread, while it is started |
-//! | `KeeperDriven` | `Keeper::driven` | what the background thread drives; held while all are stepped, so that `remove` waits for the end of the step |
-//! | `Destinations` | `Context::presences` | the destinations of a controller |
+//! | `KeeperRunning` | `Keeper::running` | held while the background thread steps a destination, so that removing it waits for the end of the step |
+//! | `KeeperDriven` | `Keeper::driven` | what the background thread drives |
+//! | `Destinations` | `Context::destinations` | the destinations of a controller |
 //! | `TunnelThread` | `Tunnel::thread` | the handle of a tunnel's thread |
 //! | `TunnelReport` | `tunnel::Shared::unheard` | what a tunnel has not told yet: errors, the state told last |
-//! | `Attempt` | `Destination::attempt` | the connection that opens a lost session again; held while stepping, others skip |
+//! | `Recovery` | `Recovery::attempt` | the connection that opens a lost session again; held while stepping, others skip |
 //! | `Followers` | `Destination::followers` | the listeners of a destination |
-//! | `ArmedAccepts` | `AcceptLoop::armed` | the accepts of a listener, or its forwarding; held while stepping, others skip |
+//! | `ArmedAccepts` | `AcceptLoop::armed` | the accepts of a listener, or its forward; held while stepping, others skip |
 //! | `AcceptQueue` | `AcceptLoop::queue` | streams that wait to be fetched from a listener |
 //! | `Kept` | `Destination::kept` | what is dropped when a destination ends: the lease of its name |
 //! | `Names` | `NameRegistry::names` | which names are taken, and who waits for them |
 //! | `Present` | `Destination::present` | the state of a destination and its session |
 //! | `Targets` | `TargetCache` | addresses that datagrams were sent to, and lookups on their way |
-//! | `ControlSocket` | `Session::engine` | the conversation on a session's control socket |
+//! | `ControlSocket` | `Session::control_socket` | the conversation on a session's control socket |
 //! | `AcceptPool` | `AcceptPool::list` | accepts of a session that were given up, and who watches them |
 //! | `LookupAnswer` | `lookup_ticket::Slot::answer` | the answer to a lookup |
 //! | `ScopeSockets` | `Scope::sockets` | sockets that end together |

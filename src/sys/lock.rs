@@ -14,16 +14,18 @@ use parking_lot::{Mutex, MutexGuard};
 pub enum Rank {
     /// `Keeper::thread`
     KeeperThread,
+    /// `Keeper::running`
+    KeeperRunning,
     /// `Keeper::driven`
     KeeperDriven,
-    /// `Context::presences`
+    /// `Context::destinations`
     Destinations,
     /// `Tunnel::thread`
     TunnelThread,
     /// `tunnel::Shared::unheard`
     TunnelReport,
-    /// `Destination::attempt`
-    Attempt,
+    /// `Recovery::attempt`
+    Recovery,
     /// `Destination::followers`
     Followers,
     /// `AcceptLoop::armed`
@@ -38,7 +40,7 @@ pub enum Rank {
     Present,
     /// `TargetCache`
     Targets,
-    /// `Session::engine`
+    /// `Session::control_socket`
     ControlSocket,
     /// `AcceptPool::list`
     AcceptPool,
@@ -321,11 +323,11 @@ mod tests {
 
         #[test]
         fn try_lock_is_exempt_and_counts() {
-            let (a, b, c) = (mutex(Rank::Attempt), mutex(Rank::Names), mutex(Rank::Present));
+            let (a, b, c) = (mutex(Rank::Recovery), mutex(Rank::Names), mutex(Rank::Present));
             let exempt = told(|| {
                 let _c = c.lock();
                 let _a = a.try_lock().unwrap();
-                let same = mutex(Rank::Attempt);
+                let same = mutex(Rank::Recovery);
                 let _same = same.try_lock().unwrap();
             });
             assert_eq!(exempt, None);
@@ -349,7 +351,7 @@ mod tests {
 
         #[test]
         fn guards_may_be_dropped_in_any_order() {
-            let (a, b, c) = (mutex(Rank::Attempt), mutex(Rank::Names), mutex(Rank::Present));
+            let (a, b, c) = (mutex(Rank::Recovery), mutex(Rank::Names), mutex(Rank::Present));
             let text = told(|| {
                 let (first, second, third) = (a.lock(), b.lock(), c.lock());
                 drop(second);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use crate::sys::lock::{Rank, RankedMutex};
 
 /// A socket or event descriptor that several handles may use at once, and that may be given away.
 ///
@@ -14,7 +14,7 @@ pub struct SharedFd {
     fd: RawFd,
     taken: AtomicBool,
     /// Guards "given away" against "shut down by number".
-    giving: Mutex<()>,
+    giving: RankedMutex<()>,
     ended: AtomicBool,
     carrying: AtomicBool,
 }
@@ -26,7 +26,7 @@ impl SharedFd {
         SharedFd {
             fd: fd.into_raw_fd(),
             taken: AtomicBool::new(false),
-            giving: Mutex::new(()),
+            giving: RankedMutex::new(Rank::SharedFd, ()),
             ended: AtomicBool::new(false),
             carrying: AtomicBool::new(false),
         }

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::destination::destination::Destination;
 use crate::core::destination::name_registry::NameRegistry;
@@ -12,6 +10,7 @@ use crate::core::drive::{log, Driver, Scope};
 use crate::core::session::Session;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
+use crate::sys::lock::RankedMutex;
 
 /// What is shared.
 pub struct Context {
@@ -24,7 +23,7 @@ pub struct Context {
     /// Destinations that have a name.
     pub names: Arc<NameRegistry>,
     /// All destinations.
-    pub destinations: Mutex<Vec<Weak<Destination>>>,
+    pub destinations: RankedMutex<Vec<Weak<Destination>>>,
 }
 
 impl Context {

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::{Bridge, Finished};
 use crate::core::destination::recovery::{Origin, Recovery, RecoveryStep};
 use crate::core::destination::state::{is_hopeless, Life, State};
@@ -15,6 +13,7 @@ use crate::core::session::{NewSession, Session, SessionSpec, Signals};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::style::Style;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{Wake, Watch};
 
 /// Everything a destination is made of when it begins.
@@ -51,11 +50,11 @@ pub struct Destination {
     /// What the program polls.
     face: Face,
     handles: AtomicUsize,
-    present: Mutex<Present>,
+    present: RankedMutex<Present>,
     recovery: Recovery,
     /// What is dropped when it ends.
-    kept: Mutex<Option<Box<dyn Send>>>,
-    followers: Mutex<Vec<Weak<dyn Follower>>>,
+    kept: RankedMutex<Option<Box<dyn Send>>>,
+    followers: RankedMutex<Vec<Weak<dyn Follower>>>,
 }
 
 struct Present {
@@ -91,10 +90,10 @@ impl Destination {
             signals,
             face,
             handles: AtomicUsize::new(1),
-            present: Mutex::new(Present { session, life: Life::new(now), watchers: Vec::new() }),
+            present: RankedMutex::new(Rank::Present, Present { session, life: Life::new(now), watchers: Vec::new() }),
             recovery: Recovery::default(),
-            kept: Mutex::new(None),
-            followers: Mutex::default(),
+            kept: RankedMutex::new(Rank::Kept, None),
+            followers: RankedMutex::new(Rank::Followers, Vec::new()),
         });
         destination.drive(now);
         destination.signals.driver.add(destination.as_driven())?;

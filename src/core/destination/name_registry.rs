@@ -14,20 +14,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::Bridge;
 use crate::core::destination::destination::Destination;
 use crate::core::store::{KeyStore, NameLock};
 use crate::error::{Error, Operation, Result};
 use crate::identity::Keys;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Wake;
 
 /// The names of a controller.
 pub struct NameRegistry {
     bridge: Arc<Bridge>,
     store: Option<KeyStore>,
-    names: Mutex<HashMap<String, Entry>>,
+    names: RankedMutex<HashMap<String, Entry>>,
 }
 
 /// A name that is taken.
@@ -77,7 +76,7 @@ pub enum NameTurn {
 impl NameRegistry {
     /// Without a folder no name can be taken.
     pub fn new(bridge: Arc<Bridge>, store: Option<KeyStore>) -> Arc<Self> {
-        Arc::new(NameRegistry { bridge, store, names: Mutex::default() })
+        Arc::new(NameRegistry { bridge, store, names: RankedMutex::new(Rank::Names, HashMap::new()) })
     }
 
     /// Asks for `name`, which can be shared when it is open. When it is free its file is locked, which may take as long as

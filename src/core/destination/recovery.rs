@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::drive::{after, earlier, passed, Deadline, Progress, Scope, Watched};
 use crate::core::session::{NewSession, SessionSpec};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Watch;
 
 /// What all sessions of a destination are made from.
@@ -26,10 +25,9 @@ pub struct Origin {
 }
 
 /// The attempt to open a lost session again, if one is under way.
-#[derive(Default)]
 pub struct Recovery {
     /// Held while stepping; others skip.
-    attempt: Mutex<Option<Attempt>>,
+    attempt: RankedMutex<Option<Attempt>>,
 }
 
 struct Attempt {
@@ -48,6 +46,12 @@ pub enum RecoveryStep {
     Created(Box<NewSession>),
     /// The attempt has failed, or could not even be `begun`.
     Failed { begun: bool, error: Error },
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Recovery { attempt: RankedMutex::new(Rank::Recovery, None) }
+    }
 }
 
 impl Recovery {

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::core::drive::deadline::{earlier, passed, poll_timeout};
 use crate::core::drive::driven::Driven;
-use crate::core::drive::log;
-use crate::core::drive::own_thread;
+use crate::core::drive::{log, own_thread};
 use crate::error::{Error, Operation, Result};
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, PollFd, Wake};
 
 /// When poll(2) itself fails, which only a lack of memory can make it do.
@@ -22,13 +20,13 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// Handle to the thread, which starts with the first destination.
 pub struct Keeper {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: RankedMutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
-    driven: Mutex<Vec<Arc<dyn Driven>>>,
+    driven: RankedMutex<Vec<Arc<dyn Driven>>>,
     /// Held while one of them runs, so that removing it can wait for that.
-    running: Mutex<()>,
+    running: RankedMutex<()>,
     wake: Wake,
     stop: AtomicBool,
 }
@@ -37,8 +35,13 @@ impl Keeper {
     /// A keeper without a thread yet.
     pub fn new() -> Result<Self> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::None, "a descriptor for the keeper", &error))?;
-        let shared = Shared { driven: Mutex::default(), running: Mutex::default(), wake, stop: AtomicBool::new(false) };
-        Ok(Keeper { shared: Arc::new(shared), thread: Mutex::new(None) })
+        let shared = Shared {
+            driven: RankedMutex::new(Rank::KeeperDriven, Vec::new()),
+            running: RankedMutex::new(Rank::KeeperRunning, ()),
+            wake,
+            stop: AtomicBool::new(false),
+        };
+        Ok(Keeper { shared: Arc::new(shared), thread: RankedMutex::new(Rank::KeeperThread, None) })
     }
 
     /// Takes charge of a destination.

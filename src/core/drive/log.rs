@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sys::lock::{assert_none_held, Rank, RankedMutex};
 
 /// Receives one line of text. Runs on the thread that did the work, without any lock held.
 pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
@@ -45,10 +45,15 @@ pub fn inside<T>(hook: impl FnOnce() -> T) -> T {
 }
 
 /// Where log lines go; nowhere by default.
-#[derive(Default)]
 pub struct Log {
-    hook: Mutex<Option<Hook>>,
+    hook: RankedMutex<Option<Hook>>,
     wanted: AtomicBool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { hook: RankedMutex::new(Rank::LogHook, None), wanted: AtomicBool::new(false) }
+    }
 }
 
 impl Log {
@@ -86,6 +91,7 @@ impl Log {
     fn hand_out(&self, line: &str) {
         let hook = self.hook.lock().clone();
         if let Some(hook) = hook {
+            assert_none_held("the log hook");
             inside(|| hook(line));
         }
     }
@@ -121,6 +127,8 @@ impl Drop for Edge {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
 
     fn listening() -> (Arc<Log>, Arc<Mutex<Vec<String>>>) {

@@ -2,16 +2,23 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::error::Error;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::SharedFd;
 
 /// Sockets that end together, and why they did.
-#[derive(Default)]
 pub struct Scope {
-    sockets: Mutex<Vec<Weak<SharedFd>>>,
-    cause: Mutex<Option<Error>>,
+    sockets: RankedMutex<Vec<Weak<SharedFd>>>,
+    cause: RankedMutex<Option<Error>>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Scope {
+            sockets: RankedMutex::new(Rank::ScopeSockets, Vec::new()),
+            cause: RankedMutex::new(Rank::ScopeCause, None),
+        }
+    }
 }
 
 impl Scope {

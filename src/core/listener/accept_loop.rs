@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::BridgeConnection;
 use crate::core::destination::Follower;
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Watched};
@@ -15,6 +13,7 @@ use crate::core::session::{accepted, AbandonedAccept, Session};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{Wake, Watch};
 
 /// The second failure in a row and those after it cost a pause: this long, doubled each time up to the longest.
@@ -29,8 +28,8 @@ pub struct AcceptLoop {
     /// Readable while a stream is there, or for ever once it is over.
     arrived: Wake,
     /// Held while stepping; others skip.
-    armed: Mutex<Armed>,
-    queue: Mutex<Queue>,
+    armed: RankedMutex<Armed>,
+    queue: RankedMutex<Queue>,
     failures: AtomicU32,
 }
 
@@ -64,8 +63,8 @@ impl AcceptLoop {
             backlog,
             watch: Arc::new(Watch::new().map_err(system)?),
             arrived: Wake::new().map_err(system)?,
-            armed: Mutex::new(armed),
-            queue: Mutex::default(),
+            armed: RankedMutex::new(Rank::ArmedAccepts, armed),
+            queue: RankedMutex::new(Rank::AcceptQueue, Queue::default()),
             failures: AtomicU32::new(0),
         }))
     }

@@ -8,12 +8,11 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::BridgeConnection;
 use crate::core::drive::{Progress, Waiting};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, Wake, Watch};
 
 /// An accept that was given up.
@@ -26,7 +25,7 @@ pub enum AbandonedAccept {
 
 /// The accepts of a session.
 pub struct AcceptPool {
-    list: Mutex<List>,
+    list: RankedMutex<List>,
     /// Readable while a stream is there that nobody fetched.
     arrived: Wake,
 }
@@ -42,7 +41,7 @@ struct List {
 impl AcceptPool {
     /// None yet.
     pub fn new() -> io::Result<Self> {
-        Ok(AcceptPool { list: Mutex::default(), arrived: Wake::new()? })
+        Ok(AcceptPool { list: RankedMutex::new(Rank::AcceptPool, List::default()), arrived: Wake::new()? })
     }
 
     /// Keeps an accept that was given up.

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, Operation, Result};
 use crate::protocol::control::Answer;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, SharedFd, Wake, Watch};
 
 /// A lookup on its way through a session's control socket.
@@ -21,7 +20,7 @@ pub struct Ticket {
 
 /// Where the answer to a lookup arrives.
 pub struct Slot {
-    answer: Mutex<Option<Answer>>,
+    answer: RankedMutex<Option<Answer>>,
     /// Readable once the answer is there.
     pub wake: Wake,
 }
@@ -30,7 +29,7 @@ impl Slot {
     /// An empty one.
     pub fn new() -> Result<Arc<Self>> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
-        Ok(Arc::new(Slot { answer: Mutex::new(None), wake }))
+        Ok(Arc::new(Slot { answer: RankedMutex::new(Rank::LookupAnswer, None), wake }))
     }
 
     /// One descriptor for the answer and for the control socket.

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::drive::{log, Attended, Driver, Scope};
 use crate::core::session::accept_pool::AcceptPool;
@@ -17,6 +15,7 @@ use crate::protocol::datagram::SendOptions;
 use crate::protocol::request::Request;
 use crate::protocol::style::Style;
 use crate::protocol::version::Version;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{SharedFd, Wake, Watch};
 
 /// What the destination of a session has for it, and what outlives the session: the descriptors that wake whoever drives
@@ -50,7 +49,7 @@ pub struct Session {
     style: Style,
     version: Version,
     scope: Arc<Scope>,
-    control_socket: Mutex<ControlSocket>,
+    control_socket: RankedMutex<ControlSocket>,
     /// For a child of fork(2) only; all others go through the control socket.
     control_fd: Weak<SharedFd>,
     signals: Signals,
@@ -74,7 +73,7 @@ impl Session {
             style: birth.style,
             version,
             scope: Arc::new(Scope::default()),
-            control_socket: Mutex::new(control_socket),
+            control_socket: RankedMutex::new(Rank::ControlSocket, control_socket),
             control_fd,
             signals,
             accept_pool,

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::core::destination::State;
 use crate::error::Error;
+use crate::sys::lock::RankedMutex;
 use crate::sys::Wake;
 
 /// Errors of connections that are remembered.
@@ -43,7 +42,7 @@ pub struct Shared {
     /// Readable when there is something the program was not told yet.
     pub news: Arc<Wake>,
     /// What that is.
-    pub unheard: Mutex<Unheard>,
+    pub unheard: RankedMutex<Unheard>,
 }
 
 /// What the program was not told yet.

@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
-
 use crate::core::destination::{DestHandle, State};
 use crate::core::drive::own_thread;
 use crate::core::tunnel::event_loop::EventLoop;
@@ -16,12 +14,13 @@ use crate::core::tunnel::report::{Counts, Shared, Unheard};
 use crate::core::tunnel::sides::{MakeSend, Receive};
 use crate::error::{Error, Operation, Result};
 use crate::identity::Target;
+use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, ForkGuard, Wake};
 
 /// A tunnel. Dropping it ends all its connections.
 pub struct Tunnel {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: RankedMutex<Option<JoinHandle<()>>>,
     dest: Option<Arc<DestHandle>>,
     remote: Option<Box<Target>>,
     port: u16,
@@ -44,7 +43,7 @@ impl Tunnel {
             wake: Wake::new().map_err(system)?,
             stop: AtomicBool::new(false),
             news: Arc::new(Wake::new().map_err(system)?),
-            unheard: Mutex::new(Unheard { errors: VecDeque::new(), told: State::Ready }),
+            unheard: RankedMutex::new(Rank::TunnelReport, Unheard { errors: VecDeque::new(), told: State::Ready }),
         });
         let destination = dest.as_ref().map(|dest| Arc::clone(dest.destination()));
         if let Some(destination) = &destination {
@@ -60,7 +59,7 @@ impl Tunnel {
         let thread = thread.map_err(|error| Error::io(Operation::None, "a thread for the tunnel", &error))?;
         Ok(Tunnel {
             shared,
-            thread: Mutex::new(Some(thread)),
+            thread: RankedMutex::new(Rank::TunnelThread, Some(thread)),
             dest,
             remote: remote.map(Box::new),
             port,
