@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Barrier, Mutex, MutexGuard};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 
 use i2psock::core::store::{check_name, default_folder, load, save, Format, KeyStore};
 use i2psock::error::{Error, Status};
@@ -20,6 +20,10 @@ use i2psock::identity::Keys;
 
 /// A user without rights; what tests run as when they are not root.
 const NOBODY: u32 = 65534;
+
+fn store_at(folder: &str) -> Result<KeyStore, Error> {
+    KeyStore::new(folder, &Arc::default())
+}
 
 fn is_root() -> bool {
     // SAFETY: always succeeds.
@@ -53,7 +57,7 @@ impl Folder {
 
     /// A key store in it that was not used yet.
     fn store(&self) -> KeyStore {
-        KeyStore::new(&self.text("keys")).unwrap()
+        store_at(&self.text("keys")).unwrap()
     }
 
     fn entries(&self, name: &str) -> Vec<String> {
@@ -271,9 +275,9 @@ fn names() {
     // Nothing was made for them.
     assert!(!folder.path("keys").exists());
     for bad in ["", "a\0b"] {
-        assert_eq!(KeyStore::new(bad).unwrap_err().status, Status::Invalid);
+        assert_eq!(store_at(bad).unwrap_err().status, Status::Invalid);
     }
-    assert!(KeyStore::new("somewhere").unwrap().folder().is_absolute());
+    assert!(store_at("somewhere").unwrap().folder().is_absolute());
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn modes_whatever_the_umask() {
     for (mask, name) in [(0, "open"), (0o777, "closed"), (0o277, "odd")] {
         unprivileged(|| {
             umask(mask);
-            let store = KeyStore::new(&folder.text(&format!("{name}/deep/keys"))).unwrap();
+            let store = store_at(&folder.text(&format!("{name}/deep/keys"))).unwrap();
             for fill in [1, 2] {
                 let claim = store.lock("alice").unwrap();
                 claim.save(&keys(fill)).unwrap();
@@ -417,7 +421,7 @@ fn folders_that_others_can_write_to_are_refused() {
     assert_eq!(claim.load().unwrap().unwrap().bytes(), keys(1).bytes());
     // A link to a folder is the user's own decision; what it leads to is checked.
     symlink("keys", folder.path("link")).unwrap();
-    let linked = KeyStore::new(&folder.text("link")).unwrap();
+    let linked = store_at(&folder.text("link")).unwrap();
     assert!(linked.lock("bob").is_ok());
     chmod(folder.path("keys"), 0o777);
     refused(&linked.lock("bob").unwrap_err(), "others can write");
@@ -449,7 +453,7 @@ fn folders_that_cannot_be() {
     let folder = Folder::new();
     fs::write(folder.path("file"), "").unwrap();
     for (path, errno) in [("file", libc::ENOTDIR), ("file/keys", libc::ENOTDIR), ("file/a/keys", libc::ENOTDIR)] {
-        let error = KeyStore::new(&folder.text(path)).unwrap().lock("alice").unwrap_err();
+        let error = store_at(&folder.text(path)).unwrap().lock("alice").unwrap_err();
         assert_eq!((error.status, error.os_error), (Status::Io, errno), "{path}: {error}");
     }
     // Read-only.
@@ -813,7 +817,7 @@ fn many_make_the_folder_at_once() {
             for number in 0..8 {
                 let (start, path) = (&start, &path);
                 scope.spawn(move || {
-                    let store = KeyStore::new(path).unwrap();
+                    let store = store_at(path).unwrap();
                     start.wait();
                     let claim = store.lock(&format!("name{number}")).unwrap();
                     claim.save(&keys(number)).unwrap();

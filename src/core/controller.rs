@@ -29,7 +29,7 @@ impl Controller {
         let bridge = Arc::new(Bridge::new(options)?);
         let driver = Driver::new(options.text("keeper") != Some("0"))?;
         let scope = Arc::new(Scope::default());
-        let store = options.text("key_store").map(KeyStore::new).transpose()?;
+        let store = options.text("key_store").map(|folder| KeyStore::new(folder, &bridge.process)).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
         let names = NameRegistry::new(Arc::clone(&bridge), store);
         let context =

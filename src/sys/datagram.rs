@@ -145,8 +145,8 @@ pub const MAX_FRONT: usize = 2049;
 /// What is received in front of the buffer for the payload and behind it. What does not fit into the buffer because the
 /// header was longer than predicted waits in `tail`.
 pub(super) struct Front {
-    pub(super) head: [u8; MAX_FRONT],
-    pub(super) tail: [u8; MAX_FRONT],
+    pub head: [u8; MAX_FRONT],
+    pub tail: [u8; MAX_FRONT],
 }
 
 impl Front {

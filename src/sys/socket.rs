@@ -73,9 +73,9 @@ pub enum Place {
 
 /// A socket address as the system wants it.
 pub(super) struct RawAddress {
-    pub(super) storage: libc::sockaddr_storage,
-    pub(super) len: libc::socklen_t,
-    pub(super) family: libc::c_int,
+    pub storage: libc::sockaddr_storage,
+    pub len: libc::socklen_t,
+    pub family: libc::c_int,
 }
 
 pub(super) fn raw_address(place: &Place) -> io::Result<RawAddress> {

@@ -17,9 +17,11 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::core::drive::Process;
 use crate::core::store::key_file::{self, io_error, within, Others};
 use crate::error::{Error, Result};
 use crate::identity::Keys;
@@ -33,17 +35,18 @@ const MAX_NAME: usize = 64;
 #[derive(Clone, Debug)]
 pub struct KeyStore {
     folder: PathBuf,
+    process: Arc<Process>,
 }
 
 impl KeyStore {
     /// Remembers the folder, as an absolute path. It is looked at, and made if need be (mode 0700, missing parents
     /// too), when the first name is locked: programs that use no name leave no folder behind.
-    pub fn new(folder: &str) -> Result<KeyStore> {
+    pub fn new(folder: &str, process: &Arc<Process>) -> Result<KeyStore> {
         if folder.is_empty() || folder.contains('\0') {
             return Err(Error::invalid("the key store wants the name of a folder"));
         }
         let folder = std::path::absolute(folder).map_err(|error| io_error("folder of the key store", &error))?;
-        Ok(KeyStore { folder })
+        Ok(KeyStore { folder, process: Arc::clone(process) })
     }
 
     /// Where the key files are.
@@ -63,13 +66,7 @@ impl KeyStore {
         take(&file, name, &what)?;
         let identity = identity(&folder).map_err(|error| folder_error(&self.folder, &error))?;
         remove_leftovers(&folder, &self.folder, name);
-        Ok(NameLock {
-            name: name.to_owned(),
-            store: self.clone(),
-            identity,
-            lock: SharedFd::new(OwnedFd::from(file)),
-            process: std::process::id(),
-        })
+        Ok(NameLock { name: name.to_owned(), store: self.clone(), identity, lock: SharedFd::new(OwnedFd::from(file)) })
     }
 
     fn open_folder(&self, make: bool) -> Result<Folder> {
@@ -104,13 +101,12 @@ pub struct NameLock {
     store: KeyStore,
     identity: (u64, u64),
     lock: SharedFd,
-    process: u32,
 }
 
 impl Drop for NameLock {
     fn drop(&mut self) {
         // In a child of fork(2) it would be taken from the parent.
-        if self.process == std::process::id() && !self.lock.is_taken() {
+        if !self.store.process.in_child() && !self.lock.is_taken() {
             assert_none_held("access to the key store");
             // Closing alone would leave it locked as long as a child of fork(2) lives.
             sys::unlock(self.lock.as_raw_fd());

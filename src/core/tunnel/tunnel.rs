@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::core::destination::{DestHandle, State};
-use crate::core::drive::own_thread;
+use crate::core::drive::{own_thread, Process};
 use crate::core::tunnel::event_loop::EventLoop;
 use crate::core::tunnel::limits::Limits;
 use crate::core::tunnel::report::{Counts, Shared, Unheard};
@@ -15,7 +15,7 @@ use crate::core::tunnel::sides::{MakeSend, Receive};
 use crate::error::{Error, Operation, Result};
 use crate::identity::Target;
 use crate::sys::lock::{Rank, RankedMutex};
-use crate::sys::{self, ForkGuard, Wake};
+use crate::sys::{self, Wake};
 
 /// A tunnel. Dropping it ends all its connections.
 pub struct Tunnel {
@@ -24,7 +24,7 @@ pub struct Tunnel {
     dest: Option<Arc<DestHandle>>,
     remote: Option<Box<Target>>,
     port: u16,
-    fork: ForkGuard,
+    process: Arc<Process>,
 }
 
 impl Tunnel {
@@ -46,6 +46,7 @@ impl Tunnel {
             unheard: RankedMutex::new(Rank::TunnelReport, Unheard { errors: VecDeque::new(), told: State::Ready }),
         });
         let destination = dest.as_ref().map(|dest| Arc::clone(dest.destination()));
+        let process = destination.as_ref().map_or_else(Arc::default, |own| Arc::clone(&own.bridge().process));
         if let Some(destination) = &destination {
             destination.tell(&shared.news);
             if destination.state().0 != State::Ready {
@@ -63,16 +64,13 @@ impl Tunnel {
             dest,
             remote: remote.map(Box::new),
             port,
-            fork: ForkGuard::new(),
+            process,
         })
     }
 
     /// The error for whatever is tried in a child of fork(2).
     pub fn check_process(&self) -> Result<()> {
-        match self.fork.in_child() {
-            true => Err(Error::state("this process is a child of the one that opened the tunnel")),
-            false => Ok(()),
-        }
+        self.process.check()
     }
 
     /// Its destination, if it has one of its own.
@@ -103,7 +101,7 @@ impl Tunnel {
     /// The state of its destination, if it has one of its own, and why there is no session.
     pub fn state(&self) -> Option<(State, Option<Error>)> {
         let (state, _, cause) = self.dest.as_ref()?.destination().state();
-        if !self.fork.in_child() {
+        if !self.process.in_child() {
             let mut unheard = self.shared.unheard.lock();
             unheard.told = state;
             self.calm(&unheard);
@@ -113,7 +111,7 @@ impl Tunnel {
 
     /// The oldest error of a connection that was not asked for yet.
     pub fn next_error(&self) -> Option<Error> {
-        if self.fork.in_child() {
+        if self.process.in_child() {
             // Whoever had the lock is not here.
             return None;
         }
@@ -148,7 +146,7 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if self.fork.in_child() {
+        if self.process.in_child() {
             self.shared.wake.abandon();
             self.shared.news.abandon();
             // The handle of a thread that is not here.
