@@ -245,7 +245,7 @@ static void generated(void) {
     i2psock_addr *a, *b;
     static const int bad[] = { -1, -2, 65536, 99, 4, 255 };
     size_t i;
-    OK(i2psock_keys_generate(c, 7, 10000, &k, &E));
+    OK(i2psock_keys_generate(c, 7, HANG, &k, &E));
     OK(i2psock_keys_generate(c, 7, I2PSOCK_TIMEOUT_DEFAULT, &other, &E));
     CHECK_INT(i2psock_keys_sig_type(k), 7);
     a = i2psock_keys_addr(k);
@@ -257,11 +257,11 @@ static void generated(void) {
     i2psock_keys_free(other);
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         k = (i2psock_keys *) 0x55;
-        CHECK(ST(ANY, i2psock_keys_generate(c, bad[i], 3000, &k, &E)) != I2PSOCK_OK);
+        CHECK(ST(ANY, i2psock_keys_generate(c, bad[i], HANG, &k, &E)) != I2PSOCK_OK);
         CHECK(k == NULL);
     }
-    BAD(i2psock_keys_generate(c, -1, 3000, &k, &E));
-    BAD(i2psock_keys_generate(c, 65536, 3000, &k, &E));
+    BAD(i2psock_keys_generate(c, -1, HANG, &k, &E));
+    BAD(i2psock_keys_generate(c, 65536, HANG, &k, &E));
     BAD(i2psock_keys_generate(c, 7, -3, &k, &E));
     i2psock_controller_close(c);
 }

@@ -37,16 +37,16 @@ static void getters(void) {
     /* Opened again with its own keys it has the same address. */
     ST(I2PSOCK_OK, i2psock_options_set_keys(o, k, &E));
     other = NULL;
-    ST(I2PSOCK_NETWORK, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000 * slowness(), &other, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &other, &E));
     ERR(I2PSOCK_OP_CREATE, "DUPLICATED_DEST", "");
     CHECK(other == NULL);
     i2psock_dest_close(d);
-    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000 * slowness(), &other, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &other, &E));
     CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(other)), 1);
     i2psock_dest_close(other);
     /* Keys and a type for new keys contradict each other. */
     OK(i2psock_options_set_int(o, "signature_type", 7, &E));
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000, &other, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &other, &E));
     i2psock_keys_free(k);
     i2psock_addr_free(a);
     i2psock_options_free(o);
@@ -56,11 +56,11 @@ static void getters(void) {
 static void wrong_arguments(void) {
     i2psock_controller *c = open_common();
     i2psock_dest *d = (i2psock_dest *) 0x55;
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 6, NULL, 5000, &d, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 6, NULL, HANG, &d, &E));
     CHECK(d == NULL);
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 0, NULL, 5000, &d, &E));
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 99, NULL, 5000, &d, &E));
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, -1, NULL, 5000, &d, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 0, NULL, HANG, &d, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, 99, NULL, HANG, &d, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, -1, NULL, HANG, &d, &E));
     ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, -3, &d, &E));
     i2psock_controller_close(c);
 }
@@ -98,7 +98,7 @@ static void create_errors(void) {
         p.create = cases[i].reply;
         f = fake_plan(&p);
         c = open_port(fake_port(f), 1);
-        ST(cases[i].status, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 5000, &d, &E));
+        ST(cases[i].status, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, HANG, &d, &E));
         ERR(I2PSOCK_OP_CREATE, cases[i].tag, cases[i].text);
         CHECK_HAS_NOT(i2psock_error_message(E), "\x1b");
         CHECK_HAS_NOT(i2psock_error_message(E), "qkJstRzgXTHeJCf");
@@ -117,7 +117,7 @@ static void nothing_of_keys_in_replies(void) {
     memset(&p, 0, sizeof p);
     f = fake_plan(&p);
     c = open_port(fake_port(f), 1);
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &n, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, NULL, HANG, &n, &E));
     OK(i2psock_pending_wait(n, -1, &E));
     CHECK_STR(i2psock_pending_reply(n, "RESULT"), "OK");
     CHECK(i2psock_pending_reply(n, "DESTINATION") == NULL);
@@ -136,7 +136,7 @@ static gate may_die = GATE_INIT;
 
 static void dies_when_told(fake_conn *c) {
     const char *last = (const char *) ((const plan *) c->arg)->user;
-    gate_wait(&may_die, 1, 10000);
+    gate_wait(&may_die, 1, HANG);
     if (last) say(c, last);
     shutdown(c->fd, SHUT_RDWR);
 }
@@ -163,7 +163,7 @@ static void ignore_line(fake_conn *c, const char *line) {
 
 /* Steps until the first request is there: later nobody does. */
 static void until_asked(fake *f, i2psock_pending *n, const char *request) {
-    long long end = now_ms() + 10000 * slowness();
+    long long end = now_ms() + HANG;
     while (fake_lines(f, request) == 0) {
         CHECK_INT(ST(ANY, i2psock_pending_wait(n, 5, &E)), I2PSOCK_BLOCK);
         CHECK(now_ms() < end);
@@ -208,8 +208,8 @@ static void death(int keeper, int how, const char *last_words) {
         w[i].about = &about;
         threads[i] = start_thread(wait_for_it, &w[i]);
     }
-    CHECK(gate_wait(&about, 3, 5000));
-    CHECK(fake_saw(f, "STREAM CONNECT", 2, 5000) && fake_saw(f, "STREAM ACCEPT", 2, 5000));
+    CHECK(gate_wait(&about, 3, HANG));
+    CHECK(fake_saw(f, "STREAM CONNECT", 2, HANG) && fake_saw(f, "STREAM ACCEPT", 2, HANG));
     if (how == 0) gate_open(&may_die);
     else OK(i2psock_dest_shutdown(d, &E));
     for (i = 0; i < 3; i++) {
@@ -219,17 +219,17 @@ static void death(int keeper, int how, const char *last_words) {
     for (i = 0; i < 3; i++) {
         /* The one that was asked when the router spoke is the matter of lookup_when_the_session_dies. */
         if (i == 2 && last_words != NULL) {
-            CHECK(ST(ANY, i2psock_pending_wait(n[i], 5000 * slowness(), &E)) != I2PSOCK_OK);
+            CHECK(ST(ANY, i2psock_pending_wait(n[i], HANG, &E)) != I2PSOCK_OK);
             continue;
         }
-        CHECK_INT(ST(ANY, i2psock_pending_wait(n[i], 5000 * slowness(), &E)), I2PSOCK_CLOSED);
+        CHECK_INT(ST(ANY, i2psock_pending_wait(n[i], HANG, &E)), I2PSOCK_CLOSED);
         CHECK_INT(ST(ANY, i2psock_pending_step(n[i], &E)), I2PSOCK_CLOSED);
         CHECK_INT(i2psock_pending_stage(n[i]), I2PSOCK_STAGE_FAILED);
         CHECK_INT(i2psock_pending_fd(n[i]), -1);
         CHECK_INT(i2psock_pending_events(n[i]), 0);
         CHECK_INT(i2psock_pending_timeout_ms(n[i]), 0);
     }
-    CHECK(readable(i2psock_dest_fd(d), 5000));
+    CHECK(readable(i2psock_dest_fd(d), HANG));
     OK(i2psock_dest_service(d, &state, &E));
     CHECK_INT(state, I2PSOCK_STATE_DEAD);
     ST(I2PSOCK_BLOCK, i2psock_dest_service(d, &state, &E));
@@ -240,13 +240,13 @@ static void death(int keeper, int how, const char *last_words) {
     CHECK_INT(i2psock_error_status(E), I2PSOCK_CLOSED);
     CHECK(*i2psock_error_message(E) != 0);
     if (last_words) CHECK_HAS(i2psock_error_message(E), "Router restart");
-    ST(I2PSOCK_CLOSED, i2psock_dest_connect(d, DEST_B, NULL, 1000 * slowness(), &s, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_connect(d, DEST_B, NULL, HANG, &s, &E));
     CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_CONNECT);
-    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, 1000 * slowness(), &s, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, HANG, &s, &E));
     CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_ACCEPT);
-    ST(I2PSOCK_CLOSED, i2psock_dest_lookup(d, "y.i2p", 1000 * slowness(), &a, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_lookup(d, "y.i2p", HANG, &a, &E));
     CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_LOOKUP);
-    ST(I2PSOCK_CLOSED, i2psock_dest_lookup(d, "ME", 1000 * slowness(), &a, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_lookup(d, "ME", HANG, &a, &E));
     CHECK_STR(dest_text(d), DEST_A);
     OK(i2psock_dest_shutdown(d, &E));
     for (i = 0; i < 3; i++) i2psock_pending_free(n[i]);
@@ -283,7 +283,7 @@ static void lookup_when_the_session_dies(void) {
     for (i = 0; i < 2; i++) OK(i2psock_dest_lookup_start(d, "x.i2p", -1, &n[i], &E));
     gate_open(&may_die);
     for (i = 1; i >= 0; i--) {
-        ST(I2PSOCK_CLOSED, i2psock_pending_wait(n[i], 5000 * slowness(), &E));
+        ST(I2PSOCK_CLOSED, i2psock_pending_wait(n[i], HANG, &E));
         CHECK_HAS(i2psock_error_message(E), "Router restart");
         i2psock_pending_free(n[i]);
     }
@@ -319,8 +319,6 @@ static void pinged(int keeper, int how) {
     i2psock_controller *c;
     i2psock_dest *d;
     i2psock_state state;
-    i2psock_stream *s = NULL;
-    i2psock_addr *a = NULL;
     memset(&p, 0, sizeof p);
     p.created = ping_created;
     p.control = ignore_line;
@@ -331,20 +329,26 @@ static void pinged(int keeper, int how) {
     d = open_dest(c);
     OK(i2psock_dest_service(d, &state, &E));
     if (how == 0) {
-        CHECK(gate_wait(&ponged, 1, 5000));
+        CHECK(gate_wait(&ponged, 1, HANG));
     } else if (how == 1) {
-        long long end = now_ms() + 20000 * slowness();
+        long long end = now_ms() + HANG;
         while (!gate_wait(&ponged, 1, 0)) {
             CHECK(now_ms() < end);
-            if (readable(i2psock_dest_fd(d), 100)) ST(I2PSOCK_BLOCK, i2psock_dest_service(d, &state, &E));
+            if (readable(i2psock_dest_fd(d), 20)) ST(I2PSOCK_BLOCK, i2psock_dest_service(d, &state, &E));
         }
     } else {
-        /* A call that blocks without a keeper does it as well. */
-        int ms = 1000 * slowness();
-        if (how == 2) ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, ms, &s, &E));
-        if (how == 3) ST(I2PSOCK_TIMEOUT, i2psock_dest_connect(d, DEST_B, NULL, ms, &s, &E));
-        if (how == 4) ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(d, "never.i2p", ms, &a, &E));
-        CHECK(gate_wait(&ponged, 1, 0));
+        /* A single call that blocks without a keeper does it as well. */
+        gate about = GATE_INIT;
+        pthread_t thread;
+        waiter w;
+        w.d = d;
+        w.what = how - 2;
+        w.about = &about;
+        thread = start_thread(wait_for_it, &w);
+        CHECK(gate_wait(&ponged, 1, HANG));
+        OK(i2psock_dest_shutdown(d, &E));
+        join_thread(thread);
+        CHECK_INT(w.status, I2PSOCK_CLOSED);
     }
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -368,34 +372,34 @@ static void lookups(void) {
     bridge_start(&b, "--host", "example.i2p=" DEST_B, NULL);
     c = open_port(b.port, 1);
     /* Without a destination: directly. */
-    OK(i2psock_controller_lookup(c, "example.i2p", 5000 * slowness(), &a, &E));
+    OK(i2psock_controller_lookup(c, "example.i2p", HANG, &a, &E));
     CHECK_STR(i2psock_addr_base64(a), DEST_B);
     i2psock_addr_free(a);
-    ST(I2PSOCK_NETWORK, i2psock_controller_lookup(c, "nosuch.i2p", 5000 * slowness(), &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_controller_lookup(c, "nosuch.i2p", HANG, &a, &E));
     ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
-    OK(i2psock_controller_lookup(c, DEST_A, 5000 * slowness(), &a, &E));
+    OK(i2psock_controller_lookup(c, DEST_A, HANG, &a, &E));
     CHECK_STR(i2psock_addr_base64(a), DEST_A);
     i2psock_addr_free(a);
-    ST(I2PSOCK_INVALID, i2psock_controller_lookup(c, "ME", 5000, &a, &E));
+    ST(I2PSOCK_INVALID, i2psock_controller_lookup(c, "ME", HANG, &a, &E));
     d = open_dest(c);
-    OK(i2psock_controller_lookup(c, "EXAMPLE.i2p", 5000 * slowness(), &a, &E));
+    OK(i2psock_controller_lookup(c, "EXAMPLE.i2p", HANG, &a, &E));
     CHECK_STR(i2psock_addr_base64(a), DEST_B);
     i2psock_addr_free(a);
-    OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "ME", HANG, &a, &E));
     CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(d)), 1);
     i2psock_addr_free(a);
-    OK(i2psock_dest_lookup(d, i2psock_addr_host(i2psock_dest_addr(d)), 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, i2psock_addr_host(i2psock_dest_addr(d)), HANG, &a, &E));
     CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(d)), 1);
     i2psock_addr_free(a);
     OK(i2psock_dest_lookup(d, DEST_DSA, 0, &a, &E));
     CHECK_STR(i2psock_addr_base64(a), DEST_DSA);
     i2psock_addr_free(a);
     a = (i2psock_addr *) 0x55;
-    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, HOST_RED, 5000 * slowness(), &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, HOST_RED, HANG, &a, &E));
     CHECK(a == NULL);
-    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, "nosuch.i2p", 5000 * slowness(), &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, "nosuch.i2p", HANG, &a, &E));
     ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
-    OK(i2psock_dest_lookup_start(d, "example.i2p", 5000 * slowness(), &n, &E));
+    OK(i2psock_dest_lookup_start(d, "example.i2p", HANG, &n, &E));
     ST(ANY, i2psock_pending_finish_addr(n, &a, &E));
     if (i2psock_pending_stage(n) != I2PSOCK_STAGE_DONE) CHECK(a == NULL);
     i2psock_addr_free(a);
@@ -404,7 +408,7 @@ static void lookups(void) {
     CHECK_STR(i2psock_pending_reply(n, "VALUE"), DEST_B);
     CHECK_INT(i2psock_pending_stage(n), I2PSOCK_STAGE_DONE);
     i2psock_pending_free(n);
-    OK(i2psock_controller_lookup_start(c, DEST_A, 5000 * slowness(), &n, &E));
+    OK(i2psock_controller_lookup_start(c, DEST_A, HANG, &n, &E));
     OK(i2psock_pending_step(n, &E));
     OK(i2psock_pending_finish_addr(n, &a, &E));
     i2psock_addr_free(a);
@@ -413,7 +417,7 @@ static void lookups(void) {
     i2psock_pending_free(n);
     i2psock_dest_close(d);
     /* The closed destination is not asked any more. */
-    OK(i2psock_controller_lookup(c, "example.i2p", 5000 * slowness(), &a, &E));
+    OK(i2psock_controller_lookup(c, "example.i2p", HANG, &a, &E));
     i2psock_addr_free(a);
     i2psock_controller_close(c);
     bridge_stop(&b);
@@ -440,13 +444,13 @@ static void hanging_lookup(int keeper) {
     f = fake_plan(&p);
     c = open_port(fake_port(f), keeper);
     d = open_dest(c);
-    OK(i2psock_dest_lookup(d, "good.i2p", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "good.i2p", HANG, &a, &E));
     i2psock_addr_free(a);
     start = now_ms();
     ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(d, "hang.i2p", 200, &a, &E));
     ERR(I2PSOCK_OP_LOOKUP, "", "200 ms");
     CHECK(now_ms() - start >= 200);
-    CHECK(fake_saw(f, "PONG hanging", 1, 5000));
+    CHECK(fake_saw(f, "PONG hanging", 1, HANG));
     ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(d, "good.i2p", 200, &a, &E));
     CHECK(a == NULL);
     CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
@@ -462,7 +466,7 @@ static gate answer_now = GATE_INIT;
 
 static void late_names(fake_conn *c, const char *line) {
     if (strcmp(line, "NAMING LOOKUP NAME=first.i2p") == 0) {
-        gate_wait(&answer_now, 1, 10000);
+        gate_wait(&answer_now, 1, HANG);
         /* Not even the name is told: it is still the answer to the first question. */
         say(c, "NAMING REPLY RESULT=OK VALUE=" DEST_A "\n");
     } else if (strcmp(line, "NAMING LOOKUP NAME=second.i2p") == 0) {
@@ -484,11 +488,11 @@ static void late_reply(int keeper) {
     f = fake_plan(&p);
     c = open_port(fake_port(f), keeper);
     d = open_dest(c);
-    OK(i2psock_dest_lookup_start(d, "first.i2p", 5000 * slowness(), &n, &E));
+    OK(i2psock_dest_lookup_start(d, "first.i2p", HANG, &n, &E));
     CHECK_INT(i2psock_pending_stage(n), I2PSOCK_STAGE_WORKING);
-    CHECK(fake_saw(f, "NAME=first.i2p", 1, 5000));
+    CHECK(fake_saw(f, "NAME=first.i2p", 1, HANG));
     i2psock_pending_free(n);
-    OK(i2psock_dest_lookup_start(d, "second.i2p", 10000 * slowness(), &n, &E));
+    OK(i2psock_dest_lookup_start(d, "second.i2p", HANG, &n, &E));
     ST(I2PSOCK_BLOCK, i2psock_pending_wait(n, 30, &E));
     CHECK_INT(fake_lines(f, "NAME=second.i2p"), 0);
     gate_open(&answer_now);
@@ -509,7 +513,7 @@ static void *close_dest(void *arg) {
     waiter *w = (waiter *) arg;
     i2psock_addr *a = NULL;
     gate_open(w->about);
-    w->status = ST(ANY, i2psock_controller_lookup((const i2psock_controller *) (void *) w->d, "good.i2p", 5000 * slowness(), &a, &E));
+    w->status = ST(ANY, i2psock_controller_lookup((const i2psock_controller *) (void *) w->d, "good.i2p", HANG, &a, &E));
     i2psock_addr_free(a);
     err_done();
     return NULL;
@@ -538,7 +542,7 @@ static void controller_lookup_survives_a_dest(void) {
     w.d = (i2psock_dest *) (void *) c;
     w.about = &about;
     thread = start_thread(close_dest, &w);
-    CHECK(gate_wait(&not_on_session, 1, 5000));
+    CHECK(gate_wait(&not_on_session, 1, HANG));
     i2psock_dest_close(d);
     join_thread(thread);
     CHECK_INT(w.status, I2PSOCK_OK);
@@ -580,8 +584,8 @@ static void lookup_replies(void) {
             /* A line that is no line is ignored on the session's socket: the lookup then runs into its limit. */
             if (k == 5 && on_session) continue;
             snprintf(name, sizeof name, "x%d.i2p", k);
-            if (on_session) ST(want, i2psock_dest_lookup(d, name, 3000, &a, &E));
-            else ST(want, i2psock_controller_lookup(c, name, 3000, &a, &E));
+            if (on_session) ST(want, i2psock_dest_lookup(d, name, HANG, &a, &E));
+            else ST(want, i2psock_controller_lookup(c, name, HANG, &a, &E));
             if (k == 6) ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "INVALID_KEY");
             i2psock_addr_free(a);
         }
@@ -612,7 +616,7 @@ static void unreadable_answer(void) {
     c = open_port(fake_port(f), 1);
     d = open_dest(c);
     CHECK(ST(ANY, i2psock_dest_lookup(d, "bad.i2p", 500, &a, &E)) != I2PSOCK_OK);
-    OK(i2psock_dest_lookup(d, "good.i2p", 1000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "good.i2p", HANG, &a, &E));
     i2psock_addr_free(a);
     i2psock_dest_close(d);
     i2psock_controller_close(c);

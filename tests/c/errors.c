@@ -9,12 +9,12 @@ static void an_error_of_each_family(void) {
     ST(I2PSOCK_INVALID, i2psock_addr_parse("x", -1, &a, &E));
     ERR(I2PSOCK_OP_NONE, "", "");
     CHECK_INT(i2psock_error_os_error(E), 0);
-    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, 5000 * slowness(), &s, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, HANG, &s, &E));
     ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "unreachable");
     CHECK_STR(i2psock_error_operation_name(E), "connect");
-    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, "nosuch.i2p", NULL, 5000 * slowness(), &s, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, "nosuch.i2p", NULL, HANG, &s, &E));
     ERR(I2PSOCK_OP_CONNECT, "INVALID_KEY", "");
-    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, "nosuch.i2p", 5000 * slowness(), &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, "nosuch.i2p", HANG, &a, &E));
     ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
     CHECK_STR(i2psock_error_operation_name(E), "lookup");
     ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, 30, &s, &E));
@@ -49,7 +49,7 @@ static void results_of_streams(void) {
         f = fake_plan(&p);
         c = open_port(fake_port(f), 1);
         d = open_dest(c);
-        ST(cases[i].status, i2psock_dest_connect(d, DEST_B, NULL, 3000, &s, &E));
+        ST(cases[i].status, i2psock_dest_connect(d, DEST_B, NULL, HANG, &s, &E));
         ERR(I2PSOCK_OP_CONNECT, cases[i].tag, cases[i].text);
         CHECK(s == NULL);
         i2psock_dest_close(d);
@@ -107,7 +107,7 @@ static journal *new_journal(void) {
 
 /* What the keeper receives it may show after the call has returned. */
 static void wait_for_line(journal *j, const char *text) {
-    long long end = now_ms() + 10000 * slowness();
+    long long end = now_ms() + HANG;
     int there;
     do {
         CHECK(now_ms() < end);
@@ -136,13 +136,13 @@ static void log_shows_and_hides(void) {
     OK(i2psock_controller_open(o, &c, &E));
     i2psock_options_free(o);
     OK(i2psock_controller_set_log(c, note, j, &E));
-    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &d, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, HANG, &d, &E));
     k = i2psock_dest_keys(d);
-    OK(i2psock_keys_generate(c, 7, 5000 * slowness(), &made, &E));
+    OK(i2psock_keys_generate(c, 7, HANG, &made, &E));
     OK(i2psock_options_set_keys(d_options, made, &E));
-    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, d_options, 10000 * slowness(), &again, &E));
-    OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
-    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, 5000 * slowness(), &s, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, d_options, HANG, &again, &E));
+    OK(i2psock_dest_lookup(d, "ME", HANG, &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, HANG, &s, &E));
     wait_for_line(j, "<- NAMING REPLY");
     pthread_mutex_lock(&j->lock);
     CHECK_INT(j->wrong, 0);
@@ -173,7 +173,7 @@ static void log_shows_and_hides(void) {
     before = j->lines;
     pthread_mutex_unlock(&j->lock);
     OK(i2psock_controller_set_log(c, NULL, NULL, &E));
-    OK(i2psock_controller_check(c, 5000, &E));
+    OK(i2psock_controller_check(c, HANG, &E));
     CHECK_INT(j->lines, before);
     i2psock_addr_free(a);
     i2psock_keys_free(k);
@@ -198,13 +198,13 @@ static void log_re_entry(void) {
     CHECK_INT(j->wrong, 0);
     j->lines = 0;
     j->d = d;
-    OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "ME", HANG, &a, &E));
     CHECK(j->lines > 0);
     CHECK_INT(j->wrong, 0);
     i2psock_addr_free(a);
     OK(i2psock_controller_set_log(c, NULL, NULL, &E));
     /* Outside the hook everything works as before. */
-    OK(i2psock_controller_check(c, 5000, &E));
+    OK(i2psock_controller_check(c, HANG, &E));
     i2psock_dest_close(d);
     i2psock_controller_close(c);
     free(j);
@@ -221,13 +221,13 @@ static void slow_hook(void *user, const char *text) {
         slow_known = 1;
         slow_thread = pthread_self();
         gate_open(&in_hook);
-        gate_wait(&leave_hook, 1, 10000);
+        gate_wait(&leave_hook, 1, HANG);
     }
 }
 
 static void *slow_lookup(void *arg) {
     i2psock_addr *a = NULL;
-    ST(I2PSOCK_NETWORK, i2psock_dest_lookup((i2psock_dest *) arg, "slow.i2p", 10000 * slowness(), &a, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_lookup((i2psock_dest *) arg, "slow.i2p", HANG, &a, &E));
     err_done();
     return NULL;
 }
@@ -239,10 +239,10 @@ static void slow_hook_stops_nobody(void) {
     pthread_t t;
     OK(i2psock_controller_set_log(c, slow_hook, NULL, &E));
     t = start_thread(slow_lookup, d);
-    CHECK(gate_wait(&in_hook, 1, 5000));
+    CHECK(gate_wait(&in_hook, 1, HANG));
     other = open_dest(c);
     ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, 50, &s, &E));
-    OK(i2psock_controller_check(c, 5000, &E));
+    OK(i2psock_controller_check(c, HANG, &E));
     CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
     OK(i2psock_controller_set_log(c, NULL, NULL, &E));
     i2psock_dest_close(other);

@@ -81,16 +81,14 @@ static void prefixes(int kind) {
         c = open_port(fake_port(f), 1);
         if (kind == CONNECT || kind == ACCEPT) d = open_dest(c);
         for (n = 0; n < all; n += n < 60 || n > all - 20 ? 1 : under_valgrind() ? 101 : 13) {
-            long long start = now_ms();
             i2psock_status got;
             /* The matter of cut_in_the_result. */
             if ((n >= 6 && strncmp(text + n - 6, "RESULT", 6) == 0) || (n >= 7 && strncmp(text + n - 7, "RESULT=", 7) == 0) || (n >= 8 && strncmp(text + n - 8, "RESULT=O", 8) == 0)) continue;
             job.length = n;
-            got = do_it(c, d, kind, 10000 * slowness());
+            got = do_it(c, d, kind, HANG);
             if (got != I2PSOCK_PROTOCOL && got != I2PSOCK_IO && got != I2PSOCK_CLOSED) {
                 fail_at(__FILE__, __LINE__, "end after %zu bytes of \"%.30s\": %s", n, text, i2psock_status_name((int) got));
             }
-            if (now_ms() - start > 8000 * slowness()) fail_at(__FILE__, __LINE__, "end after %zu bytes: it took %lld ms", n, now_ms() - start);
         }
         if (d != NULL) CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
         i2psock_dest_close(d);
@@ -112,16 +110,16 @@ static void cut_in_the_result(void) {
     static const char *const texts[] = { "SESSION STATUS RESULT=O", "STREAM STATUS RESULT=O", "STREAM STATUS RESULT=O", "NAMING REPLY RESULT=O", "DEST REPLY RESULT=O" };
     int kind;
     for (kind = 0; kind < KINDS; kind++) {
-        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]) - 2, 1, 0, 20000), I2PSOCK_PROTOCOL);
-        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]) - 1, 1, 0, 20000), I2PSOCK_PROTOCOL);
-        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 1, 0, 20000), I2PSOCK_PROTOCOL);
+        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]) - 2, 1, 0, HANG), I2PSOCK_PROTOCOL);
+        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]) - 1, 1, 0, HANG), I2PSOCK_PROTOCOL);
+        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 1, 0, HANG), I2PSOCK_PROTOCOL);
     }
 }
 
 static void empty_result(void) {
     int kind;
     static const char *const texts[] = { "SESSION STATUS RESULT=\n", "STREAM STATUS RESULT=\n", "STREAM STATUS RESULT=\"\"\n", "NAMING REPLY RESULT=\n", "DEST REPLY RESULT\n" };
-    for (kind = 0; kind < KINDS; kind++) CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 0, 0, 20000), I2PSOCK_PROTOCOL);
+    for (kind = 0; kind < KINDS; kind++) CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 0, 0, HANG), I2PSOCK_PROTOCOL);
 }
 
 /* One reply of each kind, then open, and what it comes to. */
@@ -149,9 +147,9 @@ static i2psock_status once(int kind, int at, const char *text, size_t length, in
 static void resets(void) {
     int kind;
     for (kind = 0; kind < KINDS; kind++) {
-        i2psock_status got = once(kind, 1, "STR", 3, 0, 1, 5000);
+        i2psock_status got = once(kind, 1, "STR", 3, 0, 1, HANG);
         CHECK(got == I2PSOCK_PROTOCOL || got == I2PSOCK_IO || got == I2PSOCK_CLOSED);
-        got = once(kind, 0, "", 0, 0, 1, 5000);
+        got = once(kind, 0, "", 0, 0, 1, HANG);
         CHECK(got == I2PSOCK_PROTOCOL || got == I2PSOCK_IO || got == I2PSOCK_CLOSED);
     }
 }
@@ -162,7 +160,7 @@ static void refusals_without_line_feed(void) {
         "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=x.i2p", "DEST REPLY RESULT=I2P_ERROR MESSAGE=\"no\"" };
     int kind;
     for (kind = 0; kind < KINDS; kind++) {
-        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 1, 0, 20000), I2PSOCK_NETWORK);
+        CHECK_INT(once(kind, 1, texts[kind], strlen(texts[kind]), 1, 0, HANG), I2PSOCK_NETWORK);
     }
 }
 
@@ -174,20 +172,20 @@ static void too_long(void) {
         for (at = 0; at <= (kind == ACCEPT ? 2 : 1); at++) {
             /* Without an end. */
             memset(big, 'a', size);
-            CHECK_INT(once(kind, at, big, size, 0, 0, 20000), I2PSOCK_PROTOCOL);
+            CHECK_INT(once(kind, at, big, size, 0, 0, HANG), I2PSOCK_PROTOCOL);
             /* A proper beginning. */
             memcpy(big, full_text(kind, at), 12);
-            CHECK_INT(once(kind, at, big, size, 0, 0, 20000), I2PSOCK_PROTOCOL);
+            CHECK_INT(once(kind, at, big, size, 0, 0, HANG), I2PSOCK_PROTOCOL);
         }
     }
     /* Just below the cap it is a reply like any other. */
     memset(big, 'a', size);
     memcpy(big, "NAMING REPLY RESULT=OK NAME=x.i2p VALUE=" DEST_B " X=", strlen(NAMING_OK) + 2);
     big[65000] = '\n';
-    CHECK_INT(once(LOOKUP, 1, big, 65001, 0, 0, 20000), I2PSOCK_OK);
+    CHECK_INT(once(LOOKUP, 1, big, 65001, 0, 0, HANG), I2PSOCK_OK);
     big[65000] = 'a';
     big[65537] = '\n';
-    CHECK_INT(once(LOOKUP, 1, big, 65538, 0, 0, 20000), I2PSOCK_PROTOCOL);
+    CHECK_INT(once(LOOKUP, 1, big, 65538, 0, 0, HANG), I2PSOCK_PROTOCOL);
     free(big);
 }
 
@@ -197,18 +195,20 @@ static void silence(void) {
         for (at = 0; at <= (kind == ACCEPT ? 2 : 1); at++) {
             long long start = now_ms();
             CHECK_INT(once(kind, at, "", 0, 0, 0, 120), I2PSOCK_TIMEOUT);
-            CHECK(now_ms() - start >= 120 && now_ms() - start < 9000 * slowness());
+            CHECK(now_ms() - start >= 120 && now_ms() - start < HANG);
         }
     }
 }
 
 /* The controller's own limits, where the caller names none. */
+static gate silent_now = GATE_INIT;
+
 static void silent_after_hello(fake_conn *c) {
     char line[8192];
     if (!read_line(c, line, sizeof line)) return;
     say(c, HELLO_OK);
     if (!read_line(c, line, sizeof line)) return;
-    if (c->number == 1) say(c, CREATE_OK);
+    if (!gate_wait(&silent_now, 1, 0)) say(c, CREATE_OK);
     wait_eof(c);
 }
 
@@ -222,8 +222,9 @@ static void limits_of_the_options(void) {
             fake *f = fake_start(silent_after_hello, NULL);
             i2psock_options *o = options_for_port(fake_port(f));
             i2psock_controller *c = NULL;
-            i2psock_dest *d;
-            long long start;
+            i2psock_dest *d = NULL;
+            long long start, end = now_ms() + HANG;
+            silent_now.count = 0;
             if (all && kind == ACCEPT) {
                 /* sam_timeout is not for waiting for a peer. */
                 OK(i2psock_options_set_int(o, "sam_timeout", 5000, &E));
@@ -231,15 +232,18 @@ static void limits_of_the_options(void) {
             } else {
                 OK(i2psock_options_set_int(o, all ? "sam_timeout" : names[kind], limit, &E));
             }
-            OK(i2psock_controller_open(o, &c, &E));
-            d = open_dest(c);
+            /* On a busy machine that limit, which is not the one in question, may be too short for an answer. */
+            while (ST(ANY, i2psock_controller_open(o, &c, &E)) == I2PSOCK_TIMEOUT) CHECK(now_ms() < end);
+            while (ST(ANY, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, HANG, &d, &E)) == I2PSOCK_TIMEOUT) CHECK(now_ms() < end);
+            CHECK(d != NULL);
+            gate_open(&silent_now);
             if (kind == LOOKUP) {
                 i2psock_dest_close(d);
                 d = NULL;
             }
             start = now_ms();
             CHECK_INT(do_it(c, d, kind, I2PSOCK_TIMEOUT_DEFAULT), I2PSOCK_TIMEOUT);
-            CHECK(now_ms() - start >= limit - 1 && now_ms() - start < 9000 * slowness());
+            CHECK(now_ms() - start >= limit - 1 && now_ms() - start < HANG);
             i2psock_dest_close(d);
             i2psock_controller_close(c);
             i2psock_options_free(o);
@@ -266,7 +270,7 @@ static void dripping_counts_as_silence(void) {
     i2psock_controller *c = open_port(fake_port(f), 1);
     long long start = now_ms();
     CHECK_INT(do_it(c, NULL, OPEN, 400), I2PSOCK_TIMEOUT);
-    CHECK(now_ms() - start >= 400 && now_ms() - start < 9000 * slowness());
+    CHECK(now_ms() - start >= 400 && now_ms() - start < HANG);
     i2psock_controller_close(c);
     fake_stop(f);
 }
@@ -278,15 +282,15 @@ static void other_topics(void) {
     int kind;
     for (kind = 0; kind < KINDS; kind++) {
         for (i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-            i2psock_status got = once(kind, 1, wrong[i], strlen(wrong[i]), 0, 0, 20000);
+            i2psock_status got = once(kind, 1, wrong[i], strlen(wrong[i]), 0, 0, HANG);
             if (got != I2PSOCK_PROTOCOL) fail_at(__FILE__, __LINE__, "kind %d, \"%s\": %s", kind, wrong[i], i2psock_status_name((int) got));
         }
         /* An error under another topic is the answer. */
-        CHECK_INT(once(kind, 1, "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"late\"\n", 47, 0, 0, 20000), I2PSOCK_NETWORK);
+        CHECK_INT(once(kind, 1, "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"late\"\n", 47, 0, 0, HANG), I2PSOCK_NETWORK);
         /* A NUL in a line. */
-        CHECK_INT(once(kind, 1, "STREAM STATUS RESULT=OK\0X=1\n", 28, 0, 0, 20000), I2PSOCK_PROTOCOL);
+        CHECK_INT(once(kind, 1, "STREAM STATUS RESULT=OK\0X=1\n", 28, 0, 0, HANG), I2PSOCK_PROTOCOL);
     }
-    CHECK_INT(once(LOOKUP, 1, "NAMING REPLY RESULT=OK NAME=y.i2p VALUE=" DEST_B "\n", strlen(NAMING_OK), 0, 0, 20000), I2PSOCK_PROTOCOL);
+    CHECK_INT(once(LOOKUP, 1, "NAMING REPLY RESULT=OK NAME=y.i2p VALUE=" DEST_B "\n", strlen(NAMING_OK), 0, 0, HANG), I2PSOCK_PROTOCOL);
 }
 
 /* PING before each reply, whole and byte by byte: everything still works, and each is answered. */
@@ -315,13 +319,13 @@ static void pings_everywhere(void) {
         p.control = naming_plan;
         f = fake_plan(&p);
         c = open_port(fake_port(f), 1);
-        OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 10000 * slowness(), &d, &E));
-        for (kind = 0; kind < KINDS; kind++) CHECK_INT(do_it(c, d, kind, 10000 * slowness()), I2PSOCK_OK);
-        CHECK(fake_saw(f, "PONG before 0", 0, 5000));
-        CHECK(fake_saw(f, "PONG before 1", 1, 5000));
-        CHECK(fake_saw(f, "PONG before 2", 1, 5000));
-        CHECK(fake_saw(f, "PONG before 3", 1, 5000));
-        CHECK(fake_saw(f, "PONG in between", 1, 5000));
+        OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, HANG, &d, &E));
+        for (kind = 0; kind < KINDS; kind++) CHECK_INT(do_it(c, d, kind, HANG), I2PSOCK_OK);
+        CHECK(fake_saw(f, "PONG before 0", 0, HANG));
+        CHECK(fake_saw(f, "PONG before 1", 1, HANG));
+        CHECK(fake_saw(f, "PONG before 2", 1, HANG));
+        CHECK(fake_saw(f, "PONG before 3", 1, HANG));
+        CHECK(fake_saw(f, "PONG in between", 1, HANG));
         i2psock_dest_close(d);
         i2psock_controller_close(c);
         fake_stop(f);
@@ -353,7 +357,7 @@ static void ping_storm(void) {
     f = fake_plan(&p);
     c = open_port(fake_port(f), 1);
     d = open_dest(c);
-    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, 15000 * slowness(), &s, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_accept(d, HANG, &s, &E));
     CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_DEAD);
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -377,9 +381,9 @@ static void junk_on_the_control_socket(void) {
     f = fake_plan(&p);
     c = open_port(fake_port(f), 1);
     d = open_dest(c);
-    CHECK(fake_saw(f, "PONG end of junk", 1, 5000));
+    CHECK(fake_saw(f, "PONG end of junk", 1, HANG));
     CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
-    OK(i2psock_dest_lookup(d, "x.i2p", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "x.i2p", HANG, &a, &E));
     i2psock_addr_free(a);
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -403,7 +407,7 @@ static void pieces_and_drips(void) {
         d = open_dest(c);
         OK(i2psock_dest_accept_start(d, -1, &n, &E));
         while (i2psock_pending_stage(n) != I2PSOCK_STAGE_LISTENING) ST(I2PSOCK_BLOCK, i2psock_pending_wait(n, 1, &E));
-        OK(i2psock_dest_connect(d, dest_text(d), NULL, 10000 * slowness(), &s, &E));
+        OK(i2psock_dest_connect(d, dest_text(d), NULL, HANG, &s, &E));
         OK(i2psock_pending_wait(n, -1, &E));
         OK(i2psock_pending_finish_stream(n, &in, &E));
         i2psock_pending_free(n);

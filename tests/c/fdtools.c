@@ -143,7 +143,7 @@ static void taken(void) {
     /* Closing the destination ends it, though we have no say over the descriptor any more. */
     i2psock_dest_close(p.here);
     p.here = NULL;
-    CHECK(readable(fileno(file), 5000));
+    CHECK(readable(fileno(file), HANG));
     CHECK(fgets(b, sizeof b, file) == NULL);
     fclose(file);
     pair_close(&p);
@@ -215,8 +215,8 @@ static void same_segment(int drip) {
             f = fake_plan(&p);
             c = open_port(fake_port(f), 1);
             d = open_dest(c);
-            if (accepted) OK(i2psock_dest_accept(d, 10000 * slowness(), &s, &E));
-            else OK(i2psock_dest_connect(d, DEST_B, NULL, 10000 * slowness(), &s, &E));
+            if (accepted) OK(i2psock_dest_accept(d, HANG, &s, &E));
+            else OK(i2psock_dest_connect(d, DEST_B, NULL, HANG, &s, &E));
             CHECK_STR(i2psock_addr_base64(i2psock_stream_peer(s)), DEST_B);
             if (accepted) CHECK_INT(i2psock_stream_from_port(s) * 10 + i2psock_stream_to_port(s), 56);
             if (take == 0) {

@@ -11,7 +11,7 @@ typedef struct {
 static void *accept_later(void *arg) {
     world *w = (world *) arg;
     i2psock_stream *s = NULL;
-    OK(i2psock_dest_accept(w->p.there, 10000 * slowness(), &s, &E));
+    OK(i2psock_dest_accept(w->p.there, HANG, &s, &E));
     i2psock_stream_free(s);
     err_done();
     return NULL;
@@ -24,9 +24,9 @@ static void world_open(world *w) {
     w->no_keeper_dest = open_dest(w->no_keeper);
     OK(i2psock_dest_accept_start(w->p.here, -1, &w->accepting, &E));
     while (i2psock_pending_stage(w->accepting) != I2PSOCK_STAGE_LISTENING) ST(I2PSOCK_BLOCK, i2psock_pending_wait(w->accepting, 1, &E));
-    OK(i2psock_dest_lookup_start(w->p.here, "ME", 5000 * slowness(), &w->looking, &E));
-    OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, 5000 * slowness(), &w->opening, &E));
-    OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, 5000 * slowness(), &w->done, &E));
+    OK(i2psock_dest_lookup_start(w->p.here, "ME", HANG, &w->looking, &E));
+    OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, HANG, &w->opening, &E));
+    OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, HANG, &w->done, &E));
 }
 
 static void world_close(world *w) {
@@ -56,18 +56,18 @@ static void parent_works(world *w) {
     OK(i2psock_pending_wait(w->opening, -1, &E));
     OK(i2psock_pending_finish_dest(w->opening, &d, &E));
     i2psock_dest_close(d);
-    OK(i2psock_dest_lookup(w->p.there, "ME", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(w->p.there, "ME", HANG, &a, &E));
     i2psock_addr_free(a);
-    OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", HANG, &a, &E));
     i2psock_addr_free(a);
     t = start_thread(accept_later, w);
-    OK(i2psock_dest_connect(w->p.here, dest_text(w->p.there), NULL, 5000 * slowness(), &s, &E));
+    OK(i2psock_dest_connect(w->p.here, dest_text(w->p.there), NULL, HANG, &s, &E));
     join_thread(t);
     i2psock_stream_free(s);
     s = NULL;
     /* The accept that listened before the fork still does. */
-    OK(i2psock_dest_connect(w->p.there, dest_text(w->p.here), NULL, 5000 * slowness(), &s, &E));
-    OK(i2psock_pending_wait(w->accepting, 5000 * slowness(), &E));
+    OK(i2psock_dest_connect(w->p.there, dest_text(w->p.here), NULL, HANG, &s, &E));
+    OK(i2psock_pending_wait(w->accepting, HANG, &E));
     i2psock_stream_free(s);
     CHECK_INT(i2psock_dest_state(w->p.here, NULL), I2PSOCK_STATE_READY);
     CHECK_INT(i2psock_dest_state(w->no_keeper_dest, NULL), I2PSOCK_STATE_READY);
@@ -154,7 +154,7 @@ static int in_child(world *w, void (*run)(world *)) {
     CHECK(child >= 0);
     if (child == 0) {
         E = NULL;
-        alarm((unsigned) (8 * slowness()));
+        alarm((unsigned) (HANG / 1000));
         run(w);
         fflush(NULL);
         /* Not a plain end: what only the parent's threads knew of would be a leak to valgrind. */
@@ -227,7 +227,7 @@ static void without_keeper(void) {
     OK(i2psock_dest_service(w.no_keeper_dest, &state, &E));
     /* The parent's descriptor still tells when the bridge has spoken. */
     for (i = 0; i < 3; i++) {
-        CHECK(readable(i2psock_dest_fd(w.no_keeper_dest), 5000));
+        CHECK(readable(i2psock_dest_fd(w.no_keeper_dest), HANG));
         ST(I2PSOCK_BLOCK, i2psock_dest_service(w.no_keeper_dest, &state, &E));
     }
     parent_works(&w);
@@ -240,7 +240,7 @@ static void child_opens_its_own(world *w) {
     i2psock_controller *c = open_common();
     i2psock_dest *d = open_dest(c);
     i2psock_addr *a = NULL;
-    OK(i2psock_dest_lookup(d, "ME", 5000 * slowness(), &a, &E));
+    OK(i2psock_dest_lookup(d, "ME", HANG, &a, &E));
     i2psock_addr_free(a);
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -265,7 +265,7 @@ static void *busy(void *arg) {
     while (!stop_busy) {
         i2psock_addr *a = NULL;
         i2psock_stream *s = NULL;
-        OK(i2psock_dest_lookup(d, "ME", 10000 * slowness(), &a, &E));
+        OK(i2psock_dest_lookup(d, "ME", HANG, &a, &E));
         i2psock_addr_free(a);
         ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(d, 1, &s, &E));
     }
@@ -386,7 +386,7 @@ static void fork_all_kinds(server *s) {
         CHECK(child >= 0);
         if (child == 0) {
             E = NULL;
-            alarm((unsigned) (8 * slowness()));
+            alarm((unsigned) (HANG / 1000));
             child_of_server(s, kind);
             execl("/bin/true", "true", (char *) NULL);
             _exit(77);
@@ -413,7 +413,7 @@ static void server_works(server *s) {
 static void name_is_ours(const bridge *b, const char *folder) {
     i2psock_controller *other = open_store(b->port, 1, folder);
     i2psock_dest *d = NULL;
-    STATE(i2psock_dest_open(other, "alice", I2PSOCK_STREAM, NULL, 5000 * slowness(), &d, &E));
+    STATE(i2psock_dest_open(other, "alice", I2PSOCK_STREAM, NULL, HANG, &d, &E));
     i2psock_controller_close(other);
 }
 
@@ -425,8 +425,8 @@ static void a_named_server(int keeper) {
     bridge_start(&b, "--ping-every", "1", NULL);
     server_open(&s, &b, keeper, folder);
     for (i = 0; i < rounds; i++) {
-        OK(i2psock_dest_open_start(s.c, "Bob", I2PSOCK_STREAM, NULL, 20000 * slowness(), &s.opening, &E));
-        OK(i2psock_dest_open_start(s.c, "Bob", I2PSOCK_STREAM, NULL, 20000 * slowness(), &s.waiting, &E));
+        OK(i2psock_dest_open_start(s.c, "Bob", I2PSOCK_STREAM, NULL, HANG, &s.opening, &E));
+        OK(i2psock_dest_open_start(s.c, "Bob", I2PSOCK_STREAM, NULL, HANG, &s.waiting, &E));
         OK(i2psock_dest_accept_start(s.client, -1, &s.accepting, &E));
         fork_all_kinds(&s);
         OK(i2psock_pending_wait(s.opening, -1, &E));
@@ -475,7 +475,7 @@ static void getters_in_the_child(void) {
             pid_t child = fork();
             CHECK(child >= 0);
             if (child == 0) {
-                alarm((unsigned) (5 * slowness()));
+                alarm((unsigned) (HANG / 1000));
                 i2psock_dest_timeout_ms(s.alice);
                 CHECK(i2psock_dest_state(s.alice, NULL) != I2PSOCK_STATE_NONE);
                 CHECK(i2psock_dest_attempt(s.alice) >= 0);
@@ -549,7 +549,7 @@ static void a_child_that_stays(void) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        alarm((unsigned) (15 * slowness()));
+        alarm((unsigned) (HANG / 1000));
         for (;;) pause();
     }
     for (i = 0; i < 2; i++) {

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
+#include <sys/syscall.h>
 
 /* ---- checks ---- */
 
@@ -97,10 +98,6 @@ int slowness(void) {
 
 int under_valgrind(void) { return slowness() > 1; }
 
-/* Long waits are for what must come, and end when it does: they leave room for a machine that is slow or has much else to
-   do. Short ones are for what may not come. */
-static int patience(int ms) { return ms >= 1000 ? 5 * ms * slowness() : ms; }
-
 void pause_ms(int ms) {
     struct timespec t;
     t.tv_sec = ms / 1000;
@@ -121,21 +118,67 @@ static int count_entries(const char *path) {
 int count_fds(void) { return count_entries("/proc/self/fd") - 1; }
 int count_threads(void) { return count_entries("/proc/self/task"); }
 
+pid_t thread_number(void) { return (pid_t) syscall(SYS_gettid); }
+
+/* Whether a thread waits for something: it neither runs nor would if there were a processor for it. One that has just ended
+ * does, too. */
+static int asleep(int process, int number) {
+    char path[64], text[512], *state;
+    size_t length;
+    FILE *file;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", process, number);
+    file = fopen(path, "r");
+    if (file == NULL) return 1;
+    length = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[length] = 0;
+    /* Number, name in brackets, state. */
+    state = strrchr(text, ')');
+    return state == NULL || strchr("RD", state[2]) == NULL;
+}
+
+/* Of all the threads of a process but the one that asks. */
+static int all_asleep(int process) {
+    char path[64];
+    DIR *dir;
+    struct dirent *entry;
+    int good = 1, me = (int) thread_number();
+    snprintf(path, sizeof path, "/proc/%d/task", process);
+    dir = opendir(path);
+    if (dir == NULL) return 1;
+    while ((entry = readdir(dir)) != NULL) {
+        int number = atoi(entry->d_name);
+        if (number != 0 && number != me) good &= asleep(process, number);
+    }
+    closedir(dir);
+    return good;
+}
+
+void expect_asleep(pid_t number) {
+    long long end = now_ms() + HANG;
+    while (!asleep((int) getpid(), (int) number)) {
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "a thread does not come to rest");
+        pause_ms(1);
+    }
+}
+
 int quiet_fds(void) {
-    long long end = now_ms() + patience(5000), since = now_ms();
-    int fds = count_fds();
-    while (now_ms() - since < 50 * slowness() && now_ms() < end) {
-        int now;
-        pause_ms(5);
-        now = count_fds();
-        if (now != fds) since = now_ms();
+    long long end = now_ms() + HANG;
+    int fds = -1, looks = 0;
+    /* More than one look, since what wakes a thread may be under way in the system. Time alone would say nothing: who was to
+     * close the descriptor may be waiting for a processor. */
+    while (looks < 10) {
+        int now = count_fds(), calm = all_asleep((int) getpid()) && (common.pid <= 0 || all_asleep((int) common.pid));
+        looks = calm && now == fds ? looks + 1 : 0;
         fds = now;
+        if (now_ms() > end) fail_at(__FILE__, __LINE__, "descriptors come and go");
+        pause_ms(3);
     }
     return fds;
 }
 
 void expect_threads(int wanted) {
-    long long end = now_ms() + patience(5000);
+    long long end = now_ms() + HANG;
     while (count_threads() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d threads, not %d", count_threads(), wanted);
         pause_ms(1);
@@ -143,7 +186,7 @@ void expect_threads(int wanted) {
 }
 
 void expect_fds(int wanted) {
-    long long end = now_ms() + patience(5000);
+    long long end = now_ms() + HANG;
     while (count_fds() != wanted) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, not %d", count_fds(), wanted);
         pause_ms(1);
@@ -151,7 +194,7 @@ void expect_fds(int wanted) {
 }
 
 void expect_fds_at_most(int most) {
-    long long end = now_ms() + patience(5000);
+    long long end = now_ms() + HANG;
     while (count_fds() > most) {
         if (now_ms() > end) fail_at(__FILE__, __LINE__, "%d descriptors are open, more than %d", count_fds(), most);
         pause_ms(1);
@@ -172,8 +215,8 @@ static int poll_for(int fd, short events, int ms) {
     }
 }
 
-int readable(int fd, int ms) { return poll_for(fd, POLLIN, patience(ms)); }
-int writable(int fd, int ms) { return poll_for(fd, POLLOUT, patience(ms)); }
+int readable(int fd, int ms) { return poll_for(fd, POLLIN, ms); }
+int writable(int fd, int ms) { return poll_for(fd, POLLOUT, ms); }
 
 char *big_text(size_t length, char fill) {
     char *text = (char *) malloc(length + 1);
@@ -224,7 +267,7 @@ static struct timespec real_deadline(int ms) {
 }
 
 int gate_wait(gate *g, int count, int ms) {
-    struct timespec end = real_deadline(patience(ms));
+    struct timespec end = real_deadline(ms);
     int good;
     pthread_mutex_lock(&g->lock);
     while (g->count < count && pthread_cond_timedwait(&g->changed, &g->lock, &end) == 0) { }
@@ -298,7 +341,7 @@ static int read_ports(int fd, bridge *b) {
     char text[64];
     size_t used = 0;
     while (used < sizeof text - 1) {
-        CHECK(readable(fd, 10000));
+        CHECK(readable(fd, HANG));
         if (read(fd, text + used, 1) != 1) return 0;
         if (text[used] == '\n') break;
         used++;
@@ -439,7 +482,7 @@ i2psock_controller *open_store(int port, int keeper, const char *folder) {
 
 i2psock_dest *open_named(i2psock_controller *controller, const char *name) {
     i2psock_dest *dest = NULL;
-    OK(i2psock_dest_open(controller, name, I2PSOCK_STREAM, NULL, patience(10000), &dest, &E));
+    OK(i2psock_dest_open(controller, name, I2PSOCK_STREAM, NULL, HANG, &dest, &E));
     CHECK(dest != NULL);
     CHECK_STR(i2psock_dest_name(dest), name);
     return dest;
@@ -462,7 +505,7 @@ i2psock_listener *open_listener(const i2psock_dest *dest, int backlog) {
 }
 
 i2psock_status listener_next(const i2psock_listener *listener, i2psock_stream **out) {
-    long long end = now_ms() + patience(10000);
+    long long end = now_ms() + HANG;
     for (;;) {
         i2psock_status status = ST(ANY, i2psock_listener_accept(listener, out, &E));
         int due;
@@ -479,7 +522,7 @@ typedef struct { const i2psock_dest *from; const char *to; i2psock_stream *out; 
 
 static void *connect_one(void *arg) {
     connecting *k = (connecting *) arg;
-    OK(i2psock_dest_connect(k->from, k->to, NULL, patience(10000), &k->out, &E));
+    OK(i2psock_dest_connect(k->from, k->to, NULL, HANG, &k->out, &E));
     err_done();
     return NULL;
 }
@@ -521,14 +564,14 @@ i2psock_controller *open_common(void) { return open_bridge(&common, 1); }
 
 i2psock_dest *open_dest(i2psock_controller *controller) {
     i2psock_dest *dest = NULL;
-    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, NULL, patience(10000), &dest, &E));
+    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, NULL, HANG, &dest, &E));
     CHECK(dest != NULL);
     return dest;
 }
 
 i2psock_dest *open_style(i2psock_controller *controller, int style, const i2psock_options *options) {
     i2psock_dest *dest = NULL;
-    OK(i2psock_dest_open(controller, NULL, style, options, patience(10000), &dest, &E));
+    OK(i2psock_dest_open(controller, NULL, style, options, HANG, &dest, &E));
     CHECK(dest != NULL);
     CHECK_INT(i2psock_dest_style(dest), style);
     return dest;
@@ -538,7 +581,7 @@ const char *dest_text(const i2psock_dest *dest) { return i2psock_addr_base64(i2p
 
 static void *pair_accept(void *arg) {
     pair *p = (pair *) arg;
-    OK(i2psock_dest_accept(p->there, patience(10000), &p->in, &E));
+    OK(i2psock_dest_accept(p->there, HANG, &p->in, &E));
     err_done();
     return NULL;
 }
@@ -550,7 +593,7 @@ void pair_open(pair *p) {
     p->there = open_dest(p->controller);
     p->in = p->out = NULL;
     thread = start_thread(pair_accept, p);
-    OK(i2psock_dest_connect(p->here, dest_text(p->there), NULL, patience(10000), &p->out, &E));
+    OK(i2psock_dest_connect(p->here, dest_text(p->there), NULL, HANG, &p->out, &E));
     join_thread(thread);
     CHECK(p->in != NULL && p->out != NULL);
 }
@@ -713,7 +756,7 @@ int fake_lines(fake *f, const char *part) {
 }
 
 int fake_saw(fake *f, const char *part, int count, int ms) {
-    struct timespec end = real_deadline(patience(ms));
+    struct timespec end = real_deadline(ms);
     int good;
     pthread_mutex_lock(&f->lock);
     while (count_lines(f, part) < count && pthread_cond_timedwait(&f->changed, &f->lock, &end) == 0) { }

@@ -77,7 +77,7 @@ int run_tests(int argc, char **argv, const test_case *tests, size_t count);
     int main(int argc, char **argv) { return run_tests(argc, argv, tests, sizeof tests / sizeof tests[0]); }
 
 int count_fds(void);
-/* When other threads have closed what they were about to. */
+/* When every other thread of this program and of its bridge has nothing left to do, such as closing a descriptor. */
 int quiet_fds(void);
 int count_threads(void);
 /* Waits until that many are open: a thread of the library may be about to close its last reference. */
@@ -89,9 +89,16 @@ long long now_ms(void);
 /* Everything takes that many times longer (valgrind). */
 int slowness(void);
 int under_valgrind(void);
+/* Milliseconds after which something hangs, for all that has to come, and as the limit of calls that are not to run into
+ * one: a machine that is slow or has much else to do is no fault. */
+#define HANG (60000 * slowness())
 void pause_ms(int ms);
+/* Whether it is, at the latest after so long: HANG for what has to come, little for what must not. */
 int readable(int fd, int ms);
 int writable(int fd, int ms);
+/* Waits until the thread waits for something itself. Its number is what thread_number() returns in it. */
+void expect_asleep(pid_t number);
+pid_t thread_number(void);
 char *big_text(size_t length, char fill);
 void check_cloexec(int fd);
 /* Every descriptor this program has opened. */
@@ -181,7 +188,7 @@ fake *fake_start_at(int family, fake_script script, void *arg);
 void fake_stop(fake *f);
 int fake_port(const fake *f);
 int fake_connections(fake *f);
-/* Waits until `count` lines with `part` have been read by scripts. */
+/* Waits up to `ms` until `count` lines with `part` have been read by scripts. */
 int fake_saw(fake *f, const char *part, int count, int ms);
 int fake_lines(fake *f, const char *part);
 /* The first line with `part`; the caller frees. */

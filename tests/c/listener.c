@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <sys/epoll.h>
 
-#define LONG (10000 * slowness())
 
 typedef struct {
     i2psock_controller *c;
@@ -37,7 +36,7 @@ static void *connect_all(void *arg) {
     int i;
     for (i = 0; i < k->count; i++) {
         int number = k->first + i;
-        OK(i2psock_dest_connect(k->from, dest_text(k->to), NULL, LONG, &k->streams[i], &E));
+        OK(i2psock_dest_connect(k->from, dest_text(k->to), NULL, HANG, &k->streams[i], &E));
         OK(i2psock_stream_send(k->streams[i], &number, sizeof number, 0, NULL, &E));
     }
     err_done();
@@ -63,7 +62,7 @@ static int number_of(i2psock_stream *s) {
     int number = -1;
     size_t n = 0;
     OK(i2psock_stream_set_nonblocking(s, 0, &E));
-    OK(i2psock_stream_set_timeout(s, LONG, &E));
+    OK(i2psock_stream_set_timeout(s, HANG, &E));
     OK(i2psock_stream_recv(s, &number, sizeof number, MSG_WAITALL, &n, &E));
     CHECK_INT(n, sizeof number);
     i2psock_stream_free(s);
@@ -80,14 +79,14 @@ static void poll_loop(int keeper) {
     i2psock_pending *pending[CLIENTS];
     i2psock_stream *out[CLIENTS], *in[CLIENTS];
     int i, accepted = 0, done = 0, fd;
-    long long end = now_ms() + LONG;
+    long long end = now_ms() + HANG;
     world_open(&w, keeper);
     l = open_listener(w.server, 0);
     fd = i2psock_listener_fd(l);
     check_cloexec(fd);
     memset(out, 0, sizeof out);
     memset(in, 0, sizeof in);
-    for (i = 0; i < CLIENTS; i++) OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, LONG, &pending[i], &E));
+    for (i = 0; i < CLIENTS; i++) OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, HANG, &pending[i], &E));
     while (done < CLIENTS) {
         struct pollfd p[1 + 3 * CLIENTS];
         int wait = i2psock_listener_timeout_ms(l);
@@ -194,9 +193,9 @@ static void edges(int keeper) {
         CHECK(E == NULL);
         if (total == 40) break;
         due = i2psock_listener_timeout_ms(l);
-        got = epoll_wait(e, &event, 1, due < 0 || due > LONG ? LONG : due);
+        got = epoll_wait(e, &event, 1, due < 0 || due > HANG ? HANG : due);
         CHECK(got >= 0 || errno == EINTR);
-        if (got == 0 && (due < 0 || due > LONG)) fail_at(__FILE__, __LINE__, "no edge after %d streams", total);
+        if (got == 0 && (due < 0 || due > HANG)) fail_at(__FILE__, __LINE__, "no edge after %d streams", total);
     }
     for (i = 0; i < 4; i++) {
         join_thread(t[i]);
@@ -226,13 +225,13 @@ static void readable_exactly(void) {
         CHECK(s == NULL);
         CHECK(!readable(i2psock_listener_fd(l), 20));
         t = start_clients(&k, &w, 1, 1);
-        CHECK(readable(i2psock_listener_fd(l), 10000));
+        CHECK(readable(i2psock_listener_fd(l), HANG));
         /* It stays readable, and looking does not take anything. */
         CHECK(readable(i2psock_listener_fd(l), 0));
         OK(i2psock_listener_accept(l, &s, &E));
         CHECK(!readable(i2psock_listener_fd(l), 0));
         join_thread(t);
-        CHECK(readable(i2psock_stream_fd(s), 10000));
+        CHECK(readable(i2psock_stream_fd(s), HANG));
         OK(i2psock_stream_recv(s, b, sizeof b, 0, &n, &E));
         CHECK_INT(n, 4);
         ST(I2PSOCK_BLOCK, i2psock_stream_recv(s, b, sizeof b, 0, &n, &E));
@@ -248,7 +247,7 @@ static void readable_exactly(void) {
     l = open_listener(w.server, 0);
     OK(i2psock_dest_shutdown(w.server, &E));
     for (i = 0; i < 3; i++) {
-        CHECK(readable(i2psock_listener_fd(l), 10000));
+        CHECK(readable(i2psock_listener_fd(l), HANG));
         s = (i2psock_stream *) 0x55;
         ST(I2PSOCK_CLOSED, i2psock_listener_accept(l, &s, &E));
         CHECK(s == NULL);
@@ -295,7 +294,7 @@ static void wrong_arguments(void) {
         }
     }
     OK(i2psock_options_set_int(o, "accepts", 64, &E));
-    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 5000, &none, &E));
+    ST(I2PSOCK_INVALID, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &none, &E));
     CHECK(none == NULL);
     CHECK_INT(count_fds(), fds);
     OK(i2psock_listener_open(d, INT_MAX, o, &l, &E));
@@ -371,7 +370,7 @@ static void *watch_the_end(void *arg) {
     for (;;) {
         i2psock_stream *s = NULL;
         i2psock_status status;
-        CHECK(readable(i2psock_listener_fd(w->l), 10000));
+        CHECK(readable(i2psock_listener_fd(w->l), HANG));
         status = ST(ANY, i2psock_listener_accept(w->l, &s, &E));
         if (status == I2PSOCK_CLOSED) break;
         i2psock_stream_free(s);
@@ -394,12 +393,12 @@ static void close_in_order(int keeper, const int *order) {
     watch.l = open_listener(w.server, 0);
     meet(w.client, w.server, watch.l, &out, &in);
     /* One more, which nobody fetches, or that is just coming. */
-    OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, LONG, &pending, &E));
+    OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, HANG, &pending, &E));
     /* Whoever polls the listener while it is freed has himself to blame. */
     for (i = 0; order[i] != LISTENER; i++) watched |= order[i] == DEST || order[i] == CONTROLLER;
     if (watched) {
         t = start_thread(watch_the_end, &watch);
-        CHECK(gate_wait(&watch.begun, 1, 5000));
+        CHECK(gate_wait(&watch.begun, 1, HANG));
     }
     for (i = 0; i < THINGS; i++) {
         switch (order[i]) {
@@ -410,7 +409,7 @@ static void close_in_order(int keeper, const int *order) {
         default: i2psock_stream_free(out);
         }
         if (watched && (order[i] == DEST || order[i] == CONTROLLER)) {
-            CHECK(gate_wait(&watch.told, 1, 5000));
+            CHECK(gate_wait(&watch.told, 1, HANG));
             join_thread(t);
             watched = 0;
         }
@@ -421,6 +420,7 @@ static void close_in_order(int keeper, const int *order) {
 
 static void every_order(int keeper) {
     int number, fds = -1;
+    long long end;
     for (number = 0; number < 120; number += under_valgrind() ? 11 : 1) {
         int order[THINGS], left[THINGS] = { 0, 1, 2, 3, 4 }, rest = number, i, j;
         for (i = 0; i < THINGS; i++) {
@@ -430,8 +430,9 @@ static void every_order(int keeper) {
             for (j = at; j + 1 < THINGS - i; j++) left[j] = left[j + 1];
         }
         close_in_order(keeper, order);
-        if (fds < 0) fds = count_fds();
-        for (j = 0; count_fds() != fds && j < 10000; j++) pause_ms(1);
+        if (fds < 0) fds = quiet_fds();
+        end = now_ms() + HANG;
+        while (count_fds() != fds && now_ms() < end) pause_ms(1);
         if (count_fds() != fds) {
             fail_at(__FILE__, __LINE__, "order %d%d%d%d%d leaves %d descriptors", order[0], order[1], order[2], order[3], order[4], count_fds() - fds);
         }
@@ -455,14 +456,14 @@ static void several_listeners(int keeper) {
     t = start_clients(&k, &w, 0, 30);
     while (total < 30) {
         struct pollfd p[3];
-        int due = LONG;
+        int due = HANG;
         for (i = 0; i < 3; i++) {
             int ms = l[i] ? i2psock_listener_timeout_ms(l[i]) : -1;
             p[i].fd = l[i] ? i2psock_listener_fd(l[i]) : -1;
             p[i].events = POLLIN;
             if (ms >= 0 && ms < due) due = ms;
         }
-        CHECK(poll(p, 3, due) > 0 || due < LONG);
+        CHECK(poll(p, 3, due) > 0 || due < HANG);
         for (i = 0; i < 3; i++) {
             i2psock_stream *s = NULL;
             int number;
@@ -500,13 +501,13 @@ static void left_over(void) {
         i2psock_stream *s = NULL;
         clients k;
         pthread_t t = start_clients(&k, &w, 40 + round, 1);
-        CHECK(readable(i2psock_listener_fd(first), 10000));
+        CHECK(readable(i2psock_listener_fd(first), HANG));
         join_thread(t);
         if (round == 0) second = open_listener(w.server, 0);
         i2psock_listener_close(first);
         if (round == 1) second = open_listener(w.server, 0);
         if (second != NULL) CHECK_INT(listener_next(second, &s), I2PSOCK_OK);
-        else OK(i2psock_dest_accept(w.server, LONG, &s, &E));
+        else OK(i2psock_dest_accept(w.server, HANG, &s, &E));
         CHECK_INT(number_of(s), 40 + round);
         free_clients(&k);
         i2psock_listener_close(second);
@@ -584,7 +585,7 @@ static void backlog(int keeper) {
     i2psock_pending *pending[PEERS];
     i2psock_options *o = i2psock_options_new();
     int i, before, done = 0, accepted = 0;
-    long long calm = 0, end = now_ms() + 2 * LONG;
+    long long calm = 0, end = now_ms() + HANG;
     world_open(&w, keeper);
     OK(i2psock_options_set_int(o, "accepts", 64, &E));
     OK(i2psock_listener_open(w.server, ROOM, o, &l, &E));
@@ -599,7 +600,7 @@ static void backlog(int keeper) {
     l = open_listener(w.server, ROOM);
     /* Its own descriptors. */
     before += keeper ? 2 : 3;
-    for (i = 0; i < PEERS; i++) OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, 2 * LONG, &pending[i], &E));
+    for (i = 0; i < PEERS; i++) OK(i2psock_dest_connect_start(w.client, dest_text(w.server), NULL, HANG, &pending[i], &E));
     while (accepted < PEERS) {
         int open = 0;
         CHECK(now_ms() < end);
@@ -628,7 +629,7 @@ static void backlog(int keeper) {
         /* Full, and for a while nobody came: one goes. */
         if (done >= accepted + ROOM || done == PEERS) {
             if (now_ms() < calm) continue;
-            CHECK(readable(i2psock_listener_fd(l), 10000));
+            CHECK(readable(i2psock_listener_fd(l), HANG));
             for (;;) {
                 i2psock_stream *s = NULL;
                 if (listener_next(l, &s) == I2PSOCK_OK) {

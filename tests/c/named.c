@@ -3,14 +3,13 @@
 
 #include <dirent.h>
 
-#define LONG (10000 * slowness())
 
 static i2psock_status try_named(i2psock_controller *c, const char *name, int style, const char *key, const char *value, i2psock_dest **out) {
     i2psock_options *o = i2psock_options_new();
     i2psock_status status;
     if (key != NULL) CHECK(i2psock_options_set(o, key, value, NULL) == I2PSOCK_OK);
     *out = (i2psock_dest *) 0x55;
-    status = ST(ANY, i2psock_dest_open(c, name, style, o, LONG, out, &E));
+    status = ST(ANY, i2psock_dest_open(c, name, style, o, HANG, out, &E));
     CHECK((status == I2PSOCK_OK) == (*out != NULL));
     i2psock_options_free(o);
     return status;
@@ -69,7 +68,7 @@ static void the_example_of_i2p_sam(void) {
         i2psock_dest *d = NULL;
         OK(i2psock_options_set_int(o, "in_depth", 2, &E));
         OK(i2psock_options_set_int(o, "out_depth", 5, &E));
-        OK(i2psock_dest_open(c, "Bob", I2PSOCK_DGRAM, o, LONG, &d, &E));
+        OK(i2psock_dest_open(c, "Bob", I2PSOCK_DGRAM, o, HANG, &d, &E));
         CHECK_STR(i2psock_dest_name(d), "Bob");
         CHECK_INT(i2psock_dest_style(d), I2PSOCK_DGRAM);
         CHECK_STR(dest_text(d), DEST_A);
@@ -238,10 +237,10 @@ static void shut_down_for_all(void) {
     OK(i2psock_dest_service(two, &state, &E));
     CHECK_INT(state, I2PSOCK_STATE_READY);
     OK(i2psock_dest_shutdown(one, &E));
-    CHECK(readable(i2psock_dest_fd(two), 10000));
+    CHECK(readable(i2psock_dest_fd(two), HANG));
     OK(i2psock_dest_service(two, &state, &E));
     CHECK_INT(state, I2PSOCK_STATE_DEAD);
-    ST(I2PSOCK_CLOSED, i2psock_dest_accept(two, LONG, &s, &E));
+    ST(I2PSOCK_CLOSED, i2psock_dest_accept(two, HANG, &s, &E));
     /* The name is free, whatever handles are left of before. */
     anew = open_named(c, "alice");
     CHECK_STR(dest_text(anew), dest_text(one));
@@ -284,12 +283,12 @@ static void what_does_not_fit(void) {
     OK(i2psock_options_set_keys(o, k, &E));
     i2psock_keys_free(k);
     i2psock_dest_close(stranger);
-    ST(I2PSOCK_STATE, i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, LONG, &d, &E));
+    ST(I2PSOCK_STATE, i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, HANG, &d, &E));
     CHECK_HAS(i2psock_error_message(E), "alice");
     ERR(I2PSOCK_OP_CREATE, "", "keys");
     k = i2psock_dest_keys(alice);
     OK(i2psock_options_set_keys(o, k, &E));
-    OK(i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, LONG, &d, &E));
+    OK(i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, HANG, &d, &E));
     i2psock_dest_close(d);
     i2psock_keys_free(k);
     expect_fds(fds);
@@ -298,7 +297,7 @@ static void what_does_not_fit(void) {
     i2psock_controller_close(c);
     /* With keys of its own from the start, in a folder that has none yet. */
     c = open_store(common.port, 1, fresh);
-    OK(i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, LONG, &alice, &E));
+    OK(i2psock_dest_open(c, "alice", I2PSOCK_STREAM, o, HANG, &alice, &E));
     i2psock_options_free(o);
     d = open_named(c, "alice");
     CHECK_STR(dest_text(d), dest_text(alice));
@@ -342,7 +341,7 @@ static void another_controller(void) {
 static void tell(int fd) { CHECK(write(fd, "x", 1) == 1); }
 static void hear(int fd) {
     char b;
-    CHECK(readable(fd, 10000));
+    CHECK(readable(fd, HANG));
     CHECK(read(fd, &b, 1) == 1);
 }
 
@@ -401,7 +400,7 @@ static void *open_and_close(void *arg) {
     int i;
     for (i = 0; i < (under_valgrind() ? 2 : 6); i++) {
         i2psock_dest *d = NULL;
-        OK(i2psock_dest_open(at->c, "Bob", I2PSOCK_STREAM, NULL, 6 * LONG, &d, &E));
+        OK(i2psock_dest_open(at->c, "Bob", I2PSOCK_STREAM, NULL, 6 * HANG, &d, &E));
         CHECK_STR(dest_text(d), at->address);
         CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
         i2psock_dest_close(d);
@@ -459,11 +458,11 @@ static void fifty_without_keeper(void) { fifty_threads(0); }
 #define OPENS 3
 
 static void poll_opens(i2psock_pending **n) {
-    long long end = now_ms() + 2 * LONG;
+    long long end = now_ms() + HANG;
     int i, left;
     for (;;) {
         struct pollfd p[OPENS];
-        int wait = LONG;
+        int wait = HANG;
         left = 0;
         CHECK(now_ms() < end);
         for (i = 0; i < OPENS; i++) {
@@ -485,7 +484,7 @@ static void poll_opens(i2psock_pending **n) {
             if (i2psock_pending_stage(n[i]) != I2PSOCK_STAGE_DONE && due >= 0 && due < wait) wait = due;
         }
         /* Nothing but what the pendings tell is waited for. */
-        if (poll(p, OPENS, wait) == 0 && wait == LONG) fail_at(__FILE__, __LINE__, "%d opens wait for nothing", left);
+        if (poll(p, OPENS, wait) == 0 && wait == HANG) fail_at(__FILE__, __LINE__, "%d opens wait for nothing", left);
     }
 }
 
@@ -502,7 +501,7 @@ static void opened_at_once(int keeper) {
         i2psock_dest *d[OPENS] = { NULL, NULL, NULL };
         const char *text = NULL;
         int fds = quiet_fds();
-        for (i = 0; i < OPENS; i++) OK(i2psock_dest_open_start(c, "alice", I2PSOCK_STREAM, NULL, 2 * LONG, &n[i], &E));
+        for (i = 0; i < OPENS; i++) OK(i2psock_dest_open_start(c, "alice", I2PSOCK_STREAM, NULL, HANG, &n[i], &E));
         if (round > 0) {
             i2psock_pending_free(n[round - 1]);
             n[round - 1] = NULL;
@@ -539,7 +538,7 @@ static void closed_while_waiting(void) {
         ST(I2PSOCK_BLOCK, i2psock_pending_wait(n[i], 10, &E));
     }
     i2psock_controller_close(c);
-    for (i = 0; i < 2; i++) ST(I2PSOCK_CLOSED, i2psock_pending_wait(n[i], LONG, &E));
+    for (i = 0; i < 2; i++) ST(I2PSOCK_CLOSED, i2psock_pending_wait(n[i], HANG, &E));
     for (i = 0; i < 2; i++) i2psock_pending_free(n[i]);
     /* The name is nobody's any more. */
     c = open_store(common.port, 1, folder);

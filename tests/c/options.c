@@ -79,7 +79,7 @@ static char *create_line(const i2psock_options *o, plan *p) {
     i2psock_controller *c = open_port(fake_port(f), 1);
     i2psock_dest *d = NULL;
     char *line;
-    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 5000 * slowness(), &d, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &d, &E));
     line = fake_copy(f, "SESSION CREATE");
     i2psock_dest_close(d);
     i2psock_controller_close(c);
@@ -143,8 +143,8 @@ static void of_another_object(void) {
     OK(i2psock_options_set(d, "inbound.length", "1", &E));
     BAD(i2psock_controller_open(d, &controller, &E));
     OK(i2psock_controller_open(c, &controller, &E));
-    BAD(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, c, 5000, &dest, &E));
-    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, d, 5000 * slowness(), &dest, &E));
+    BAD(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, c, HANG, &dest, &E));
+    OK(i2psock_dest_open(controller, NULL, I2PSOCK_STREAM, d, HANG, &dest, &E));
     BAD(i2psock_dest_connect(dest, DEST_A, c, 1000, &stream, &E));
     BAD(i2psock_dest_connect(dest, DEST_A, o, 1000, &stream, &E));
     OK(i2psock_keys_from_text(KEYS_A, &keys, &E));
@@ -221,10 +221,10 @@ static void from_env(void) {
         c = open_common();
         /* An option of the controller is none of a destination: that tells whether it was set. */
         if (stores[i].set) {
-            BAD(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000, &d, &E));
+            BAD(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &d, &E));
             CHECK_HAS(i2psock_error_message(E), "key_store");
         } else {
-            OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, 10000, &d, &E));
+            OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &d, &E));
         }
         i2psock_dest_close(d);
         i2psock_controller_close(c);
@@ -240,7 +240,7 @@ static void copied(void) {
     OK(i2psock_controller_open(o, &c, &E));
     i2psock_options_free(o);
     OK(i2psock_options_set(d, "nickname", "kept", &E));
-    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, d, 5000 * slowness(), &p, &E));
+    OK(i2psock_dest_open_start(c, NULL, I2PSOCK_STREAM, d, HANG, &p, &E));
     OK(i2psock_options_set(d, "nickname", "changed", &E));
     i2psock_options_free(d);
     OK(i2psock_pending_wait(p, -1, &E));

@@ -18,7 +18,7 @@ static void hand_over(fake_conn *c, int accepted) {
     far_end = c->fd;
     far_conn = c;
     gate_open(&handed);
-    gate_wait(&hand_back, 1, 30000);
+    gate_wait(&hand_back, 1, HANG);
 }
 
 typedef struct {
@@ -36,8 +36,8 @@ static void lab_open(lab *l) {
     l->f = fake_plan(&l->p);
     l->c = open_port(fake_port(l->f), 1);
     l->d = open_dest(l->c);
-    OK(i2psock_dest_connect(l->d, DEST_B, NULL, 5000 * slowness(), &l->s, &E));
-    CHECK(gate_wait(&handed, 1, 5000));
+    OK(i2psock_dest_connect(l->d, DEST_B, NULL, HANG, &l->s, &E));
+    CHECK(gate_wait(&handed, 1, HANG));
 }
 
 static void lab_close(lab *l) {
@@ -123,7 +123,7 @@ static void echo_ten_mebibytes(void) {
     }
     CHECK_INT(done, job.total);
     join_thread(send);
-    OK(i2psock_stream_close(p.out, 5000, &E));
+    OK(i2psock_stream_close(p.out, HANG, &E));
     p.out = NULL;
     join_thread(echo);
     pair_close(&p);
@@ -149,12 +149,12 @@ static void peers_and_ports(void) {
     CHECK((fcntl(i2psock_stream_fd(p.in), F_GETFL) & O_NONBLOCK) == 0);
     OK(i2psock_options_set_int(o, "from_port", 1234, &E));
     OK(i2psock_options_set_int(o, "to_port", 80, &E));
-    OK(i2psock_dest_accept_start(p.there, 5000 * slowness(), &n, &E));
+    OK(i2psock_dest_accept_start(p.there, HANG, &n, &E));
     while (i2psock_pending_stage(n) != I2PSOCK_STAGE_LISTENING) {
-        CHECK(readable(i2psock_pending_fd(n), 5000));
+        CHECK(readable(i2psock_pending_fd(n), HANG));
         BLOCK(i2psock_pending_step(n, &E));
     }
-    OK(i2psock_dest_connect(p.here, i2psock_addr_host(i2psock_dest_addr(p.there)), o, 5000 * slowness(), &s, &E));
+    OK(i2psock_dest_connect(p.here, i2psock_addr_host(i2psock_dest_addr(p.there)), o, HANG, &s, &E));
     OK(i2psock_pending_wait(n, -1, &E));
     OK(i2psock_pending_finish_stream(n, &in, &E));
     i2psock_pending_free(n);
@@ -182,7 +182,7 @@ static void flags(void) {
     BLOCK(i2psock_stream_recv(l.s, b, 10, MSG_DONTWAIT, &n, &E));
     CHECK_INT(n, 0);
     CHECK(send(far_end, "0123456789", 10, 0) == 10);
-    CHECK(readable(i2psock_stream_fd(l.s), 5000));
+    CHECK(readable(i2psock_stream_fd(l.s), HANG));
     OK(i2psock_stream_recv(l.s, b, 4, MSG_PEEK, &n, &E));
     CHECK(n == 4 && memcmp(b, "0123", 4) == 0);
     OK(i2psock_stream_recv(l.s, b, 64, MSG_PEEK | MSG_DONTWAIT, &n, &E));
@@ -202,11 +202,15 @@ static void flags(void) {
     lab_close(&l);
 }
 
-typedef struct { int after_ms; const char *text; } later;
+/* Sends when somebody waits for it, and has been disturbed by so many signals. */
+typedef struct { int after_signals; const char *text; } later;
+static pid_t sleeper;
+static void wait_for_signals(int more);
 
 static void *send_later(void *arg) {
     later *j = (later *) arg;
-    pause_ms(j->after_ms);
+    expect_asleep(sleeper);
+    wait_for_signals(j->after_signals);
     CHECK(send(far_end, j->text, strlen(j->text), 0) == (ssize_t) strlen(j->text));
     return NULL;
 }
@@ -231,7 +235,7 @@ static void time_limits(void) {
         ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 10, flag_sets[i], &n, &E));
         CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_RECEIVE);
         CHECK_INT(n, 0);
-        CHECK(now_ms() - start >= 79 && now_ms() - start < 9000 * slowness());
+        CHECK(now_ms() - start >= 79 && now_ms() - start < HANG);
         BLOCK(i2psock_stream_recv(l.s, b, 10, flag_sets[i] | MSG_DONTWAIT, &n, &E));
     }
     CHECK_INT(fcntl(i2psock_stream_fd(l.s), F_GETFL), before);
@@ -242,8 +246,9 @@ static void time_limits(void) {
     OK(i2psock_stream_recv(l.s, b, 10, MSG_WAITALL, &n, &E));
     CHECK(n == 3 && memcmp(b, "abc", 3) == 0);
     /* What comes within the limit ends the waiting. */
-    OK(i2psock_stream_set_timeout(l.s, 10000, &E));
-    j.after_ms = 30;
+    OK(i2psock_stream_set_timeout(l.s, HANG, &E));
+    j.after_signals = 0;
+    sleeper = thread_number();
     j.text = "late";
     t = start_thread(send_later, &j);
     OK(i2psock_stream_recv(l.s, b, 4, MSG_WAITALL, &n, &E));
@@ -252,18 +257,17 @@ static void time_limits(void) {
     OK(i2psock_stream_set_timeout(l.s, 0, &E));
     ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 4, 0, &n, &E));
     /* Non-blocking: BLOCK, whatever the limit. */
-    OK(i2psock_stream_set_timeout(l.s, 15000, &E));
+    OK(i2psock_stream_set_timeout(l.s, HANG, &E));
     OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
     CHECK(fcntl(i2psock_stream_fd(l.s), F_GETFL) & O_NONBLOCK);
     for (i = 0; i < 4; i++) {
         start = now_ms();
         BLOCK(i2psock_stream_recv(l.s, b, 10, flag_sets[i], &n, &E));
-        CHECK(now_ms() - start < 10000);
+        CHECK(now_ms() - start < HANG);
     }
     OK(i2psock_stream_set_nonblocking(l.s, 0, &E));
     CHECK(!(fcntl(i2psock_stream_fd(l.s), F_GETFL) & O_NONBLOCK));
     OK(i2psock_stream_set_timeout(l.s, -1, &E));
-    j.after_ms = 30;
     t = start_thread(send_later, &j);
     OK(i2psock_stream_recv(l.s, b, 4, MSG_WAITALL, &n, &E));
     join_thread(t);
@@ -295,44 +299,53 @@ static void send_limits(void) {
     char *big = big_text(size, 'x');
     char buffer[65536];
     int sndbuf = 16384;
-    long long start;
+    long long start, end = now_ms() + HANG;
+    i2psock_status status;
     lab_open(&l);
     setsockopt(i2psock_stream_fd(l.s), SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof sndbuf);
     /* Nobody reads. */
     OK(i2psock_stream_set_timeout(l.s, 100, &E));
     start = now_ms();
-    {
-        i2psock_status status = ST(ANY, i2psock_stream_send_all(l.s, big, size, &n, &E));
-        CHECK_INT(status, I2PSOCK_TIMEOUT);
-        CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_SEND);
-    }
-    CHECK(now_ms() - start >= 99 && now_ms() - start < 9000 * slowness());
+    ST(I2PSOCK_TIMEOUT, i2psock_stream_send_all(l.s, big, size, &n, &E));
+    CHECK_INT(i2psock_error_operation(E), I2PSOCK_OP_SEND);
+    CHECK(now_ms() - start >= 99 && now_ms() - start < HANG);
     CHECK(n > 0 && n < size);
     done = n;
-    /* The system may find some more room meanwhile. */
-    for (;;) {
-        i2psock_status status;
+    /* The system may find more room at any moment: what it takes then is counted, until it takes nothing. */
+    do {
+        CHECK(now_ms() < end);
         n = 7;
         status = ST(ANY, i2psock_stream_send(l.s, big, size, 0, &n, &E));
+        CHECK(n < size);
+        CHECK_INT(status, n > 0 ? I2PSOCK_OK : I2PSOCK_TIMEOUT);
         done += n;
-        if (status == I2PSOCK_TIMEOUT) break;
-        CHECK_INT(status, I2PSOCK_OK);
-        CHECK(n > 0 && n < size);
-    }
-    CHECK_INT(n, 0);
-    BLOCK(i2psock_stream_send(l.s, big, size, MSG_DONTWAIT, &n, &E));
-    CHECK_INT(n, 0);
+    } while (status == I2PSOCK_OK);
+    do {
+        CHECK(now_ms() < end);
+        n = 7;
+        status = ST(ANY, i2psock_stream_send(l.s, big, size, MSG_DONTWAIT, &n, &E));
+        CHECK(n < size);
+        CHECK_INT(status, n > 0 ? I2PSOCK_OK : I2PSOCK_BLOCK);
+        done += n;
+    } while (status == I2PSOCK_OK);
     OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
-    BLOCK(i2psock_stream_send_all(l.s, big, size, &n, &E));
-    CHECK_INT(n, 0);
-    /* Make room and count: nothing was lost, nothing came twice. */
-    while (got < done) {
+    do {
+        CHECK(now_ms() < end);
+        n = 7;
+        BLOCK(i2psock_stream_send_all(l.s, big, size, &n, &E));
+        CHECK(n < size);
+        done += n;
+    } while (n > 0);
+    /* Nothing was lost, nothing came twice: all of it, and then the end. */
+    OK(i2psock_stream_set_nonblocking(l.s, 0, &E));
+    CHECK(shutdown(i2psock_stream_fd(l.s), SHUT_WR) == 0);
+    for (;;) {
         ssize_t count = recv(far_end, buffer, sizeof buffer, 0);
-        CHECK(count > 0);
+        CHECK(count >= 0);
+        if (count == 0) break;
         got += (size_t) count;
     }
     CHECK_INT(got, done);
-    CHECK(!readable(far_end, 20));
     lab_close(&l);
     free(big);
 }
@@ -377,13 +390,13 @@ static void send_all_without_blocking(void) {
                 t = start_thread(drain_far, NULL);
             }
             blocks++;
-            CHECK(writable(i2psock_stream_fd(l.s), 10000));
+            CHECK(writable(i2psock_stream_fd(l.s), HANG));
         } else {
             CHECK_INT(status, I2PSOCK_OK);
         }
     }
     CHECK(blocks > 0);
-    CHECK(gate_wait(&drained, 1, 10000));
+    CHECK(gate_wait(&drained, 1, HANG));
     join_thread(t);
     lab_close(&l);
     free(data);
@@ -391,13 +404,13 @@ static void send_all_without_blocking(void) {
 
 /* ---- signals ---- */
 
-static volatile sig_atomic_t signals;
+static volatile sig_atomic_t signals, enough;
 static void on_signal(int number) { (void) number; signals++; }
 
+/* Until it is enough. */
 static void *pester(void *arg) {
     pthread_t *target = (pthread_t *) arg;
-    int i;
-    for (i = 0; i < 60; i++) {
+    while (!enough) {
         pause_ms(5);
         pthread_kill(*target, SIGUSR1);
     }
@@ -406,16 +419,28 @@ static void *pester(void *arg) {
 
 static void catch_signals(void) {
     struct sigaction a;
+    signals = enough = 0;
     memset(&a, 0, sizeof a);
     a.sa_handler = on_signal;
     CHECK(sigaction(SIGUSR1, &a, NULL) == 0);
+}
+
+static void wait_for_signals(int more) {
+    int until = signals + more;
+    long long end = now_ms() + HANG;
+    while (signals < until) {
+        CHECK(now_ms() < end);
+        pause_ms(5);
+    }
 }
 
 static void *drain_slowly(void *arg) {
     char buffer[65536];
     size_t got = 0;
     (void) arg;
-    pause_ms(200);
+    /* Not before some have come while nothing more fits. */
+    expect_asleep(sleeper);
+    wait_for_signals(20);
     while (got < drain_total) {
         ssize_t count = recv(far_end, buffer, sizeof buffer, 0);
         CHECK(count > 0);
@@ -433,11 +458,13 @@ static void interrupted_send(void) {
     catch_signals();
     lab_open(&l);
     drain_total = size;
+    sleeper = thread_number();
     t = start_thread(pester, &me);
     drain = start_thread(drain_slowly, NULL);
     OK(i2psock_stream_send(l.s, big, size, 0, &n, &E));
+    enough = 1;
     join_thread(t);
-    CHECK(signals > 0);
+    CHECK(signals >= 20);
     if (n != size) fail_at(__FILE__, __LINE__, "a signal cut a blocking send short: %zu of %zu", n, size);
     join_thread(drain);
     lab_close(&l);
@@ -458,16 +485,20 @@ static void interrupted_waits(void) {
     t = start_thread(pester, &me);
     start = now_ms();
     OK(i2psock_stream_set_timeout(l.s, 150, &E));
-    ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 8, 0, &n, &E));
-    ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 8, MSG_PEEK | MSG_WAITALL, &n, &E));
-    ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(l.d, 150, &s, &E));
-    ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(l.d, "x.i2p", 150, &a, &E));
-    CHECK(now_ms() - start >= 590);
-    CHECK(now_ms() - start < 10000 * slowness());
     OK(i2psock_dest_accept_start(l.d, -1, &p, &E));
-    BLOCK(i2psock_pending_wait(p, 100, &E));
+    /* Again, should the machine have had no time to disturb any of them. */
+    do {
+        long long began = now_ms();
+        CHECK(began - start < HANG);
+        ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 8, 0, &n, &E));
+        ST(I2PSOCK_TIMEOUT, i2psock_stream_recv(l.s, b, 8, MSG_PEEK | MSG_WAITALL, &n, &E));
+        ST(I2PSOCK_TIMEOUT, i2psock_dest_accept(l.d, 150, &s, &E));
+        ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(l.d, "x.i2p", 150, &a, &E));
+        BLOCK(i2psock_pending_wait(p, 100, &E));
+        CHECK(now_ms() - began >= 690);
+    } while (signals <= 10);
     i2psock_pending_free(p);
-    CHECK(signals > 10);
+    enough = 1;
     join_thread(t);
     lab_close(&l);
 }
@@ -481,11 +512,13 @@ static void interrupted_waitall(void) {
     catch_signals();
     lab_open(&l);
     CHECK(send(far_end, "ab", 2, 0) == 2);
-    j.after_ms = 200;
+    j.after_signals = 20;
+    sleeper = thread_number();
     j.text = "cdef";
     late = start_thread(send_later, &j);
     t = start_thread(pester, &me);
     OK(i2psock_stream_recv(l.s, b, 6, MSG_WAITALL, &n, &E));
+    enough = 1;
     if (n != 6) fail_at(__FILE__, __LINE__, "a signal cut MSG_WAITALL short: %zu of 6", n);
     join_thread(late);
     join_thread(t);
@@ -513,7 +546,7 @@ static void closed_every_time(const lab *l) {
 static void send_until_closed(const lab *l) {
     size_t n;
     int i;
-    long long end = now_ms() + 20000 * slowness();
+    long long end = now_ms() + HANG;
     /* The first writes after the end may still be taken by the system: until the reset is there. */
     for (;;) {
         i2psock_status got = ST(ANY, i2psock_stream_send(l->s, "x", 1, 0, &n, &E));
@@ -538,11 +571,11 @@ static void end_of_stream(void) {
     int mode;
     for (mode = 0; mode < 3; mode++) {
         lab_open(&l);
-        if (mode == 1) OK(i2psock_stream_set_timeout(l.s, 5000, &E));
+        if (mode == 1) OK(i2psock_stream_set_timeout(l.s, HANG, &E));
         if (mode == 2) OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
         CHECK(send(far_end, "last", 4, 0) == 4);
         CHECK(shutdown(far_end, SHUT_RDWR) == 0);
-        CHECK(readable(i2psock_stream_fd(l.s), 5000));
+        CHECK(readable(i2psock_stream_fd(l.s), HANG));
         /* Payload first, then the end. A short MSG_WAITALL is no error. */
         OK(i2psock_stream_recv(l.s, b, 1, 0, &n, &E));
         OK(i2psock_stream_recv(l.s, b, sizeof b, mode == 2 ? 0 : MSG_WAITALL, &n, &E));
@@ -559,10 +592,10 @@ static void reset(void) {
     int mode;
     for (mode = 0; mode < 3; mode++) {
         lab_open(&l);
-        if (mode == 1) OK(i2psock_stream_set_timeout(l.s, 5000, &E));
+        if (mode == 1) OK(i2psock_stream_set_timeout(l.s, HANG, &E));
         if (mode == 2) OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
         say_reset(far_conn);
-        CHECK(readable(i2psock_stream_fd(l.s), 5000));
+        CHECK(readable(i2psock_stream_fd(l.s), HANG));
         closed_every_time(&l);
         send_until_closed(&l);
         closed_every_time(&l);
@@ -576,27 +609,28 @@ static void shut(void) {
     size_t n;
     lab_open(&l);
     CHECK(send(far_end, "unread", 6, 0) == 6);
-    CHECK(readable(i2psock_stream_fd(l.s), 5000));
+    CHECK(readable(i2psock_stream_fd(l.s), HANG));
     OK(i2psock_stream_shutdown(l.s, &E));
     closed_every_time(&l);
     send_until_closed(&l);
     OK(i2psock_stream_shutdown(l.s, &E));
     CLOSED(i2psock_stream_recv(l.s, b, 4, 0, &n, &E));
     /* The other side sees it. */
-    CHECK(readable(far_end, 5000));
+    CHECK(readable(far_end, HANG));
     CHECK(recv(far_end, b, 1, 0) <= 0);
     CHECK(i2psock_stream_fd(l.s) >= 0);
     CHECK_STR(i2psock_stream_peer_text(l.s), HOST_B);
     lab_close(&l);
 }
 
-typedef struct { lab *l; int what; i2psock_status status; gate started; } blocked;
+typedef struct { lab *l; int what; i2psock_status status; gate started; pid_t number; } blocked;
 
 static void *block_on(void *arg) {
     blocked *b = (blocked *) arg;
     static char buffer[1 << 20];
     char byte;
     size_t n;
+    b->number = thread_number();
     gate_open(&b->started);
     if (b->what == 0) b->status = ST(ANY, i2psock_stream_recv(b->l->s, &byte, 1, 0, &n, &E));
     if (b->what == 1) {
@@ -617,17 +651,18 @@ static void shutdown_wakes(void) {
             pthread_t t[2];
             int i;
             lab_open(&l);
-            if (limit) OK(i2psock_stream_set_timeout(l.s, 60000, &E));
+            if (limit) OK(i2psock_stream_set_timeout(l.s, HANG, &E));
             for (i = 0; i < 2; i++) {
                 gate fresh = GATE_INIT;
                 b[i].l = &l;
                 b[i].what = i;
                 b[i].started = fresh;
                 t[i] = start_thread(block_on, &b[i]);
-                CHECK(gate_wait(&b[i].started, 1, 5000));
+                CHECK(gate_wait(&b[i].started, 1, HANG));
             }
             /* The sender is stuck when nothing fits any more. */
             while (writable(i2psock_stream_fd(l.s), 20)) { }
+            for (i = 0; i < 2; i++) expect_asleep(b[i].number);
             if (how == 0) OK(i2psock_stream_shutdown(l.s, &E));
             if (how == 1) OK(i2psock_dest_shutdown(l.d, &E));
             if (how == 2) {
@@ -660,7 +695,7 @@ static void close_says_how_it_went(void) {
     lab_open(&l);
     OK(i2psock_stream_send(l.s, "hello", 5, 0, &n, &E));
     CHECK(send(far_end, "unread", 6, 0) == 6);
-    OK(i2psock_stream_close(l.s, 5000, &E));
+    OK(i2psock_stream_close(l.s, HANG, &E));
     l.s = NULL;
     CHECK(far_read(b, 5) == 5 && memcmp(b, "hello", 5) == 0);
     lab_close(&l);
@@ -671,7 +706,7 @@ static void close_says_how_it_went(void) {
     start = now_ms();
     ST(I2PSOCK_TIMEOUT, i2psock_stream_close(l.s, 150, &E));
     l.s = NULL;
-    CHECK(now_ms() - start >= 149 && now_ms() - start < 9000 * slowness());
+    CHECK(now_ms() - start >= 149 && now_ms() - start < HANG);
     CHECK_HAS(i2psock_error_message(E), "bytes");
     lab_close(&l);
     lab_open(&l);
@@ -688,7 +723,7 @@ static void close_says_how_it_went(void) {
     CHECK(i2psock_stream_unsent(l.s) > 0);
     OK(i2psock_stream_shutdown(l.s, &E));
     CHECK(i2psock_stream_unsent(l.s) == -1);
-    ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, 1000, &E));
+    ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, HANG, &E));
     l.s = NULL;
     lab_close(&l);
     /* Nonsense as a limit frees the handle as well. */
@@ -703,12 +738,8 @@ typedef struct { int fin_first; } reset_job;
 
 static void *reset_soon(void *arg) {
     reset_job *j = (reset_job *) arg;
-    if (j->fin_first) {
-        CHECK(shutdown(far_end, SHUT_WR) == 0);
-        pause_ms(150);
-    } else {
-        pause_ms(60);
-    }
+    if (j->fin_first) CHECK(shutdown(far_end, SHUT_WR) == 0);
+    expect_asleep(sleeper);
     say_reset(far_conn);
     return NULL;
 }
@@ -725,6 +756,7 @@ static void reset_on_close(int fin_first, int limit) {
     while (ST(ANY, i2psock_stream_send(l.s, big, size, 0, &n, &E)) == I2PSOCK_OK) all += n;
     CHECK(all > 0);
     j.fin_first = fin_first;
+    sleeper = thread_number();
     t = start_thread(reset_soon, &j);
     ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, limit, &E));
     l.s = NULL;
@@ -733,7 +765,7 @@ static void reset_on_close(int fin_first, int limit) {
     free(big);
 }
 static void reset_while_closing(void) { reset_on_close(0, -1); }
-static void end_and_reset_while_closing(void) { reset_on_close(1, 5000); }
+static void end_and_reset_while_closing(void) { reset_on_close(1, HANG); }
 static void end_and_reset_while_closing_without_limit(void) { reset_on_close(1, -1); }
 
 static void close_after_reset(void) {
@@ -742,8 +774,8 @@ static void close_after_reset(void) {
     lab_open(&l);
     OK(i2psock_stream_send(l.s, "x", 1, 0, &n, &E));
     say_reset(far_conn);
-    CHECK(readable(i2psock_stream_fd(l.s), 5000));
-    ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, 1000, &E));
+    CHECK(readable(i2psock_stream_fd(l.s), HANG));
+    ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, HANG, &E));
     l.s = NULL;
     lab_close(&l);
 }
@@ -768,7 +800,7 @@ static void close_under_babble(void) {
     start = now_ms();
     ST(ANY, i2psock_stream_close(l.s, 1000, &E));
     l.s = NULL;
-    CHECK(now_ms() - start < 9000 * slowness());
+    CHECK(now_ms() - start < HANG);
     join_thread(t);
     lab_close(&l);
 }
@@ -823,7 +855,6 @@ static const test_case tests[] = {
     T(send_limits), T(send_all_without_blocking),
     T(interrupted_send), T(interrupted_waits), T(interrupted_waitall), T(end_of_stream), T(reset), T(shut), T(shutdown_wakes),
     T(close_says_how_it_went), T(reset_while_closing), T(end_and_reset_while_closing),
-    { "end_and_reset_while_closing_without_limit", end_and_reset_while_closing_without_limit, 6 }, T(close_after_reset), T(close_under_babble),
-    T(handles_outlive),
+    T(end_and_reset_while_closing_without_limit), T(close_after_reset), T(close_under_babble), T(handles_outlive),
 };
 MAIN(tests)

@@ -28,12 +28,12 @@ static void *connector(void *arg) {
         i2psock_stream *s = NULL;
         int value = w->number * 100 + i, back = 0;
         size_t n;
-        OK(i2psock_dest_connect(w->d, dest_text(w->d), NULL, 20000 * slowness(), &s, &E));
+        OK(i2psock_dest_connect(w->d, dest_text(w->d), NULL, HANG, &s, &E));
         OK(i2psock_stream_send(s, &value, sizeof value, 0, NULL, &E));
         OK(i2psock_stream_recv(s, &back, sizeof back, MSG_WAITALL, &n, &E));
         CHECK_INT(back, value);
         add(&sent_sum, value);
-        OK(i2psock_stream_close(s, 5000 * slowness(), &E));
+        OK(i2psock_stream_close(s, HANG, &E));
     }
     err_done();
     return NULL;
@@ -46,12 +46,12 @@ static void *acceptor(void *arg) {
         i2psock_stream *s = NULL;
         int value = 0;
         size_t n;
-        OK(i2psock_dest_accept(w->d, 20000 * slowness(), &s, &E));
+        OK(i2psock_dest_accept(w->d, HANG, &s, &E));
         OK(i2psock_stream_recv(s, &value, sizeof value, MSG_WAITALL, &n, &E));
         add(&received_sum, value);
         add(&accepted_count, 1);
         OK(i2psock_stream_send(s, &value, sizeof value, 0, NULL, &E));
-        OK(i2psock_stream_close(s, 5000 * slowness(), &E));
+        OK(i2psock_stream_close(s, HANG, &E));
     }
     err_done();
     return NULL;
@@ -65,15 +65,15 @@ static void *resolver(void *arg) {
         char name[32];
         switch ((i + w->number) % 3) {
         case 0:
-            OK(i2psock_dest_lookup(w->d, "ME", 20000 * slowness(), &a, &E));
+            OK(i2psock_dest_lookup(w->d, "ME", HANG, &a, &E));
             CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(w->d)), 1);
             break;
         case 1:
             snprintf(name, sizeof name, "no%d.i2p", w->number);
-            ST(I2PSOCK_NETWORK, i2psock_dest_lookup(w->d, name, 20000 * slowness(), &a, &E));
+            ST(I2PSOCK_NETWORK, i2psock_dest_lookup(w->d, name, HANG, &a, &E));
             break;
         default:
-            OK(i2psock_controller_lookup(w->c, i2psock_addr_host(i2psock_dest_addr(w->d)), 20000 * slowness(), &a, &E));
+            OK(i2psock_controller_lookup(w->c, i2psock_addr_host(i2psock_dest_addr(w->d)), HANG, &a, &E));
             CHECK_INT(i2psock_addr_equal(a, i2psock_dest_addr(w->d)), 1);
         }
         i2psock_addr_free(a);
@@ -179,7 +179,7 @@ static void shutdown_under_load(int keeper) {
             w[i].go = &go;
             t[i] = start_thread(until_closed, &w[i]);
         }
-        CHECK(gate_wait(&go, 24, 5000));
+        CHECK(gate_wait(&go, 24, HANG));
         pause_ms(round * 3);
         start = now_ms();
         OK(i2psock_dest_shutdown(d, &E));
@@ -187,7 +187,7 @@ static void shutdown_under_load(int keeper) {
             join_thread(t[i]);
             if (w[i].result != I2PSOCK_CLOSED) fail_at(__FILE__, __LINE__, "kind %d: %s", i % 4, i2psock_status_name(w[i].result));
         }
-        CHECK(now_ms() - start < 9000 * slowness());
+        CHECK(now_ms() - start < HANG);
         i2psock_dest_close(d);
         i2psock_controller_close(c);
     }
@@ -223,7 +223,7 @@ static void shutdown_wakes_a_pending_wait(void) {
             w.go = &go;
             w.number = how;
             t = start_thread(wait_pending, &w);
-            CHECK(gate_wait(&go, 1, 5000));
+            CHECK(gate_wait(&go, 1, HANG));
             if (how == 0) OK(i2psock_dest_shutdown(w.d, &E));
             else i2psock_controller_close(c);
             join_thread(t);

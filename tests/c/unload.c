@@ -41,7 +41,7 @@ int main(void) {
     char text[64], address[80];
     ssize_t count;
     pid_t child;
-    alarm(60);
+    alarm(300);
     if (path == NULL || program == NULL) fail("I2PSOCK_SO and I2PSOCK_BRIDGE are not set");
     if (pipe(in) != 0 || pipe(out) != 0) fail("pipe");
     child = fork();
@@ -75,7 +75,7 @@ int main(void) {
             if (i2psock_options_set(o, "sam", address, NULL) != I2PSOCK_OK) fail("set");
             if (i2psock_controller_open(o, &c, NULL) != I2PSOCK_OK) fail("open");
             i2psock_options_free(o);
-            if (i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 10000, &d, NULL) != I2PSOCK_OK) fail("dest");
+            if (i2psock_dest_open(c, NULL, I2PSOCK_STREAM, NULL, 100000, &d, NULL) != I2PSOCK_OK) fail("dest");
             i2psock_dest_close(d);
             i2psock_controller_close(c);
         }
