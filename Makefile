@@ -40,7 +40,6 @@ export MAKE_COMMAND := $(MAKE)
 export CC CXX CFLAGS LDFLAGS CARGO RUSTC PKG_CONFIG
 
 CHECKS := lint rust c package ffi examples netbox i2pd
-TALLY := $(TARGET)/check-tally
 
 .PHONY: all help lib pkgconfig examples bridge netbox demo bench check $(CHECKS:%=check-%) install uninstall header clean
 .DELETE_ON_ERROR:
@@ -61,7 +60,8 @@ help:
 
 lib:
 	$(CARGO) build --release --lib --locked
-	@ln -sf libi2psock.so $(RELEASE)/$(SONAME)
+	@# Not anew each time: programs that use it may be starting.
+	@test "$$(readlink $(RELEASE)/$(SONAME))" = libi2psock.so || ln -sf libi2psock.so $(RELEASE)/$(SONAME)
 
 # What a C compiler has to link besides the static library. -lc and -lgcc_s it adds by itself, in the way that fits.
 native_libs = $$(echo | $(RUSTC) --crate-type staticlib --print native-static-libs -o $(PC)/.native.a - 2>&1 \
@@ -106,63 +106,50 @@ $(BENCH_DIR)/%: tests/bench/%.c tests/bench/bench.h include/i2psock.h | all
 	$(CC) $(EXAMPLE_FLAGS) -pthread $(CPPFLAGS) $(CFLAGS) -o $@ $< \
 		$$(PKG_CONFIG_PATH=$(PC) $(PKG_CONFIG) --cflags --libs i2psock) $(LDFLAGS)
 
-# One after the other, also with -j, and all of them, also after a failure.
+# All steps, also after a failure.
 check:
-	@mkdir -p $(TARGET) && : >$(TALLY)
-	@failed=; for step in $(CHECKS); do \
-		CHECK_TALLY=$(TALLY) $(MAKE) --no-print-directory check-$$step || failed="$$failed check-$$step"; \
-	done; \
-	echo; echo 'Besides the tests that cargo has counted:'; \
-	awk '{ p += $$1; f += $$2; s += $$3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' $(TALLY); \
-	if [ -n "$$failed" ]; then echo "check: FAILED:$$failed"; exit 1; fi; \
-	echo 'check: OK'
-
-# $(call if_there,PART OF CARGO,COMMAND)
-if_there = @if $(CARGO) $(1) --version >/dev/null 2>&1; then echo '$(2)'; $(2); \
-	elif [ -z "$$CI" ]; then echo 'SKIP: cargo $(1) is not installed'; \
-	else echo 'FAILED: cargo $(1) is not installed'; exit 1; fi
+	@tests/check.sh $(CHECKS)
 
 heading = @printf '\n==== %s: %s\n' '$@'
 
 check-lint:
 	$(heading) 'format and lints of the Rust code'
-	$(call if_there,fmt,$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path tests/netbox/Cargo.toml --check)
-	$(call if_there,clippy,timeout 1200 $(CARGO) clippy --workspace --all-targets --locked -- -D warnings)
+	tests/cargo.sh lint
 
 check-rust:
 	$(heading) 'the Rust tests'
-	timeout 2400 $(CARGO) test --workspace --locked --no-fail-fast
+	tests/cargo.sh tests
 
 check-c:
 	$(heading) 'the C tests'
 	@$(MAKE) --no-print-directory all bridge
-	timeout 1800 tests/counted.sh tests/c/run.sh
+	timeout 1800 tests/c/run.sh
 
 check-package:
 	$(heading) 'installing, linking, removing'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 1200 tests/counted.sh tests/package/run.sh
+	timeout 1200 tests/package/run.sh
 
 check-ffi:
 	$(heading) 'C++, Go, Ruby and Zig'
 	@$(MAKE) --no-print-directory all bridge
-	timeout 1800 tests/counted.sh tests/ffi/run.sh
+	timeout 1800 tests/ffi/run.sh
 
 check-examples:
 	$(heading) 'the example programs over the loopback bridge'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 1800 tests/counted.sh tests/examples/run.sh bridge
+	timeout 1800 tests/examples/run.sh bridge
 
 check-netbox:
 	$(heading) 'the example programs over a private network of real routers'
 	@$(MAKE) --no-print-directory examples bridge
 	@if $(PKG_CONFIG) --exists openssl; then timeout 2400 $(MAKE) --no-print-directory netbox; fi
-	timeout 1800 tests/counted.sh tests/examples/run.sh netbox
+	timeout 1800 tests/examples/run.sh netbox
 
 check-i2pd:
 	$(heading) 'the example programs over i2pd'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 1800 tests/counted.sh tests/examples/run.sh i2pd
+	timeout 1800 tests/examples/run.sh i2pd
 
 install:
 	@test -f $(RELEASE)/libi2psock.so -a -f $(RELEASE)/libi2psock.a -a -f $(PC)/native-libs \

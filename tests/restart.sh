@@ -4,18 +4,9 @@
 # usage: restart.sh bridge|netbox|i2pd
 set -u
 
-root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=router.sh
-. "$root/tests/router.sh"
-
-folder=$(mktemp -d) || exit 1
-cleanup() {
-    router_stop
-    rm -rf "$folder"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+. "$(dirname "$0")/router.sh"
+scratch
 
 die() {
     echo "$*" >&2
@@ -104,7 +95,7 @@ talk() {
 is_closed() {
     local line
     while IFS= read -r -t 0.1 -u "$1" line; do :; done
-    ! IFS= read -r -t 10 -u "$1" line && [ $? -le 128 ]
+    ! IFS= read -r -t 60 -u "$1" line && [ $? -le 128 ]
 }
 
 ROUTER_RESTARTS=1

@@ -1,5 +1,9 @@
 # For bash scripts: starts the router that programs are to talk over, and ends it again. To be sourced.
 #
+#   scratch                    makes an empty folder, $folder, which goes when the script ends, however it ends; the router and
+#                              what is told to at_end end before
+#   at_end COMMAND...          one more thing to be done then; the last one is done first
+#
 #   router_start NAME FOLDER   NAME is bridge, netbox, i2pd or auto: the router of this machine, if one answers, else the
 #                              bridge. BRIDGE_OPTIONS may say more to the bridge. Returns 77 if that router is not installed.
 #   router_stop
@@ -22,6 +26,35 @@ router_command=
 router_folder=
 router_ready=
 router_limit=
+
+at_ends=()
+
+scratch() {
+    folder=$(mktemp -d) || exit 1
+    trap end_everything EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+at_end() {
+    local command
+    printf -v command '%q ' "$@"
+    at_ends=("$command" ${at_ends[@]+"${at_ends[@]}"})
+}
+
+end_everything() {
+    local command
+    for command in ${at_ends[@]+"${at_ends[@]}"}; do
+        eval "$command"
+    done
+    router_stop
+    rm -rf "$folder"
+}
+
+# has_line WORDS FILE: a line of the file has them.
+has_line() {
+    grep -q "$1" "$2" 2>/dev/null
+}
 
 # wait_until SECONDS COMMAND...: until the command succeeds.
 wait_until() {
@@ -84,7 +117,7 @@ router_run() {
 
 router_start() {
     local ports
-    router=$1 settings=() real=1 sam_a= sam_b= udp_a= udp_b=
+    router=$1 settings=() real=1 sam_a='' sam_b='' udp_a='' udp_b=''
     router_folder=$2 router_ready=READY router_limit=300
     if [ "$router" = auto ]; then
         if sam_answers 127.0.0.1 7656; then

@@ -10,30 +10,22 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$root/target/bench
 tunnel=$root/target/examples-c/tunnel
 rounds=${BENCH_ROUNDS:-5}
-folder=$(mktemp -d) || exit 1
 running=()
+scratch
 
-cleanup() {
+end_running() {
     local process
     exec 8>&-
     for process in ${running[@]+"${running[@]}"}; do
         end_process "$process"
     done
-    router_stop
-    rm -rf "$folder"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+at_end end_running
 
 fail() {
     echo "bench: $*" >&2
     tail -n 5 "$folder"/*.err >&2
     exit 1
-}
-
-has_line() {
-    grep -q "$1" "$2" 2>/dev/null
 }
 
 # after WORD FILE: what stands behind that word at the beginning of a line.

@@ -1,57 +1,45 @@
 #!/usr/bin/env bash
-# Builds the C tests in every way a user may (gcc, clang, C++; shared and static library) and runs them, again under
-# valgrind. Ends with a line "N passed, M failed, K skipped".
-#   tests/c/run.sh [--no-build] [--no-valgrind] [NAME...]     NAME: of test programs, such as stream; all by default
-# Environment: CI (set: a missing tool is a failure), JOBS (2), CC (gcc), CXX (g++).
+# Builds the C tests in every way a user may (gcc, clang, C++; shared and static library), runs each once in one of these ways,
+# and once under valgrind. `make check-c` runs it; it needs what `make all bridge` makes.
+#   tests/c/run.sh [--build] [--no-valgrind] [NAME...]     NAME: of test programs, such as stream; all by default
+# Environment: CI (set: a missing tool is a failure), CC, CXX, JOBS: how many run at a time.
 set -u
-cd "$(dirname "$0")/../.." || exit 1
-root=$PWD
+
+# shellcheck source=../steps.sh
+. "$(dirname "$0")/../steps.sh"
+cd "$root" || exit 1
+
 out=$root/target/ctest
-jobs=${JOBS:-2}
+# Two for each processor: most of the time they wait for each other, or for a limit.
+jobs=${JOBS:-$((2 * $(nproc)))}
 cc=${CC:-gcc}
 cxx=${CXX:-g++}
-build=1 valgrind=1
+build='' valgrind=1
+# Those that take longest come first.
+all=(fakebridge dest tunnel recovery listener named stream dgram fork threads pending leaks controller options fdtools nulls addr_keys keyfiles errors)
 names=()
-for arg in "$@"; do
+for arg; do
     case $arg in
-    --no-build) build=0 ;;
-    --no-valgrind) valgrind=0 ;;
+    --build) build=1 ;;
+    --no-valgrind) valgrind='' ;;
     *) names+=("$arg") ;;
     esac
 done
-all=1
-if [ ${#names[@]} -eq 0 ]; then
-    names=(recovery stream pending fakebridge dgram dest fork listener named tunnel threads leaks controller options addr_keys keyfiles nulls errors fdtools)
-else
-    all=0
-fi
-# What is also run with the static library and with clang's build.
-subset=(nulls addr_keys keyfiles dest dgram threads fork listener named tunnel)
-warn=(-g -O1 -Wall -Wextra -Wpedantic -Werror)
+[ "${#names[@]}" -gt 0 ] || names=("${all[@]}" unload)
+warnings=(-g -O1 -Wall -Wextra -Wpedantic -Werror)
 
-passed=0 failed=0 skipped=0
-good() { passed=$((passed + 1)); echo "ok $*"; }
-bad() { failed=$((failed + 1)); echo "FAILED $*"; }
-# A missing tool: visible here, a failure where everything must be there.
-missing() {
-    if [ -n "${CI:-}" ]; then bad "$1 is not installed"; else skipped=$((skipped + 1)); echo "SKIP: $1 is not installed"; fi
-}
-have() { command -v "$1" > /dev/null 2>&1; }
-has() { local word=$1 x; shift; for x in "$@"; do [ "$x" = "$word" ] && return 0; done; return 1; }
-
-if [ $build = 1 ]; then
-    cargo build --release || exit 1
-    cargo build --release -p i2psock-bridge || exit 1
+if [ -n "$build" ]; then
+    "${MAKE_COMMAND:-make}" --no-print-directory all bridge || exit 1
 fi
 release=$root/target/release
 mkdir -p "$out" || exit 1
 # One run at a time: they share the folder.
-if have flock; then
-    exec 9> "$out/lock"
+if has flock; then
+    exec 9>"$out/lock"
     flock 9
 fi
 rm -rf "$out/run"
-mkdir -p "$out/run/lib" "$out/run/static" "$out/run/log" "$out/run/tmp" || exit 1
+mkdir -p "$out/run/lib" "$out/run/static" "$out/run/shared" "$out/run/clang" "$out/run/log" "$out/run/tmp" || exit 1
 # A copy under the name the linker writes into programs; nobody rebuilds it under a running test.
 cp "$release/libi2psock.so" "$out/run/lib/libi2psock.so.0" && ln -s libi2psock.so.0 "$out/run/lib/libi2psock.so" || exit 1
 cp "$release/libi2psock.a" "$out/run/static/" || exit 1
@@ -61,123 +49,187 @@ export I2PSOCK_BRIDGE=$out/run/i2psock-bridge I2PSOCK_SO=$out/run/lib/libi2psock
 export TMPDIR=$out/run/tmp
 unset I2P_SAM_ADDRESS
 
+# ---- symbols ----
+
+same_lines() {
+    diff <(echo "$1") <(echo "$2")
+}
+
+# Which of the functions stand in none of the files: missing_in FILE...
+missing_in() {
+    local symbol
+    for symbol in $listed; do
+        grep -qE "\b$symbol\(" "$@" || echo "$symbol"
+    done
+}
+
+symbols() {
+    local exported declared listed soname
+    exported=$(nm -D --defined-only "$release/libi2psock.so" | awk '{ print $NF }' | LC_ALL=C sort)
+    declared=$(sed -e 's,//.*,,' -e '/^ \*/d' include/i2psock.h | grep -oE '\bi2psock_[a-z0-9_]+\(' | tr -d '(' | LC_ALL=C sort -u)
+    listed=$(cat tests/symbols.txt)
+    soname=$(readelf -d "$release/libi2psock.so" | sed -n 's/.*soname: \[\(.*\)\].*/\1/p')
+    check "symbols.txt is sorted" same_lines "$listed" "$(LC_ALL=C sort -u tests/symbols.txt)"
+    check "the library exports what symbols.txt lists, and nothing else" same_lines "$exported" "$listed"
+    check "the header declares what symbols.txt lists" same_lines "$declared" "$listed"
+    check "every function is called" same_lines "$(missing_in tests/c/[a-z]*.c)" ''
+    check "nulls.c has every function" same_lines "$(missing_in tests/c/nulls.c)" ''
+    check "soname" same_lines "$soname" libi2psock.so.0
+}
+
+# ---- building ----
+
 cflags=(-Iinclude) shared=("-L$out/run/lib" -li2psock)
 static=("$out/run/static/libi2psock.a" -lpthread -ldl -lm -lrt -lutil -lgcc_s -lc)
-if have pkg-config && [ -d target/pkgconfig ]; then
-    if text=$(PKG_CONFIG_PATH=target/pkgconfig pkg-config --cflags i2psock) && libs=$(PKG_CONFIG_PATH=target/pkgconfig pkg-config --libs i2psock); then
-        read -r -a cflags <<< "$text"
+
+# config WHAT: of the library where it was built.
+config() {
+    PKG_CONFIG_PATH=target/pkgconfig "${PKG_CONFIG:-pkg-config}" "$1" i2psock
+}
+
+use_pkg_config() {
+    local text libs
+    if text=$(config --cflags) && libs=$(config --libs); then
+        read -r -a cflags <<<"$text"
         # Our copy first.
-        read -r -a shared <<< "-Wl,-rpath,$out/run/lib $libs"
+        read -r -a shared <<<"-Wl,-rpath,$out/run/lib $libs"
         good "pkg-config: $text $libs"
-        if text=$(PKG_CONFIG_PATH=target/pkgconfig pkg-config --variable=static_libs i2psock) && [ -n "$text" ]; then
-            read -r -a static <<< "${text//$release/$out/run/static}"
+        if text=$(config --variable=static_libs) && [ -n "$text" ]; then
+            read -r -a static <<<"${text//$release/$out/run/static}"
         fi
     else
         bad "pkg-config does not find i2psock in target/pkgconfig"
     fi
-fi
-shared+=("-Wl,-rpath,$out/run/lib" -lpthread)
-
-# ---- symbols ----
-
-exported=$(nm -D --defined-only "$release/libi2psock.so" | awk '{ print $NF }' | LC_ALL=C sort)
-declared=$(sed -e 's,//.*,,' -e '/^ \*/d' include/i2psock.h | grep -oE '\bi2psock_[a-z0-9_]+\(' | tr -d '(' | LC_ALL=C sort -u)
-listed=$(cat tests/symbols.txt)
-if [ "$listed" = "$(LC_ALL=C sort -u tests/symbols.txt)" ]; then good "symbols.txt is sorted"; else bad "symbols.txt is not sorted"; fi
-if [ "$exported" = "$listed" ]; then good "the library exports what symbols.txt lists, and nothing else"; else
-    bad "exported symbols (<) and symbols.txt (>) differ"
-    diff <(echo "$exported") <(echo "$listed")
-fi
-if [ "$declared" = "$listed" ]; then good "the header declares what symbols.txt lists"; else
-    bad "the header (<) and symbols.txt (>) differ"
-    diff <(echo "$declared") <(echo "$listed")
-fi
-uncalled="" unnulled=""
-for symbol in $listed; do
-    grep -qE "\b$symbol\(" tests/c/[a-z]*.c || uncalled="$uncalled $symbol"
-    grep -qE "\b$symbol\(" tests/c/nulls.c || unnulled="$unnulled $symbol"
-done
-if [ -z "$uncalled" ]; then good "every function is called"; else bad "never called:$uncalled"; fi
-if [ -z "$unnulled" ]; then good "nulls.c has every function"; else bad "missing in nulls.c:$unnulled"; fi
-soname=$(readelf -d "$release/libi2psock.so" | sed -n 's/.*soname: \[\(.*\)\].*/\1/p')
-if [ "$soname" = libi2psock.so.0 ]; then good "soname $soname"; else bad "soname is \"$soname\""; fi
-
-# ---- building ----
-
-# COMPILER DIRECTORY LIBRARIES...: builds all the programs.
-build_all() {
-    local compiler=$1 dir=$out/run/$2 name status=0
-    shift 2
-    mkdir -p "$dir"
-    "$compiler" -std=c99 "${warn[@]}" "${cflags[@]}" -c tests/c/harness.c -o "$dir/harness.o" || return 1
-    export compiler dir
-    printf '%s\n' "${names[@]}" | xargs -P "$jobs" -I{} "$compiler" -std=c99 "${warn[@]}" "${cflags[@]}" "tests/c/{}.c" "$dir/harness.o" -o "$dir/{}" "$@" || status=1
-    return $status
 }
-if build_all "$cc" shared "${shared[@]}"; then good "C99 with $cc, shared library"; else bad "C99 with $cc, shared library"; fi
-if build_all "$cc" static "${static[@]}"; then good "C99 with $cc, static library"; else bad "C99 with $cc, static library"; fi
-if [ -f "$out/run/static/nulls" ] && ldd "$out/run/static/nulls" | grep -q libi2psock; then bad "the static programs use the shared library"; fi
-if have clang; then
-    if build_all clang clang "${shared[@]}"; then good "C99 with clang"; else bad "C99 with clang"; fi
-else
-    missing clang
-fi
-if have "$cxx"; then
-    if printf '%s\n' harness "${names[@]}" | xargs -P "$jobs" -I{} "$cxx" -x c++ "${warn[@]}" "${cflags[@]}" -fsyntax-only "tests/c/{}.c"; then
-        good "C++ with $cxx"
-    else
-        bad "C++ with $cxx"
-    fi
-else
-    missing "$cxx"
-fi
-if [ $all = 1 ]; then
-    if "$cc" -std=c99 "${warn[@]}" "${cflags[@]}" tests/c/unload.c -o "$out/run/unload" -ldl; then good "unload.c"; else bad "unload.c"; fi
-fi
+
+# at_once COMMAND...: for each of the lines of the input in place of {}.
+at_once() {
+    xargs -P "$jobs" -I{} "$@"
+}
+
+# compile COMPILER FOLDER NAME...
+compile() {
+    printf '%s\n' harness "${@:3}" | at_once "$1" -std=c99 "${warnings[@]}" "${cflags[@]}" -c 'tests/c/{}.c' -o "$2/{}.o"
+}
+
+# link_with COMPILER OBJECTS FOLDER LIBRARIES... : the programs that the input names.
+link_with() {
+    at_once "$1" "$2/{}.o" "$2/harness.o" -o "$3/{}" "${@:4}"
+}
+
+# programs WAY: those that run in this way. Over all of them each way has its turn, and nulls, which has every function, is for
+# all.
+programs() {
+    local i
+    for ((i = 0; i < ${#all[@]}; i++)); do
+        if [ "${all[i]}" = nulls ] || [ "${ways[i % ${#ways[@]}]}" = "$1" ]; then
+            printf '%s\n' "${names[@]}" | grep -x "${all[i]}"
+        fi
+    done
+}
+
+# All names but unload, which is linked with nothing.
+linked() {
+    printf '%s\n' "${names[@]}" | grep -v -x unload
+}
+
+build_shared() {
+    local list
+    mapfile -t list < <(linked)
+    compile "$cc" "$out/run/shared" "${list[@]}" && linked | link_with "$cc" "$out/run/shared" "$out/run/shared" "${shared[@]}"
+}
+
+build_static() {
+    programs static | link_with "$cc" "$out/run/shared" "$out/run/static" "${static[@]}" || return 1
+    [ ! -f "$out/run/static/nulls" ] || ! ldd "$out/run/static/nulls" | grep libi2psock
+}
+
+build_clang() {
+    local list
+    mapfile -t list < <(linked)
+    compile clang "$out/run/clang" "${list[@]}" && programs clang | link_with clang "$out/run/clang" "$out/run/clang" "${shared[@]}"
+}
+
+build_cxx() {
+    { echo harness; linked; } | at_once "$cxx" -x c++ "${warnings[@]}" "${cflags[@]}" -fsyntax-only 'tests/c/{}.c'
+}
+
+build_unload() {
+    "$cc" -std=c99 "${warnings[@]}" "${cflags[@]}" tests/c/unload.c -o "$out/run/shared/unload" -ldl
+}
 
 # ---- running ----
 
-list=$out/run/jobs
-: > "$list"
-job() { echo "$*" >> "$list"; }
-if [ $valgrind = 1 ]; then
-    if have valgrind; then
-        for name in "${names[@]}"; do job "valgrind-$name" env I2PSOCK_TEST_SLOWNESS=3 valgrind -q --vgdb=no --fair-sched=try --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite "$out/run/shared/$name"; done
-    else
-        missing valgrind
-    fi
-fi
-for name in "${names[@]}"; do job "shared-$name" "$out/run/shared/$name"; done
-for name in "${subset[@]}"; do
-    has "$name" "${names[@]}" || continue
-    job "static-$name" "$out/run/static/$name"
-    if have clang; then job "clang-$name" "$out/run/clang/$name"; fi
-done
-[ $all = 1 ] && job "shared-unload" "$out/run/unload"
-export out
-# The tests have time limits of their own; this one is for what nobody thought of.
-xargs -P "$jobs" -L 1 bash -c 'label=$1; shift; start=$SECONDS; timeout -k 5 900 "$@" > "$out/run/log/$label" 2>&1; status=$?
-    if [ $status -ne 0 ] && ! grep -q "^FAILED" "$out/run/log/$label"; then echo "FAILED the program (exit $status)" >> "$out/run/log/$label"; fi
-    echo "-- $label: $(grep -c "^ok" "$out/run/log/$label") ok, $(grep -c "^FAILED" "$out/run/log/$label") failed, $((SECONDS - start)) s"' _ < "$list" 9>&-
+# job LABEL COMMAND...: one line of the list. (Nothing in there has a space in it but what separates words.)
+job() {
+    echo "$*" >>"$jobs_list"
+}
 
-while read -r label _; do
-    log=$out/run/log/$label
-    passed=$((passed + $(grep -c '^ok' "$log")))
-    skipped=$((skipped + $(grep -c '^SKIP' "$log")))
+run_jobs() {
+    export out
+    # The tests have time limits of their own; this one is for what nobody thought of.
+    # shellcheck disable=SC2016
+    xargs -P "$jobs" -L 1 bash -c 'label=$1 start=$SECONDS log=$out/run/log/$1
+        shift
+        timeout -k 5 1500 "$@" >"$log" 2>&1
+        status=$?
+        [ $status = 0 ] || grep -q "^FAILED" "$log" || echo "FAILED the program (exit $status)" >>"$log"
+        echo "-- $label: $(grep -c "^ok" "$log") ok, $(grep -c "^FAILED" "$log") failed, $((SECONDS - start)) s"' _ <"$jobs_list" 9>&-
+}
+
+# Counts what a program has said.
+count_job() {
+    local label=$1 log=$out/run/log/$1 name
     # What valgrind has seen in a process whose exit status nobody asks for.
     if grep -qE '^==[0-9]+== (Invalid|Conditional|Use of|Syscall param|Mismatched|Source and dest|Argument)' "$log" && ! grep -q '^FAILED' "$log"; then
-        echo "FAILED $label: valgrind found errors" >> "$log"
-    fi
-    bad_here=$(grep -c '^FAILED' "$log")
-    failed=$((failed + bad_here))
-    grep '^SKIP' "$log"
-    if [ "$bad_here" -gt 0 ]; then
-        echo "== $label"
-        grep -v '^ok' "$log" | head -n 80
+        echo 'FAILED valgrind found errors' >>"$log"
     fi
     # A program that says nothing has not run.
-    if ! grep -qE '^(ok|FAILED)' "$log"; then bad "$label said nothing"; fi
-done < "$list"
+    grep -qE '^(ok|FAILED)' "$log" || echo 'FAILED it said nothing' >>"$log"
+    good_ones "$(grep -c '^ok' "$log")"
+    while IFS= read -r name; do
+        bad "$label: ${name#FAILED }"
+    done < <(grep '^FAILED' "$log")
+    while IFS= read -r name; do
+        skip "$label: ${name#SKIP: }"
+    done < <(grep '^SKIP' "$log")
+    ! grep -q '^FAILED' "$log" || grep -v '^ok' "$log" | head -n 80 | sed 's/^/    /'
+}
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+if has "${PKG_CONFIG:-pkg-config}" && [ -d target/pkgconfig ]; then use_pkg_config; fi
+shared+=("-Wl,-rpath,$out/run/lib" -lpthread)
+symbols
+ways=(shared static)
+if has clang; then ways+=(clang); else skip "clang is not installed"; fi
+if [ "${#names[@]}" = 1 ] && [ "${names[0]}" = unload ]; then
+    ways=()
+else
+    check "C99 with $cc, shared library" build_shared
+    check "C99 with $cc, static library" build_static
+    if has clang; then check "C99 with clang" build_clang; fi
+    if has "$cxx"; then check "C++ with $cxx" build_cxx; else skip "$cxx is not installed"; fi
+fi
+
+jobs_list=$out/run/jobs
+: >"$jobs_list"
+if [ -n "$valgrind" ] && [ "${#ways[@]}" -gt 0 ]; then
+    if has valgrind; then
+        for name in $(linked); do
+            job "valgrind-$name" env I2PSOCK_TEST_SLOWNESS=3 valgrind -q --vgdb=no --fair-sched=try --error-exitcode=99 \
+                --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite "$out/run/shared/$name"
+        done
+    else
+        skip "valgrind is not installed"
+    fi
+fi
+for way in ${ways[@]+"${ways[@]}"}; do
+    for name in $(programs "$way"); do job "$way-$name" "$out/run/$way/$name"; done
+done
+if printf '%s\n' "${names[@]}" | grep -q -x unload; then
+    check "unload.c" build_unload && job shared-unload "$out/run/shared/unload"
+fi
+run_jobs
+while read -r label _; do
+    count_job "$label"
+done <"$jobs_list"
+finish

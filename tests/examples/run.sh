@@ -2,32 +2,34 @@
 # Runs the programs of examples-c over a router. usage: run.sh bridge|netbox|i2pd   (`make check-examples` and so on)
 set -u
 
-root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=../steps.sh
-. "$root/tests/steps.sh"
-# shellcheck source=../router.sh
-. "$root/tests/router.sh"
+. "$(dirname "$0")/../steps.sh"
 # shellcheck source=tunnels.sh
 . "$root/tests/examples/tunnels.sh"
 
 bin=$root/target/examples-c
-folder=$(mktemp -d) || exit 1
 kind=$1
 under=()
-# Names of these tests must not get into the user's own key store.
-export XDG_DATA_HOME=$folder/data
 # So many seconds something may take that is soon done as a rule.
 patience=60
-# For what is worth knowing of a check that succeeds.
-exec 5>&1
 
-cleanup() {
-    router_stop
-    rm -rf "$folder" "$steps_log"
+# Before the first check, also of those that are done aside.
+begin() {
+    # Names of these tests must not get into the user's own key store, nor into that of others of them.
+    export XDG_DATA_HOME=$folder/data
+    # For what is worth knowing of a check that succeeds.
+    exec 5>&1
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+
+# own_bridge OPTION...: with these options, in the place of the one before.
+own_bridge() {
+    local own
+    begin
+    router_stop
+    own=$(mktemp -d "$folder/bridge.XXXXXXXX") || return 1
+    BRIDGE_OPTIONS=$*
+    router_start bridge "$own" || { bad "bridge $*"; return 1; }
+}
 
 # Runs an example: example SECONDS NAME ARGUMENT...
 example() {
@@ -45,10 +47,6 @@ end_all() {
     for job in $(jobs -p); do
         end_process "$job"
     done
-}
-
-has_line() {
-    grep -q "$1" "$2" 2>/dev/null
 }
 
 address_in() {
@@ -106,11 +104,11 @@ talk() {
     has_line '^Received a message from [a-z2-7]*\.b32\.i2p: Hello, there!$' server.out
 }
 
-# exchange_datagrams OPTION...: the options are those of both programs. Whatever gets lost is sent again.
+# Whatever gets lost is sent again.
 exchange_datagrams() {
     local status
-    start_dgram_server "$@" || return 1
-    example 400 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$@" "$address" >client.out
+    start_dgram_server || return 1
+    example 400 dgram_client --sam "$sam_b" --udp "$udp_b" "${settings[@]}" "$address" >client.out
     status=$?
     cat client.out server.out server.err
     [ "$status" = 0 ] && [ "$(grep -c '^Datagram [0-9]* is back: [0-9]* bytes$' client.out)" = 20 ] || return 1
@@ -260,19 +258,26 @@ copy_both_ways() {
     cmp data.there got.there && cmp data.back got.back
 }
 
-# A reader that takes its time must not make anything pile up, nor lose anything.
+# A reader that does not read makes the writer wait, and nothing is lost.
 slow_reader() {
-    local there
+    local there writer
     own_folder || return 1
     trap end_all EXIT
     mkfifo arriving
-    head -c 8000000 /dev/urandom >data
+    head -c $((4000000 + $(room_between))) /dev/urandom >data
     exec_example 300 i2pcat -l --sam "$sam_a" "${settings[@]}" </dev/null >arriving 2>there.err &
     there=$!
-    { sleep 2; head -c 4000000; sleep 2; cat; } <arriving >got &
+    # To read from, whenever it is opened for writing.
+    exec 7<>arriving && exec 8<arriving && exec 7>&-
     wait_until 100 has_line '^Listening on ' there.err || return 1
-    example 300 i2pcat -q 5 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" <data || return 1
-    wait "$there" || { cat there.err; return 1; }
+    exec_example 300 i2pcat -q 5 --sam "$sam_b" "${settings[@]}" "$(address_in there.err)" <data &
+    writer=$!
+    wait_until "$patience" stands_still "$writer" i2pcat || { cat there.err; return 1; }
+    head -c 4000000 <&8 >got
+    wait_until "$patience" stands_still "$writer" i2pcat || { cat there.err; return 1; }
+    cat <&8 >>got &
+    exec 8<&-
+    wait "$writer" && wait "$there" || { cat there.err; return 1; }
     wait
     cmp data got
 }
@@ -509,13 +514,27 @@ two_streams_between_two() {
     quit_chat bob && quit_chat alice && cat ./*.out && [ "$(cat ./*.out | wc -l)" = 2 ]
 }
 
-# Whether a chat has begun to read the file that is its input, and reads no further.
+# Whether none of the threads of these processes runs, nor would if there were a processor for it.
+at_rest() {
+    local process
+    for process; do
+        ! cat "/proc/$process/task/"*/stat 2>/dev/null | sed 's/.*) //' | grep -q '^[RD]' || return 1
+    done
+}
+
+position() {
+    sed -n 's/^pos:[[:space:]]*//p' "/proc/$1/fdinfo/0"
+}
+
+# stands_still PROCESS NAME: whether that program has begun to read the file that is its input, and waits for somebody who takes
+# what it writes. More than one look, since something may be under way in the system.
 stands_still() {
-    local program before
-    program=$(program_of "$1" chat) || return 1
-    before=$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0") || return 1
-    sleep 1
-    [ "$before" -gt 100000 ] && [ "$(sed -n 's/^pos:[[:space:]]*//p' "/proc/$program/fdinfo/0")" = "$before" ]
+    local program before i
+    program=$(program_of "$1" "$2") && before=$(position "$program") && [ "$before" -gt 100000 ] || return 1
+    for ((i = 0; i < 10; i++)); do
+        sleep 0.03
+        at_rest "$program" "$router_pid" && [ "$(position "$program")" = "$before" ] || return 1
+    done
 }
 
 # At most so many bytes find room in sockets between two programs of which one does not read, with the bridge between them.
@@ -537,7 +556,7 @@ chat_from_a_file() {
     exec_example 200 chat --sam "$sam_b" "${settings[@]}" "${address_of[alice]}" <file >bob.out 2>bob.err &
     bob=$!
     # As long as she does not listen he has to wait.
-    wait_until "$patience" stands_still "$bob" || { cat bob.err; return 1; }
+    wait_until "$patience" stands_still "$bob" chat || { cat bob.err; return 1; }
     kill -CONT "$stopped" && stopped=''
     wait "$bob" || { cat bob.err; return 1; }
     wait_until "$patience" has_line ' has left$' alice.err || { cat alice.err; return 1; }
@@ -728,16 +747,11 @@ compile() {
     done
 }
 
-over_the_bridge() {
+# One that behaves like those of these routers.
+personalities() {
     local personality
-    check "demo" timeout 300 "$root/examples-c/demo.sh" bridge || return
     for personality in java i2pd-2.45 i2pd-2.58 emissary; do
-        BRIDGE_OPTIONS="--personality $personality"
-        mkdir "$folder/$personality"
-        if ! router_start bridge "$folder/$personality"; then
-            check "bridge as $personality" false
-            continue
-        fi
+        own_bridge --personality "$personality" || continue
         check "server and client, bridge as $personality" talk
         check "lookup, bridge as $personality" find
         check "poll, bridge as $personality" everything_in_one_loop
@@ -751,11 +765,18 @@ over_the_bridge() {
             check "datagrams in band, bridge as $personality" every_datagram_once --set in_band=1
         check "i2pcat, 10 MiB each way, bridge as $personality" copy_both_ways 10485760
         check "chat, bridge as $personality" three_chat
-        router_stop
     done
-    BRIDGE_OPTIONS='--split 1'
-    mkdir "$folder/bridge"
-    router_start bridge "$folder/bridge" || { check "bridge" false; return; }
+    if own_bridge --loss 20 --duplicate 10 --reorder 10 --forge 10 --seed 1; then
+        check "datagrams that get lost, doubled, mixed and forged" bad_way_for_datagrams
+        check "poll where datagrams get lost" everything_in_one_loop
+    fi
+    if own_bridge --build-delay 600000; then
+        check "a tunnel that is not there yet ends" tunnel_ends_before_it_is_there
+    fi
+}
+
+streams_and_datagrams() {
+    own_bridge --split 1 || return
     check "server and client, replies byte by byte" talk
     check "poll with a server and a client" loop_with_others
     check "1000 datagrams in band" thousand 1000 --set in_band=1
@@ -772,56 +793,69 @@ over_the_bridge() {
         check "one system call for each datagram" one_call_each
         check "four system calls for 64 datagrams" few_calls_for_many
     fi
+    check "wrong usage" wrong_usage
+    check "--help" help
+    check "no bridge" no_bridge
+}
+
+names_and_chat() {
+    own_bridge --split 1 || return
     check "a name has the same address every time" same_address_every_time
     check "a name that another process has" name_of_another_process
-    check "the router itself over a restart" timeout 100 "$root/tests/restart.sh" bridge
+    check "the router itself over a restart" timeout 300 "$root/tests/restart.sh" bridge
     check "server --name over a restart of the router" server_over_a_restart
     check "chat over a restart of the router" chats_over_a_restart bridge
     check "chat from a file" chat_from_a_file
     check "chat with two streams between two" two_streams_between_two
     check "chat with hostile lines" hostile_lines
     check "chat with a slow peer" slow_peer
+}
+
+tunnels_alone() {
+    own_bridge --split 1 || return
     tunnels_over_the_bridge
-    check "wrong usage" wrong_usage
-    check "--help" help
-    check "no bridge" no_bridge
+}
+
+use_valgrind() {
+    own_bridge --split 1 || return
+    under=(valgrind --quiet --error-exitcode=99 --leak-check=full '--errors-for-leak-kinds=definite,indirect')
+}
+
+valgrind_data() {
+    use_valgrind || return
+    check "valgrind: server and client" talk
+    check "valgrind: datagrams" every_datagram_once
+    check "valgrind: 1000 datagrams" thousand 1200
+    check "valgrind: 1000 raw datagrams" thousand 1200 --raw
+    check "valgrind: datagrams in band" every_datagram_once --set in_band=1
+    check "valgrind: lookup" find
+    check "valgrind: poll" everything_in_one_loop
+    check "valgrind: i2pcat" copy_both_ways 300000
+    check "valgrind: nobody is at the address" nobody_there
+    check "valgrind: tunnels" web_requests 20 50000 1
+}
+
+valgrind_names() {
+    use_valgrind || return
+    check "valgrind: a name has the same address every time" same_address_every_time
+    check "valgrind: server --name over a restart of the router" server_over_a_restart
+    check "valgrind: chat" three_chat
+    check "valgrind: chat over a restart of the router" chats_over_a_restart bridge
+}
+
+over_the_bridge() {
+    begin
+    check "demo" timeout 300 "$root/examples-c/demo.sh" bridge || return
     if has valgrind; then
-        under=(valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect)
-        check "valgrind: server and client" talk
-        check "valgrind: datagrams" every_datagram_once
-        check "valgrind: 1000 datagrams" thousand 1200
-        check "valgrind: 1000 raw datagrams" thousand 1200 --raw
-        check "valgrind: datagrams in band" every_datagram_once --set in_band=1
-        check "valgrind: lookup" find
-        check "valgrind: poll" everything_in_one_loop
-        check "valgrind: i2pcat" copy_both_ways 300000
-        check "valgrind: nobody is at the address" nobody_there
-        check "valgrind: a name has the same address every time" same_address_every_time
-        check "valgrind: server --name over a restart of the router" server_over_a_restart
-        check "valgrind: chat" three_chat
-        check "valgrind: chat over a restart of the router" chats_over_a_restart bridge
-        check "valgrind: tunnels" web_requests 20 50000 1
-        under=()
+        aside valgrind_names
+        aside valgrind_data
     else
         skip "valgrind is not installed: leaks are not looked for"
     fi
-    router_stop
-    BRIDGE_OPTIONS='--loss 20 --duplicate 10 --reorder 10 --forge 10 --seed 1'
-    mkdir "$folder/bad"
-    if router_start bridge "$folder/bad"; then
-        check "datagrams that get lost, doubled, mixed and forged" bad_way_for_datagrams
-        check "poll where datagrams get lost" everything_in_one_loop
-    else
-        check "bridge that loses datagrams" false
-    fi
-    BRIDGE_OPTIONS='--build-delay 600000'
-    mkdir "$folder/slow"
-    if router_start bridge "$folder/slow"; then
-        check "a tunnel that is not there yet ends" tunnel_ends_before_it_is_there
-        router_stop
-    else
-        check "bridge that is slow" false
-    fi
+    aside names_and_chat
+    aside tunnels_alone
+    aside streams_and_datagrams
+    aside personalities
     if has clang; then
         check "examples compile with clang" compile clang -std=c99 -Wshadow -Wconversion
     else
@@ -832,13 +866,15 @@ over_the_bridge() {
     else
         skip "there is no C++ compiler"
     fi
+    join
 }
 
 over_real_routers() {
+    begin
     patience=240
     check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
     mkdir "$folder/$kind"
-    router_start "$kind" "$folder/$kind" || { check "$kind starts" false; return; }
+    router_start "$kind" "$folder/$kind" || { bad "$kind starts"; return; }
     check "poll over $kind" everything_in_one_loop
     check "datagrams over $kind" exchange_datagrams
     check "1000 datagrams over $kind" thousand 10000

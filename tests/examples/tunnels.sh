@@ -26,11 +26,20 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 '
 
-# flood PORT: 100 connections that write as much as they can, up to 2 MiB each and the first up to 256 MiB, which it must not
-# get rid of; then one that is answered; then waits for the end of its input.
+# flood PORT PROCESS...: 100 connections that write as much as they can, up to 2 MiB each and the first up to 256 MiB, which it
+# must not get rid of; then one that is answered; then waits for the end of its input. The processes are those that carry it.
 # shellcheck disable=SC2016
 flood='
-import select, socket, sys
+import os, select, socket, sys
+def at_rest():
+    for process in sys.argv[2:]:
+        for task in os.listdir("/proc/%s/task" % process):
+            try:
+                if open("/proc/%s/task/%s/stat" % (process, task)).read().rsplit(")", 1)[1].split()[0] in "RD":
+                    return False
+            except FileNotFoundError:
+                pass
+    return True
 address = ("127.0.0.1", int(sys.argv[1]))
 flooding, sent = [], 0
 for _ in range(100):
@@ -39,16 +48,16 @@ for _ in range(100):
     flooding.append(peer)
 left = {peer: 1 << 21 for peer in flooding}
 left[flooding[0]] = 1 << 28
-# Seconds in which we have looked and found nobody who takes anything.
+# So often in a row nobody has taken anything, and nobody was about to.
 still = 0
-while left and still < 5:
-    still += 1
-    for peer in select.select([], list(left), [], 1)[1]:
+while left and still < 20:
+    ready = select.select([], list(left), [], 0.05)[1]
+    still = still + 1 if not ready and at_rest() else 0
+    for peer in ready:
         try:
             count = peer.send(bytes(min(left[peer], 65536)))
         except BlockingIOError:
             continue
-        still = 0
         sent += count
         left[peer] -= count
         if left[peer] == 0:
@@ -209,26 +218,28 @@ target_comes_back() {
     start_web "$web_port" && get_and_compare 5 2 1 && end_tunnel "$client" && end_tunnel "$server"
 }
 
-# Kilobytes of memory of a tunnel that was started with run_tunnel.
+# Kilobytes of memory of a process.
 memory_of() {
-    awk '/^VmRSS:/ { print $2; found = 1 } END { exit !found }' "/proc/$(pgrep -P "$1" -x tunnel)/status"
+    awk '/^VmRSS:/ { print $2; found = 1 } END { exit !found }' "/proc/$1/status"
 }
 
 # deaf_targets LIMIT OPTION...: a hundred connections whose target does not read cost each tunnel less than LIMIT kB of memory
 # (pipes and sockets are not in there), and the others go on.
 deaf_targets() {
-    local limit=$1 server_before client_before server_after client_after
+    local limit=$1 target near_end far_end server_before client_before server_after client_after
     shift
     own_web_folder || return 1
     python3 -c "$deaf_target" >target.out &
+    target=$!
     wait_until 60 has_line '^port ' target.out || return 1
     start_tunnels "127.0.0.1:$(sed -n 's/^port //p' target.out)" "$@" || return 1
     mkfifo flooding || return 1
-    server_before=$(memory_of "$server") && client_before=$(memory_of "$client") || return 1
-    python3 -c "$flood" "${near##*:}" <flooding >flood.out 2>flood.err &
+    far_end=$(program_of "$server" tunnel) && near_end=$(program_of "$client" tunnel) || return 1
+    server_before=$(memory_of "$far_end") && client_before=$(memory_of "$near_end") || return 1
+    python3 -c "$flood" "${near##*:}" "$near_end" "$router_pid" "$far_end" "$target" <flooding >flood.out 2>flood.err &
     exec 7>flooding
     wait_until 200 has_line '^answered' flood.out || { cat flood.out flood.err client.err server.err; return 1; }
-    server_after=$(memory_of "$server") && client_after=$(memory_of "$client") || return 1
+    server_after=$(memory_of "$far_end") && client_after=$(memory_of "$near_end") || return 1
     cat flood.out
     echo "kB before and after: server $server_before, $server_after; client $client_before, $client_after"
     # Otherwise there was nothing that could have piled up.

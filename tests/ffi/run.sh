@@ -3,25 +3,13 @@
 # installed, over the loopback bridge. `make check-ffi` runs it; it needs what `make all bridge` makes.
 set -u
 
-root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=../steps.sh
-. "$root/tests/steps.sh"
-# shellcheck source=../router.sh
-. "$root/tests/router.sh"
+. "$(dirname "$0")/../steps.sh"
 
-folder=$(mktemp -d) || exit 1
 stage=$folder/stage
 make=${MAKE_COMMAND:-make}
 pkg_config=${PKG_CONFIG:-pkg-config}
 header=$stage/usr/include/i2psock.h
-
-cleanup() {
-    router_stop
-    rm -rf "$folder" "$steps_log"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 # pkg-config as for a system that is being built below $stage, for whoever calls it; and the library from there.
 unset PKG_CONFIG_PATH
@@ -122,7 +110,7 @@ check_cxx() {
         # Older sanitizers now and then find their own place taken, where the kernel is free to put things anywhere.
         tame=(env)
         ! setarch -R true 2>/dev/null || tame=(setarch -R)
-        sanitizer=(-fsanitize=address,undefined -fno-sanitize-recover=all)
+        sanitizer=("-fsanitize=address,undefined" -fno-sanitize-recover=all)
         if ! has "$compiler"; then
             skip "$compiler is not installed"
             continue
@@ -268,6 +256,6 @@ if mkdir "$folder/router" && router_start bridge "$folder/router"; then
     check_ruby
     check_zig
 else
-    check "the bridge" false
+    bad "the bridge"
 fi
 finish

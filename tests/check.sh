@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Every step of `make check`, all of them, also after a failure; then what failed, by name. usage: check.sh STEP...
+# What real routers have to be waited for is done aside, at the same time as the rest, and shown when it is done.
+set -u
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+results=$root/target/check
+make=${MAKE_COMMAND:-make}
+lane=
+
+rm -rf "$results"
+mkdir -p "$results" || exit 1
+
+# A group of its own, so that everything ends that was started there.
+end_lane() {
+    [ -z "$lane" ] || kill -- "-$lane" 2>/dev/null
+}
+trap end_lane EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# one_step STEP: nothing it says has an influence here, but for what it writes down.
+one_step() {
+    local begin=$SECONDS status=0
+    CHECK_RESULTS=$results/$1.results "$make" -C "$root" --no-print-directory "check-$1" || status=$?
+    echo "$status $((SECONDS - begin))" >"$results/$1.status"
+}
+
+all_aside() {
+    local step
+    for step in "${aside[@]}"; do
+        one_step "$step" >"$results/$step.log" 2>&1 </dev/null
+        mv "$results/$step.log" "$results/$step.said"
+    done
+}
+
+# Shows what has been done aside, each step once.
+show_aside() {
+    local step
+    for step in "${aside[@]}"; do
+        if [ -f "$results/$step.said" ]; then
+            cat "$results/$step.said"
+            rm "$results/$step.said"
+        fi
+    done
+}
+
+aside=()
+front=()
+for step; do
+    case $step in
+    netbox | i2pd) aside+=("$step") ;;
+    *) front+=("$step") ;;
+    esac
+done
+
+# What several steps use is made before, by one of them.
+if [ "${#aside[@]}" -gt 0 ] && "$make" -C "$root" --no-print-directory examples bridge; then
+    set -m
+    all_aside &
+    lane=$!
+    set +m
+else
+    front=("$@")
+    aside=()
+fi
+for step in ${front[@]+"${front[@]}"}; do
+    one_step "$step"
+    show_aside
+done
+if [ -n "$lane" ]; then
+    echo
+    echo 'Waiting for the steps that real routers take part in.'
+    wait "$lane"
+    lane=
+    show_aside
+fi
+
+passed=0 failed=0 skipped=0
+names=()
+steps=
+echo
+echo 'Seconds that the steps took:'
+for step; do
+    read -r status seconds <"$results/$step.status" || status=1 seconds=0
+    printf '    %-9s %4d\n' "$step" "$seconds"
+    before=$failed
+    if [ -f "$results/$step.results" ]; then
+        while IFS=' ' read -r what rest; do
+            case $what in
+            passed) passed=$((passed + rest)) ;;
+            skipped) skipped=$((skipped + rest)) ;;
+            failed)
+                failed=$((failed + 1))
+                names+=("check-$step: $rest")
+                ;;
+            esac
+        done <"$results/$step.results"
+    fi
+    if [ "$status" != 0 ]; then
+        steps="$steps check-$step"
+        if [ "$failed" = "$before" ]; then
+            failed=$((failed + 1))
+            names+=("check-$step: the step itself ended with status $status")
+        fi
+    fi
+done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+if [ "$failed" -gt 0 ]; then
+    echo 'These failed:'
+    printf '    %s\n' "${names[@]}"
+    echo "check: FAILED:$steps"
+    exit 1
+fi
+echo 'check: OK'
