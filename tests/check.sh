@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # Every step of `make check`, all of them, also after a failure; then what failed, by name. usage: check.sh STEP...
-# What real routers have to be waited for is done aside, at the same time as the rest, and shown when it is done.
+# Steps with real routers mostly wait: they are done aside, at the same time as the rest, and shown when they are done.
 set -u
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 results=$root/target/check
 make=${MAKE_COMMAND:-make}
-lane=
+lanes=()
 
 rm -rf "$results"
 mkdir -p "$results" || exit 1
 
-# A group of its own, so that everything ends that was started there.
-end_lane() {
-    [ -z "$lane" ] || kill -- "-$lane" 2>/dev/null
+# Each is a group of its own, so that everything ends that was started there.
+end_lanes() {
+    local lane
+    for lane in ${lanes[@]+"${lanes[@]}"}; do
+        kill -- "-$lane" 2>/dev/null
+    done
 }
-trap end_lane EXIT
+trap end_lanes EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -26,12 +29,9 @@ one_step() {
     echo "$status $((SECONDS - begin))" >"$results/$1.status"
 }
 
-all_aside() {
-    local step
-    for step in "${aside[@]}"; do
-        one_step "$step" >"$results/$step.log" 2>&1 </dev/null
-        mv "$results/$step.log" "$results/$step.said"
-    done
+step_aside() {
+    one_step "$1" >"$results/$1.log" 2>&1 </dev/null
+    mv "$results/$1.log" "$results/$1.said"
 }
 
 # Shows what has been done aside, each step once.
@@ -57,8 +57,10 @@ done
 # What several steps use is made before, by one of them.
 if [ "${#aside[@]}" -gt 0 ] && "$make" -C "$root" --no-print-directory examples bridge; then
     set -m
-    all_aside &
-    lane=$!
+    for step in "${aside[@]}"; do
+        step_aside "$step" &
+        lanes+=("$!")
+    done
     set +m
 else
     front=("$@")
@@ -68,11 +70,10 @@ for step in ${front[@]+"${front[@]}"}; do
     one_step "$step"
     show_aside
 done
-if [ -n "$lane" ]; then
-    echo
-    echo 'Waiting for the steps that real routers take part in.'
-    wait "$lane"
-    lane=
+if [ "${#lanes[@]}" -gt 0 ]; then
+    printf '\nWaiting for what is done aside: %s\n' "${aside[*]}"
+    wait "${lanes[@]}"
+    lanes=()
     show_aside
 fi
 

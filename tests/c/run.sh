@@ -210,20 +210,19 @@ else
     if has "$cxx"; then check "C++ with $cxx" build_cxx; else skip "$cxx is not installed"; fi
 fi
 
+if [ -n "$valgrind" ] && ! has valgrind; then
+    skip "valgrind is not installed"
+    valgrind=
+fi
 jobs_list=$out/run/jobs
 : >"$jobs_list"
-if [ -n "$valgrind" ] && [ "${#ways[@]}" -gt 0 ]; then
-    if has valgrind; then
-        for name in $(linked); do
-            job "valgrind-$name" env I2PSOCK_TEST_SLOWNESS=3 valgrind -q --vgdb=no --fair-sched=try --error-exitcode=99 \
-                --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite "$out/run/shared/$name"
-        done
-    else
-        skip "valgrind is not installed"
-    fi
-fi
-for way in ${ways[@]+"${ways[@]}"}; do
-    for name in $(programs "$way"); do job "$way-$name" "$out/run/$way/$name"; done
+for name in "${all[@]}"; do
+    for way in ${ways[@]+"${ways[@]}"}; do
+        ! programs "$way" | grep -q -x "$name" || job "$way-$name" "$out/run/$way/$name"
+    done
+    [ -z "$valgrind" ] || ! linked | grep -q -x "$name" ||
+        job "valgrind-$name" env I2PSOCK_TEST_SLOWNESS=3 valgrind -q --vgdb=no --fair-sched=try --error-exitcode=99 \
+            --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite "$out/run/shared/$name"
 done
 if printf '%s\n' "${names[@]}" | grep -q -x unload; then
     check "unload.c" build_unload && job shared-unload "$out/run/shared/unload"

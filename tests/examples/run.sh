@@ -869,22 +869,53 @@ over_the_bridge() {
     join
 }
 
-over_real_routers() {
-    begin
-    patience=240
+# ---- over real routers ----
+
+# They are real ones, on which everything takes a while: what goes on at the same time waits at the same time.
+real_demo() {
     check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
-    mkdir "$folder/$kind"
-    router_start "$kind" "$folder/$kind" || { bad "$kind starts"; return; }
-    check "poll over $kind" everything_in_one_loop
+}
+
+real_restart() {
+    begin
+    check "chat over $kind that is killed and started anew" chats_over_a_restart "$kind"
+}
+
+real_datagrams() {
+    begin
     check "datagrams over $kind" exchange_datagrams
     check "1000 datagrams over $kind" thousand 10000
     # i2pd loses raw datagrams of one and two bytes.
     [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
-    check "lookup over $kind" find
+}
+
+real_chat() {
+    begin
     check "chat over $kind" three_chat
+}
+
+real_tunnels() {
+    begin
     tunnels 20 50000 4
+}
+
+over_real_routers() {
+    begin
+    patience=240
+    aside real_demo
+    aside real_restart
+    mkdir "$folder/$kind"
+    if router_start "$kind" "$folder/$kind"; then
+        aside real_datagrams
+        aside real_chat
+        aside real_tunnels
+        check "poll over $kind" everything_in_one_loop
+        check "lookup over $kind" find
+    else
+        bad "$kind starts"
+    fi
+    join
     router_stop
-    check "chat over $kind that is killed and started anew" chats_over_a_restart "$kind"
 }
 
 case $kind in
