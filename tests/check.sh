@@ -7,6 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 results=$root/target/check
 make=${MAKE_COMMAND:-make}
 lanes=()
+all=("$@")
 
 rm -rf "$results"
 mkdir -p "$results" || exit 1
@@ -19,8 +20,49 @@ end_lanes() {
     done
 }
 trap end_lanes EXIT
+
+# count STEP: adds what it has written down.
+count() {
+    local what rest
+    while IFS=' ' read -r what rest; do
+        case $what in
+        passed) passed=$((passed + rest)) ;;
+        skipped) skipped=$((skipped + rest)) ;;
+        failed) names+=("check-$1: $rest") ;;
+        esac
+    done <"$results/$1.results"
+}
+
+# How all of it went; also when it is stopped, by whoever has waited for too long.
+tell() {
+    local step status seconds before steps='' passed=0 skipped=0 names=()
+    printf '\nSeconds that the steps took:\n'
+    for step in "${all[@]}"; do
+        before=${#names[@]}
+        [ ! -f "$results/$step.results" ] || count "$step"
+        if [ -f "$results/$step.status" ]; then
+            read -r status seconds <"$results/$step.status"
+            printf '    %-9s %4d\n' "$step" "$seconds"
+            if [ "$status" != 0 ] && [ "${#names[@]}" = "$before" ]; then
+                names+=("check-$step: the step itself ended with status $status")
+            fi
+        elif [ "${#names[@]}" = "$before" ]; then
+            names+=("check-$step: it has not been done, or not to its end")
+        fi
+        [ "${#names[@]}" = "$before" ] || steps="$steps check-$step"
+    done
+    printf '\n%d passed, %d failed, %d skipped\n' "$passed" "${#names[@]}" "$skipped"
+    if [ "${#names[@]}" -gt 0 ]; then
+        echo 'These failed:'
+        printf '    %s\n' "${names[@]}"
+        echo "check: FAILED:$steps"
+        return 1
+    fi
+    echo 'check: OK'
+}
+
 trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'tell; exit 143' TERM
 
 # one_step STEP: nothing it says has an influence here, but for what it writes down.
 one_step() {
@@ -77,41 +119,4 @@ if [ "${#lanes[@]}" -gt 0 ]; then
     show_aside
 fi
 
-passed=0 failed=0 skipped=0
-names=()
-steps=
-echo
-echo 'Seconds that the steps took:'
-for step; do
-    read -r status seconds <"$results/$step.status" || status=1 seconds=0
-    printf '    %-9s %4d\n' "$step" "$seconds"
-    before=$failed
-    if [ -f "$results/$step.results" ]; then
-        while IFS=' ' read -r what rest; do
-            case $what in
-            passed) passed=$((passed + rest)) ;;
-            skipped) skipped=$((skipped + rest)) ;;
-            failed)
-                failed=$((failed + 1))
-                names+=("check-$step: $rest")
-                ;;
-            esac
-        done <"$results/$step.results"
-    fi
-    if [ "$status" != 0 ]; then
-        steps="$steps check-$step"
-        if [ "$failed" = "$before" ]; then
-            failed=$((failed + 1))
-            names+=("check-$step: the step itself ended with status $status")
-        fi
-    fi
-done
-echo
-echo "$passed passed, $failed failed, $skipped skipped"
-if [ "$failed" -gt 0 ]; then
-    echo 'These failed:'
-    printf '    %s\n' "${names[@]}"
-    echo "check: FAILED:$steps"
-    exit 1
-fi
-echo 'check: OK'
+tell

@@ -646,7 +646,7 @@ wrong_usage() {
     local line
     while read -r line; do
         # shellcheck disable=SC2086
-        expect 2 example 20 $line || { echo "of: $line"; return 1; }
+        expect 2 example 60 $line || { echo "of: $line"; return 1; }
     done <<'LINES'
 server surplus
 server --no-such-option
@@ -702,9 +702,9 @@ LINES
 help() {
     local name
     for name in server client dgram_server dgram_client lookup poll i2pcat chat tunnel; do
-        example 20 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
+        example 60 "$name" --help | grep -q "^usage: $name " || { echo "$name"; return 1; }
     done
-    expect 1 eval 'example 20 server --help >/dev/full'
+    expect 1 eval 'example 60 server --help >/dev/full'
 }
 
 # Port 1 has no listener; if it has, that is no SAM bridge either.

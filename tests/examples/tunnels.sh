@@ -251,11 +251,11 @@ deaf_targets() {
 }
 
 tunnel_usage() {
-    expect 2 example 20 tunnel server --sam "$sam_a" - nonsense || return 1
-    expect 2 example 20 tunnel client --sam "$sam_a" nonsense a.i2p || return 1
+    expect 2 example 60 tunnel server --sam "$sam_a" - nonsense || return 1
+    expect 2 example 60 tunnel client --sam "$sam_a" nonsense a.i2p || return 1
     # A port that is taken.
-    expect 1 example 20 tunnel client --sam "$sam_a" "$sam_a" a.i2p || return 1
-    expect 0 eval 'example 20 tunnel --help | grep -q "firewall"'
+    expect 1 example 60 tunnel client --sam "$sam_a" "$sam_a" a.i2p || return 1
+    expect 0 eval 'example 60 tunnel --help | grep -q "firewall"'
 }
 
 # A signal also ends a tunnel that is not there yet.
