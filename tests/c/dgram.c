@@ -646,26 +646,8 @@ static void without_keeper(void) {
 
 #define STATE(call) ST(I2PSOCK_STATE, call)
 
-static int in_child(peer *p, void (*run)(peer *)) {
-    int status = 0;
-    pid_t child;
-    fflush(NULL);
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        E = NULL;
-        alarm((unsigned) (8 * slowness()));
-        run(p);
-        fflush(NULL);
-        execl("/bin/true", "true", (char *) NULL);
-        _exit(77);
-    }
-    while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
-    if (WIFSIGNALED(status)) fail_at(__FILE__, __LINE__, "the child died of signal %d", WTERMSIG(status));
-    return WEXITSTATUS(status);
-}
-
-static void child_tries(peer *p) {
+static void child_tries(void *arg) {
+    peer *p = (peer *) arg;
     i2psock_outgoing o = { DEST_A, "x", 1 };
     i2psock_incoming in = { NULL, 10, 0, NULL };
     i2psock_dgram *g = (i2psock_dgram *) 0x55;
@@ -687,7 +669,8 @@ static void child_tries(peer *p) {
     err_done();
 }
 
-static void child_resolves(peer *p) {
+static void child_resolves(void *arg) {
+    peer *p = (peer *) arg;
     i2psock_addr *a = (i2psock_addr *) 0x55;
     STATE(i2psock_dgram_resolve(p->dgram, p->from, 1000, &a, &E));
     CHECK(a == NULL);
@@ -700,11 +683,12 @@ static void forked_resolve(void) {
     peer_open(&p, &common, I2PSOCK_DGRAM, NULL, NULL);
     put(&p, text_of(&p), "x", 1);
     get(&p);
-    CHECK_INT(in_child(&p, child_resolves), 0);
+    CHECK_INT(in_child(child_resolves, &p), 0);
     peer_close(&p);
 }
 
-static void child_closes(peer *p) {
+static void child_closes(void *arg) {
+    peer *p = (peer *) arg;
     peer_close(p);
 }
 
@@ -716,8 +700,8 @@ static void forked(void) {
         peer_open(&p, &common, I2PSOCK_DGRAM, keys[k], "1");
         put(&p, text_of(&p), "x", 1);
         get(&p);
-        CHECK_INT(in_child(&p, child_tries), 0);
-        CHECK_INT(in_child(&p, child_closes), 0);
+        CHECK_INT(in_child(child_tries, &p), 0);
+        CHECK_INT(in_child(child_closes, &p), 0);
         CHECK(!readable(i2psock_dgram_fd(p.dgram), 50));
         put(&p, text_of(&p), "still", 5);
         get_text(&p, "still");
@@ -726,7 +710,8 @@ static void forked(void) {
     }
 }
 
-static void child_counts(peer *p) {
+static void child_counts(void *arg) {
+    peer *p = (peer *) arg;
     int i;
     for (i = 1; i <= 6; i++) i2psock_dgram_count(p->dgram, i);
 }
@@ -748,7 +733,7 @@ static void forked_while_busy(void) {
     peer_open(&p, &common, I2PSOCK_DGRAM, "in_band", "1");
     stop_busy = 0;
     for (i = 0; i < 2; i++) t[i] = start_thread(busy, &p);
-    for (i = 0; i < rounds; i++) CHECK_INT(in_child(&p, child_counts), 0);
+    for (i = 0; i < rounds; i++) CHECK_INT(in_child(child_counts, &p), 0);
     stop_busy = 1;
     for (i = 0; i < 2; i++) join_thread(t[i]);
     peer_close(&p);

@@ -75,7 +75,8 @@ static void parent_works(world *w) {
 
 #define STATE(call) ST(I2PSOCK_STATE, call)
 
-static void child_tries_everything(world *w) {
+static void child_tries_everything(void *arg) {
+    world *w = (world *) arg;
     i2psock_controller *c = w->p.controller;
     i2psock_dest *d = w->p.here, *no_dest = (i2psock_dest *) 0x55;
     i2psock_stream *s = w->p.out, *no_stream = (i2psock_stream *) 0x55;
@@ -146,42 +147,24 @@ static void child_tries_everything(world *w) {
     err_done();
 }
 
-static int in_child(world *w, void (*run)(world *)) {
-    int status = 0;
-    pid_t child;
-    fflush(NULL);
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        E = NULL;
-        alarm((unsigned) (HANG / 1000));
-        run(w);
-        fflush(NULL);
-        /* Not a plain end: what only the parent's threads knew of would be a leak to valgrind. */
-        execl("/bin/true", "true", (char *) NULL);
-        _exit(77);
-    }
-    while (waitpid(child, &status, 0) < 0) CHECK(errno == EINTR);
-    if (WIFSIGNALED(status)) fail_at(__FILE__, __LINE__, "the child died of signal %d", WTERMSIG(status));
-    return WEXITSTATUS(status);
-}
-
 static void every_call_is_state(void) {
     world w;
     world_open(&w);
-    CHECK_INT(in_child(&w, child_tries_everything), 0);
+    CHECK_INT(in_child(child_tries_everything, &w), 0);
     parent_works(&w);
     world_close(&w);
 }
 
 static int base_fds;
 
-static void child_frees_all(world *w) {
+static void child_frees_all(void *arg) {
+    world *w = (world *) arg;
     world_close(w);
     if (count_fds() != base_fds) fail_at(__FILE__, __LINE__, "%d descriptors are left in the child, %d were before the first handle", count_fds(), base_fds);
 }
 
-static void child_closes_stream_slowly(world *w) {
+static void child_closes_stream_slowly(void *arg) {
+    world *w = (world *) arg;
     CHECK(i2psock_stream_close(w->p.out, 1000, NULL) == I2PSOCK_STATE);
     CHECK(i2psock_stream_close(w->p.in, -1, NULL) == I2PSOCK_STATE);
     w->p.in = w->p.out = NULL;
@@ -198,14 +181,15 @@ static void free_in_the_child(void) {
     int tries;
     base_fds = count_fds();
     world_open(&w);
-    CHECK_INT(in_child(&w, child_closes_stream_slowly), 0);
+    CHECK_INT(in_child(child_closes_stream_slowly, &w), 0);
     /* What the keeper had locked at that moment stays open: not every time, then. */
-    for (tries = 0; in_child(&w, child_frees_all) != 0; tries++) CHECK(tries < 20);
+    for (tries = 0; in_child(child_frees_all, &w) != 0; tries++) CHECK(tries < 20);
     parent_works(&w);
     world_close(&w);
 }
 
-static void child_leaves_the_epoll_alone(world *w) {
+static void child_leaves_the_epoll_alone(void *arg) {
+    world *w = (world *) arg;
     i2psock_dest_close(w->no_keeper_dest);
     i2psock_controller_close(w->no_keeper);
 }
@@ -223,7 +207,7 @@ static void without_keeper(void) {
     w.no_keeper = open_port(b.port, 0);
     w.no_keeper_dest = open_dest(w.no_keeper);
     i2psock_controller_close(mine);
-    CHECK_INT(in_child(&w, child_leaves_the_epoll_alone), 0);
+    CHECK_INT(in_child(child_leaves_the_epoll_alone, &w), 0);
     OK(i2psock_dest_service(w.no_keeper_dest, &state, &E));
     /* The parent's descriptor still tells when the bridge has spoken. */
     for (i = 0; i < 3; i++) {
@@ -236,7 +220,8 @@ static void without_keeper(void) {
 }
 
 /* A child may of course begin anew. */
-static void child_opens_its_own(world *w) {
+static void child_opens_its_own(void *arg) {
+    world *w = (world *) arg;
     i2psock_controller *c = open_common();
     i2psock_dest *d = open_dest(c);
     i2psock_addr *a = NULL;
@@ -251,7 +236,7 @@ static void child_opens_its_own(world *w) {
 static void anew_in_the_child(void) {
     world w;
     world_open(&w);
-    CHECK_INT(in_child(&w, child_opens_its_own), 0);
+    CHECK_INT(in_child(child_opens_its_own, &w), 0);
     parent_works(&w);
     world_close(&w);
 }
@@ -273,7 +258,8 @@ static void *busy(void *arg) {
     return NULL;
 }
 
-static void child_frees_and_looks(world *w) {
+static void child_frees_and_looks(void *arg) {
+    world *w = (world *) arg;
     i2psock_dest_state(w->p.here, NULL);
     i2psock_dest_close(w->p.here);
     i2psock_dest_close(w->p.there);
@@ -292,7 +278,7 @@ static void with_busy_threads(void) {
     w.p.there = open_dest(w.p.controller);
     stop_busy = 0;
     for (i = 0; i < 3; i++) t[i] = start_thread(busy, i ? w.p.here : w.p.there);
-    for (i = 0; i < rounds; i++) CHECK_INT(in_child(&w, child_frees_and_looks), 0);
+    for (i = 0; i < rounds; i++) CHECK_INT(in_child(child_frees_and_looks, &w), 0);
     stop_busy = 1;
     for (i = 0; i < 3; i++) join_thread(t[i]);
     CHECK_INT(i2psock_dest_state(w.p.here, NULL), I2PSOCK_STATE_READY);

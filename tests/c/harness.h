@@ -114,6 +114,9 @@ typedef struct {
 void gate_open(gate *g);
 int gate_wait(gate *g, int count, int ms);
 
+/* What it comes to in a child of fork: its exit status. */
+int in_child(void (*run)(void *), void *arg);
+
 pthread_t start_thread(void *(*run)(void *), void *arg);
 void join_thread(pthread_t thread);
 

@@ -356,7 +356,7 @@ static void another_process(void) {
     child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        alarm((unsigned) (15 * slowness()));
+        alarm((unsigned) (HANG / 1000));
         c = open_store(common.port, 1, folder);
         hear(to[0]);
         REFUSED(c, "alice", I2PSOCK_STREAM, NULL, NULL);
