@@ -16,7 +16,7 @@ cc=${CC:-gcc}
 cxx=${CXX:-g++}
 build='' valgrind=1
 # Those that take longest come first.
-all=(fakebridge dest tunnel recovery listener named stream dgram fork threads pending leaks controller options fdtools nulls addr_keys keyfiles errors)
+all=(fakebridge dest tunnel recovery listener named slowstore stream dgram fork threads pending leaks controller options fdtools nulls addr_keys keyfiles errors)
 names=()
 for arg; do
     case $arg in
