@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <sys/syscall.h>
 
-#define LONG (10000 * slowness())
+#define LONG HANG
 
 /* ---- the folder: functions of the program go before those of libc, for the library as well ---- */
 
@@ -24,12 +24,12 @@ static int opening_is_slow, closing_is_slow;
 /* An obstacle goes by itself when everybody waits for it: the test is told by is_stuck(). */
 static int pass(obstacle *o) {
     gate_open(&o->arrived);
-    gate_wait(&o->released, 1, 6000);
+    gate_wait(&o->released, 1, HANG);
     gate_open(&o->left);
     return o->error;
 }
 
-static int is_stuck(obstacle *o) { return gate_wait(&o->arrived, 1, 10000) && !gate_wait(&o->left, 1, 0); }
+static int is_stuck(obstacle *o) { return gate_wait(&o->arrived, 1, HANG) && !gate_wait(&o->left, 1, 0); }
 static void release(obstacle *o) { gate_open(&o->released); }
 
 #ifdef __cplusplus
@@ -115,9 +115,9 @@ static void scene_begin(scene *s, int keeper) {
     s->keeper = keeper;
     s->c = open_store(fake_port(s->f), keeper, s->folder);
     s->pinged = open_dest(s->c);
-    CHECK(gate_wait(&created, 1, 10000));
+    CHECK(gate_wait(&created, 1, HANG));
     s->lost = open_without_recovery(s->c, "lost");
-    CHECK(gate_wait(&created, 2, 10000));
+    CHECK(gate_wait(&created, 2, HANG));
     s->shut = open_named(s->c, "shut");
     heard(s->pinged);
     heard(s->lost);
@@ -138,7 +138,7 @@ static void ping(scene *s) {
     snprintf(question, sizeof question, "PING number %d\n", ++s->pings);
     snprintf(answer, sizeof answer, "PONG number %d", s->pings);
     say(sessions[PINGED], question);
-    while (!fake_saw(s->f, answer, 1, s->keeper ? 10000 : 10)) {
+    while (!fake_saw(s->f, answer, 1, s->keeper ? (int) HANG : 10)) {
         CHECK(now_ms() < end && !s->keeper);
         heard(s->pinged);
     }
@@ -160,7 +160,7 @@ static void all_go_on(scene *s, obstacle *stuck) {
     i2psock_dest_close(again);
     /* A destination that ends by itself gives its name back on the keeper's thread. */
     CHECK(shutdown(sessions[LOST]->fd, SHUT_RDWR) == 0);
-    CHECK(readable(i2psock_dest_fd(s->lost), 10000));
+    CHECK(readable(i2psock_dest_fd(s->lost), HANG));
     if (!s->keeper) heard(s->lost);
     ping(s);
     again = open_named(s->c, "lost");
@@ -180,7 +180,7 @@ static i2psock_pending *stand_in_line(scene *s, obstacle *stuck) {
 
 static void gets_its_turn(i2psock_pending *n) {
     i2psock_dest *d = NULL;
-    OK(i2psock_pending_wait(n, 5 * LONG, &E));
+    OK(i2psock_pending_wait(n, LONG, &E));
     OK(i2psock_pending_finish_dest(n, &d, &E));
     CHECK_STR(i2psock_dest_name(d), "slow");
     i2psock_pending_free(n);
