@@ -12,6 +12,7 @@
 //! | `KeeperThread` | `Keeper::thread` | the handle of the background thread, while it is started |
 //! | `KeeperRunning` | `Keeper::running` | held while the background thread steps a destination, so that removing it waits for the end of the step |
 //! | `KeeperDriven` | `Keeper::driven` | what the background thread drives |
+//! | `KeeperDropping` | `Keeper::dropping` | threads that give back the names of destinations that have ended |
 //! | `Destinations` | `Context::destinations` | the destinations of a controller |
 //! | `TunnelThread` | `Tunnel::thread` | the handle of a tunnel's thread |
 //! | `TunnelReport` | `tunnel::Shared::unheard` | what a tunnel has not told yet: errors, the state told last |

@@ -18,6 +18,8 @@ pub enum Rank {
     KeeperRunning,
     /// `Keeper::driven`
     KeeperDriven,
+    /// `Keeper::dropping`
+    KeeperDropping,
     /// `Context::destinations`
     Destinations,
     /// `Tunnel::thread`

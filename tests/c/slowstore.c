@@ -84,12 +84,12 @@ typedef struct {
 } scene;
 
 /* The control sockets of the first destinations. Connection 0 has checked the bridge. */
-enum { PINGED = 1, LOST = 2 };
-static fake_conn *sessions[3];
+enum { PINGED = 1, LOST = 2, SLOW = 4 };
+static fake_conn *sessions[SLOW + 1];
 static gate created = GATE_INIT;
 
 static void keep_session(fake_conn *c) {
-    if (c->number <= LOST) sessions[c->number] = c;
+    if (c->number <= SLOW) sessions[c->number] = c;
     gate_open(&created);
 }
 
@@ -259,8 +259,29 @@ static void stuck_close(int keeper) {
 static void stuck_close_with_keeper(void) { stuck_close(1); }
 static void stuck_close_without_keeper(void) { stuck_close(0); }
 
+/* A destination that ends by itself: the keeper has to give back its name, and to go on. */
+static void stuck_loss(void) {
+    scene s;
+    i2psock_dest *dest;
+    i2psock_pending *next;
+    scene_begin(&s, 1);
+    dest = open_without_recovery(s.c, "slow");
+    CHECK(gate_wait(&created, 4, HANG));
+    closing_is_slow = 1;
+    CHECK(shutdown(sessions[SLOW]->fd, SHUT_RDWR) == 0);
+    CHECK(is_stuck(&closing));
+    next = stand_in_line(&s, &closing);
+    all_go_on(&s, &closing);
+    ST(I2PSOCK_BLOCK, i2psock_pending_step(next, &E));
+    closing_is_slow = 0;
+    release(&closing);
+    gets_its_turn(next);
+    i2psock_dest_close(dest);
+    scene_end(&s);
+}
+
 static const test_case tests[] = {
     T(stuck_open_with_keeper), T(stuck_open_without_keeper), T(stuck_open_that_fails), T(stuck_close_with_keeper),
-    T(stuck_close_without_keeper),
+    T(stuck_close_without_keeper), T(stuck_loss),
 };
 MAIN(tests)

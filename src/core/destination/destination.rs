@@ -174,14 +174,15 @@ impl Destination {
     pub fn end(self: &Arc<Self>, message: &str) {
         let _edge = log::edge();
         self.handles.store(0, Ordering::Release);
+        // Dropped last, and by this thread: the router is left before the name is.
+        let _kept = self.take_kept();
         let cause = Error::closed(Operation::Session, message);
         self.die(cause.clone());
         // Streams outlive a session that was lost, but not this.
         self.session().finish(cause, true);
         self.signals.driver.remove(&self.as_driven());
-        // Nothing drives it any more, or begins to: the router is left before the name is.
+        // Nothing drives it any more, or begins to.
         self.recovery.stop();
-        self.retire();
     }
 
     fn die(&self, cause: Error) {
@@ -264,7 +265,7 @@ impl Destination {
         let _edge = log::edge();
         self.notice(now);
         if self.has_ended() {
-            self.retire();
+            drop(self.take_kept());
         }
     }
 
@@ -287,7 +288,7 @@ impl Destination {
     pub fn drive(&self, now: Instant) {
         let _edge = log::edge();
         if !self.run(now) {
-            self.retire();
+            drop(self.take_kept());
         }
     }
 
@@ -313,7 +314,7 @@ impl Destination {
         *self.kept.lock() = Some(kept);
         // It may have ended in between.
         if self.has_ended() {
-            self.retire();
+            drop(self.take_kept());
         }
     }
 
@@ -441,8 +442,7 @@ impl Driven for Destination {
         !self.has_ended()
     }
 
-    fn retire(&self) {
-        let kept = self.kept.lock().take();
-        drop(kept);
+    fn take_kept(&self) -> Option<Box<dyn Send>> {
+        self.kept.lock().take()
     }
 }

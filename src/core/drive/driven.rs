@@ -16,6 +16,6 @@ pub trait Driven: Send + Sync {
     /// Does what can be done without waiting. Returns whether there will ever be something to do again.
     fn run(&self, now: Instant) -> bool;
 
-    /// Called once it has nothing to do any more, without any lock held: for what may take its time, such as disk access.
-    fn retire(&self);
+    /// Once it has nothing to do any more: what is left to be dropped, which may use the disk and take its time.
+    fn take_kept(&self) -> Option<Box<dyn Send>>;
 }

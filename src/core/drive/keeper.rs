@@ -27,6 +27,8 @@ struct Shared {
     driven: RankedMutex<Vec<Arc<dyn Driven>>>,
     /// Held while one of them runs, so that removing it can wait for that.
     running: RankedMutex<()>,
+    /// Threads that drop what ended destinations have left.
+    dropping: RankedMutex<Vec<JoinHandle<()>>>,
     wake: Wake,
     stop: AtomicBool,
 }
@@ -38,6 +40,7 @@ impl Keeper {
         let shared = Shared {
             driven: RankedMutex::new(Rank::KeeperDriven, Vec::new()),
             running: RankedMutex::new(Rank::KeeperRunning, ()),
+            dropping: RankedMutex::new(Rank::KeeperDropping, Vec::new()),
             wake,
             stop: AtomicBool::new(false),
         };
@@ -98,6 +101,10 @@ impl Keeper {
             drop(thread.join());
         }
         self.shared.driven.lock().clear();
+        let dropping = std::mem::take(&mut *self.shared.dropping.lock());
+        for thread in dropping {
+            drop(thread.join());
+        }
     }
 }
 
@@ -135,9 +142,21 @@ impl Shared {
             drop(running);
             if !alive {
                 drop(self.forget(&one));
-                one.retire();
+                if let Some(kept) = one.take_kept() {
+                    self.drop_elsewhere(kept);
+                }
             }
         }
+    }
+
+    /// Drops `kept` in a thread of its own: a disk that does not answer must not keep this one from answering PINGs.
+    fn drop_elsewhere(&self, kept: Box<dyn Send>) {
+        let builder = std::thread::Builder::new().name("i2psock-name".into());
+        // If no thread can be had, this drops it here.
+        let thread = sys::with_signals_blocked(|| builder.spawn(move || drop(kept)));
+        let mut dropping = self.dropping.lock();
+        dropping.retain(|thread| !thread.is_finished());
+        dropping.extend(thread);
     }
 
     fn forget(&self, one: &Arc<dyn Driven>) -> Option<Arc<dyn Driven>> {
