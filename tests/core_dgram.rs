@@ -43,6 +43,10 @@ fn control(bridge: &Bridge, more: &[(&str, &str)]) -> Control {
     controller_with(bridge, &[&[("udp", udp.as_str())], more].concat())
 }
 
+fn sending(entries: &[(&str, &str)]) -> SendOptions {
+    SendOptions::parse(&options(entries)).unwrap()
+}
+
 /// A destination of datagrams and its socket.
 struct Peer {
     dest: DestHandle,
@@ -291,7 +295,7 @@ fn the_exact_words() {
     bridge.clear_lines();
     peer.send(peer.address(), b"abc");
     peer.recv();
-    let all = options(&[
+    let all = sending(&[
         ("send_leaseset", "0"),
         ("expires", "60"),
         ("from_port", "1"),
@@ -299,8 +303,7 @@ fn the_exact_words() {
         ("protocol", "200"),
         ("send_tags", "3"),
         ("tag_threshold", "4"),
-    ])
-    .send_options();
+    ]);
     assert!(peer.dgram.send_to(peer.address(), b"x\ny", 0, &all).unwrap());
     assert_eq!(peer.recv().0, b"x\ny");
     let start = format!("3.0 {} {}", peer.id(), peer.address());
@@ -312,7 +315,7 @@ fn the_exact_words() {
     bridge.clear_lines();
     peer.send(peer.address(), b"abc");
     peer.recv();
-    let ports = options(&[("from_port", "1"), ("protocol", "77")]).send_options();
+    let ports = sending(&[("from_port", "1"), ("protocol", "77")]);
     assert!(peer.dgram.send_to(peer.address(), b"q\n", 0, &ports).unwrap());
     let (got, datagram) = peer.recv();
     assert_eq!((got, datagram.origin.ports.from, datagram.origin.protocol), (b"q\n".to_vec(), Some(1), Some(77)));
@@ -341,20 +344,20 @@ fn options_of_single_datagrams_have_to_be_wanted() {
     for (key, value) in
         [("from_port", "0"), ("to_port", "1"), ("expires", "1"), ("send_tags", "0"), ("send_leaseset", "1")]
     {
-        let options = options(&[(key, value)]).send_options();
+        let options = sending(&[(key, value)]);
         let error = failure(plain.dgram.send_to(plain.address(), b"x", 0, &options));
         assert_eq!((error.status, error.operation), (Status::Unsupported, Operation::Send), "{key}");
     }
     assert!(bridge.udp_headers().is_empty());
     let free = Peer::open(&controller, DGRAM, &[("header_options", "1")]);
-    let ports = options(&[("from_port", "5"), ("to_port", "6")]).send_options();
+    let ports = sending(&[("from_port", "5"), ("to_port", "6")]);
     assert!(free.dgram.send_to(plain.address(), b"x", 0, &ports).unwrap());
     let (_, datagram) = plain.recv();
     assert_eq!((datagram.origin.ports.from, datagram.origin.ports.to), (Some(5), Some(6)));
     // Raw, with a header that tells.
     let to = Peer::open(&controller, RAW, &[("raw_header", "1")]);
     let from = Peer::open(&controller, RAW, &[("header_options", "1")]);
-    let all = options(&[("from_port", "5"), ("to_port", "6"), ("protocol", "222")]).send_options();
+    let all = sending(&[("from_port", "5"), ("to_port", "6"), ("protocol", "222")]);
     assert!(from.dgram.send_to(to.address(), b"\n", 0, &all).unwrap());
     let (got, datagram) = to.recv();
     assert_eq!((got, datagram.full_len), (b"\n".to_vec(), 1));
@@ -369,7 +372,7 @@ fn options_of_single_datagrams_have_to_be_wanted() {
 fn a_protocol_for_a_repliable_datagram_is_refused() {
     let (_bridge, controller) = start(Personality::Java);
     let peer = Peer::open(&controller, DGRAM, &[("header_options", "1")]);
-    let options = options(&[("protocol", "200")]).send_options();
+    let options = sending(&[("protocol", "200")]);
     assert_eq!(failure(peer.dgram.send_to(peer.address(), b"x", 0, &options)).status, Status::Invalid);
 }
 

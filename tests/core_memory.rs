@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{destination, private_keys, Rng};
+use i2psock::core::settings::{ControllerOptions, TunnelOptions};
 use i2psock::identity::Keys;
 use i2psock::protocol::control::Control;
 use i2psock::protocol::credentials::Credentials;
@@ -202,9 +203,23 @@ fn passwords_are_wiped() {
         handshake.restart(RANGE, Some(&credentials)).unwrap();
         drop(handshake);
         let mut options = common::options(&[("user", "user"), ("password", &password)]);
-        drop(options.credentials().unwrap());
+        drop(ControllerOptions::parse(&options).unwrap());
         options.set("password", "another").unwrap();
         options.set("password", &password).unwrap();
+    });
+    assert_eq!(found, 0);
+}
+
+/// Routers take keys as options, too.
+#[test]
+fn options_of_a_destination_are_wiped() {
+    let _alone = alone();
+    let keys = Keys::from_text(&private_keys(5, PRIVATE)).unwrap();
+    let secret = String::from_utf8(NEEDLE.to_vec()).unwrap();
+    let found = leaks(|| {
+        let mut options = common::options(&[("i2cp.leaseSetPrivKey", &secret)]);
+        options.set_keys(Some(&keys));
+        drop(TunnelOptions::parse(&options).unwrap());
     });
     assert_eq!(found, 0);
 }

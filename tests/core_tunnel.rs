@@ -15,9 +15,9 @@ use common::*;
 use i2psock::core::destination::State;
 use i2psock::core::drive::Pending;
 use i2psock::core::listener::Listener;
-use i2psock::core::settings::Options;
+use i2psock::core::settings::{Options, TunnelOptions};
 use i2psock::core::stream::Stream;
-use i2psock::core::tunnel::{Limits, MakeSend, Receive, Tunnel, TunnelPlan};
+use i2psock::core::tunnel::{MakeSend, Receive, Tunnel, TunnelPlan};
 use i2psock::error::{Error, Operation, Result, Status};
 use i2psock::sys::{self, poll_one, Place, IN};
 use i2psock_bridge::{Action, Bridge, Config, Reply};
@@ -27,11 +27,11 @@ fn tunnel_of(pending: Pending<Tunnel>) -> Result<Tunnel> {
 }
 
 fn try_server(controller: &Control, target: &str, options: &Options) -> Result<Tunnel> {
-    tunnel_of(TunnelPlan::server(target, options)?.open(controller, "", options, LIMIT)?)
+    tunnel_of(TunnelPlan::server(target, options)?.open(controller, "", LIMIT)?)
 }
 
 fn try_client(controller: &Control, listen: &str, address: &str, options: &Options) -> Result<Tunnel> {
-    tunnel_of(TunnelPlan::client(listen, address, options)?.open(controller, "", options, LIMIT)?)
+    tunnel_of(TunnelPlan::client(listen, address, options)?.open(controller, "", LIMIT)?)
 }
 
 fn address(tunnel: &Tunnel) -> String {
@@ -336,7 +336,7 @@ fn local(make: impl FnMut() -> Result<Far> + Send + 'static, entries: &[(&str, &
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let make: MakeSend = Box::new(make);
-    let limits = Limits::new(&options(entries), None);
+    let limits = TunnelOptions::parse(&options(entries)).unwrap().limits;
     (Tunnel::begin(Receive::Socket(listener.into()), make, limits, None, None, 0).unwrap(), address)
 }
 
@@ -877,7 +877,7 @@ fn a_full_tunnel_without_a_keeper_drives_its_listener() {
     let target = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::Tcp(target.local_addr().unwrap());
     let make: MakeSend = Box::new(move || Ok(Far::Places(vec![place.clone()])));
-    let limits = Limits::new(&options(&[("nconnect", "1")]), None);
+    let limits = TunnelOptions::parse(&options(&[("nconnect", "1")])).unwrap().limits;
     let tunnel = Tunnel::begin(Receive::Borrowed(listener), make, limits, None, None, 0).unwrap();
     let stream = stream_of(&mut from.connect(base64(&dest), &Options::default(), LIMIT).unwrap()).unwrap();
     stream.send_all(b"x").1.unwrap();

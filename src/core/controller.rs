@@ -6,13 +6,14 @@ use std::time::Instant;
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::destination::{open, Context, DestHandle, DestPlan, NameRegistry};
 use crate::core::drive::{log, Attended, Deadline, Driver, Interest, Job, Limit, Pending, Scope, Stage};
-use crate::core::session::{check_signature_type, Call, Lookup};
-use crate::core::settings::{Options, Owner};
+use crate::core::session::{Call, Lookup};
+use crate::core::settings::{check_signature_type, ControllerOptions, DestOptions, Options};
 use crate::core::store::KeyStore;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Keys, Target};
 use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
+use crate::protocol::style::Style;
 use crate::protocol::version::Version;
 use crate::sys::lock::{Rank, RankedMutex};
 
@@ -25,11 +26,11 @@ pub struct Controller {
 impl Controller {
     /// Resolves the bridge's name, connects to it and says HELLO (leaflet's `check_api`).
     pub fn open(options: &Options) -> Result<Arc<Self>> {
-        options.check_owner(Owner::Controller)?;
-        let bridge = Arc::new(Bridge::new(options)?);
-        let driver = Driver::new(options.text("keeper") != Some("0"))?;
+        let options = ControllerOptions::parse(options)?;
+        let bridge = Arc::new(Bridge::new(options.bridge)?);
+        let driver = Driver::new(options.keeper)?;
         let scope = Arc::new(Scope::default());
-        let store = options.text("key_store").map(|folder| KeyStore::new(folder, &bridge.process)).transpose()?;
+        let store = options.key_store.map(|folder| KeyStore::new(&folder, &bridge.process)).transpose()?;
         let version = check(&bridge, &scope, Limit::Default)?;
         let names = NameRegistry::new(Arc::clone(&bridge), store);
         let context =
@@ -84,7 +85,12 @@ impl Controller {
     /// Starts opening a destination.
     pub fn open_dest(&self, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending<DestHandle>> {
         self.context.check_open(Operation::Create)?;
-        open(&self.context, DestPlan::new(name, style, options)?, limit, Instant::now())
+        self.open_dest_with(name, DestOptions::parse(Style::from_number(style)?, options)?, limit)
+    }
+
+    /// The same with options that are checked already.
+    pub(crate) fn open_dest_with(&self, name: &str, options: DestOptions, limit: Limit) -> Result<Pending<DestHandle>> {
+        open(&self.context, DestPlan::new(name, options)?, limit, Instant::now())
     }
 
     /// Ends everything that is open through this controller and its thread.

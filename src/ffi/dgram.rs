@@ -5,14 +5,13 @@ use std::mem::MaybeUninit;
 
 use crate::core::datagram::{Datagram, Dgram, Outgoing, Slot};
 use crate::core::drive::Limit;
-use crate::core::settings::{Options, Owner};
 use crate::error::{Error, Operation, Result};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::base::i2psock_fd;
 use crate::ffi::dest::i2psock_dest;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
-use crate::ffi::options::i2psock_options;
+use crate::ffi::options::{self, i2psock_options};
 use crate::identity::Address;
 use crate::protocol::datagram::{SendOptions, Source};
 use crate::sys::MANY;
@@ -198,16 +197,9 @@ pub unsafe extern "C" fn i2psock_dgram_send_to(
     guard::on(dgram.map(|dgram| &dgram.0), "dgram", err, |lent| {
         // SAFETY: the contract of the header.
         let (address, bytes) = unsafe { (guard::text(address, "address")?, guard::bytes(data, len, "data")?) };
-        let options = send_options(options)?;
+        let options = SendOptions::parse(options::given(options))?;
         Ok(went(lent.dgram.send_to(address, bytes, flags, &options)?))
     })
-}
-
-fn send_options(options: Option<&i2psock_options>) -> Result<SendOptions> {
-    let Some(options) = options else { return Ok(SendOptions::default()) };
-    let options: &Options = options.0.get();
-    options.check_owner(Owner::Send)?;
-    Ok(options.send_options())
 }
 
 fn went(went: bool) -> i2psock_status {

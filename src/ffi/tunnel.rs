@@ -5,12 +5,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::core::controller::Controller;
 use crate::core::drive::{Limit, Pending};
-use crate::core::settings::Owner;
-use crate::core::tunnel::{Limits, MakeSend, Receive, Send, Tunnel, TunnelPlan};
+use crate::core::settings::Limits;
+use crate::core::tunnel::{MakeSend, Receive, Send, Tunnel, TunnelPlan};
 use crate::error::{Error, Operation, Result, Status};
 use crate::ffi::addr::i2psock_addr;
 use crate::ffi::base::i2psock_fd;
@@ -138,7 +137,7 @@ fn server(
 ) -> Result<Pending<Tunnel>> {
     let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
-    TunnelPlan::server(target, options)?.open(controller, name, options, limit)
+    TunnelPlan::server(target, options)?.open(controller, name, limit)
 }
 
 /// Relays connections to `listen` to the I2P address `address` (i2p.sam's TunnelClient): `listen` is a port of
@@ -209,7 +208,7 @@ fn client(
 ) -> Result<Pending<Tunnel>> {
     let options = options::given(options);
     let limit = Limit::from_millis(timeout_ms)?;
-    TunnelPlan::client(listen, address, options)?.open(controller, name, options, limit)
+    TunnelPlan::client(listen, address, options)?.open(controller, name, limit)
 }
 
 /// Makes the other side of a connection for i2psock_tunnel_new(): sets either `*fd`, -1 before, to a connected or
@@ -274,15 +273,12 @@ pub extern "C" fn i2psock_tunnel_new(
     let out = guard::clear(out);
     guard::call(err, || {
         let maker = Maker { make: guard::some(make_send, "make_send")?, user };
-        let options = options::given(options);
-        options.check_owner(Owner::Tunnel)?;
-        options.check_none(Owner::Destination)?;
+        let limits = Limits::parse(options::given(options))?;
         let receive = match (listener, receive) {
             (Some(listener), -1) => Receive::Borrowed(Arc::clone(listener.core())),
             (None, 0..) => Receive::foreign(receive)?,
             _ => return Err(Error::invalid("give either a listener or the descriptor of a listening socket")),
         };
-        let limits = Limits::new(options, Some(Duration::from_secs(60)));
         // The whole struct has to move, not only its fields.
         let make: MakeSend = Box::new(move || {
             let maker = &maker;

@@ -106,7 +106,7 @@ impl Drop for Control {
 pub fn try_controller(address: &str, entries: &[(&str, &str)]) -> Result<Control> {
     let mut options = options(entries);
     options.set("sam", address).unwrap();
-    if options.text("sam_timeout").is_none() {
+    if entries.iter().all(|(key, _)| *key != "sam_timeout") {
         options.set("sam_timeout", "10000").unwrap();
     }
     Controller::open(&options).map(Control)

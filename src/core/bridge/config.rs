@@ -5,18 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::core::drive::{Log, Process};
-use crate::core::settings::{Endpoint, Options, Timeouts};
+use crate::core::settings::{BridgeOptions, Endpoint, Timeouts};
 use crate::error::{Error, Operation, Result};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::version::{Version, VersionRange};
 use crate::sys::Place;
-
-/// Default address of a SAM bridge.
-pub const DEFAULT_SAM: &str = "127.0.0.1:7656";
-/// Default port of a bridge.
-const SAM_PORT: u16 = 7656;
-/// Default port for datagrams.
-const UDP_PORT: u16 = 7655;
 
 /// One SAM bridge and the manners to use with it.
 pub struct Bridge {
@@ -37,32 +30,18 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Reads the options and resolves the bridge's name, which may block; nothing later does.
-    pub fn new(options: &Options) -> Result<Self> {
-        let text = options.text("sam").unwrap_or(DEFAULT_SAM).to_owned();
-        let endpoint = Endpoint::parse(&text, SAM_PORT)?;
-        let udp = match options.text("udp") {
-            Some(text) => match Endpoint::parse(text, UDP_PORT)? {
-                Endpoint::Unix(_) => return Err(Error::invalid("option udp wants HOST:PORT")),
-                Endpoint::Host(host, port) => join(&host, port),
-            },
-            None => match &endpoint {
-                Endpoint::Host(host, _) => join(host, UDP_PORT),
-                Endpoint::Unix(_) => join("127.0.0.1", UDP_PORT),
-            },
-        };
-        let (range, may_lower) = options.versions()?;
-        let credentials = options.credentials()?;
+    /// Resolves the bridge's name, which may block; nothing later does.
+    pub(crate) fn new(options: BridgeOptions) -> Result<Self> {
         Ok(Bridge {
-            places: endpoint.resolve()?,
-            udp_places: resolve_udp(&udp)?,
-            text,
-            udp,
-            credentials,
-            range,
-            may_lower,
+            places: options.sam.resolve()?,
+            udp_places: resolve_udp(&options.udp)?,
+            text: options.sam_text,
+            udp: options.udp_text,
+            credentials: options.credentials,
+            range: options.versions,
+            may_lower: options.may_lower,
             lowered: AtomicBool::new(false),
-            timeouts: Timeouts::from_options(options),
+            timeouts: options.timeouts,
             log: Arc::default(),
             process: Arc::default(),
         })
@@ -124,18 +103,10 @@ impl Bridge {
     }
 }
 
-fn resolve_udp(text: &str) -> Result<Vec<SocketAddr>> {
-    let places = Endpoint::parse(text, UDP_PORT)?.resolve()?;
+fn resolve_udp(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
     let address = |place| match place {
         Place::Tcp(address) => Some(address),
         Place::Unix(_) => None,
     };
-    Ok(places.into_iter().filter_map(address).collect())
-}
-
-fn join(host: &str, port: u16) -> String {
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(v6) => SocketAddr::from((v6, port)).to_string(),
-        Err(_) => format!("{host}:{port}"),
-    }
+    Ok(endpoint.resolve()?.into_iter().filter_map(address).collect())
 }

@@ -8,7 +8,7 @@ use crate::core::destination::context::Context;
 use crate::core::destination::destination::Destination;
 use crate::core::drive::{Limit, Pending};
 use crate::core::session::{accept, Call, Lookup, Session};
-use crate::core::settings::{Options, Owner};
+use crate::core::settings::{ConnectOptions, Options};
 use crate::core::stream::{Remote, Stream};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Target};
@@ -38,6 +38,11 @@ impl DestHandle {
         self.destination.live(operation)
     }
 
+    fn live_streams(&self, operation: Operation) -> Result<Arc<Session>> {
+        self.check_stream(operation)?;
+        self.live(operation)
+    }
+
     /// The error for what only a destination of style STREAM can do.
     pub fn check_stream(&self, operation: Operation) -> Result<()> {
         if self.destination.style() == Style::Stream {
@@ -49,31 +54,25 @@ impl DestHandle {
 
     /// Starts connecting to `address`: base64, `name.i2p`, b32 or b33.
     pub fn connect(&self, address: &str, options: &Options, limit: Limit) -> Result<Pending<Stream>> {
-        self.check_stream(Operation::Connect)?;
-        let session = self.live(Operation::Connect)?;
-        options.check_owner(Owner::Connect)?;
-        let target = Target::parse(address)?;
-        let (ports, request_target) = (options.ports(), target.clone());
-        let request = Request::Connect {
-            id: session.id().to_owned(),
-            target: request_target,
-            ports,
-            options: options.router_options(),
-        };
-        let connection = session.connection(request)?;
-        let make = move |finished: Finished, connection: &BridgeConnection| {
-            let remote = Remote::of_target(target, ports);
-            Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
-        };
-        Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
+        let session = self.live_streams(Operation::Connect)?;
+        let options = ConnectOptions::parse(options)?;
+        connect(session, Target::parse(address)?, options, limit)
+    }
+
+    /// The same with arguments that are checked already.
+    pub(crate) fn connect_with(
+        &self,
+        target: Target,
+        options: ConnectOptions,
+        limit: Limit,
+    ) -> Result<Pending<Stream>> {
+        connect(self.live_streams(Operation::Connect)?, target, options, limit)
     }
 
     /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
     /// hand it the next stream.
     pub fn accept(&self, limit: Limit) -> Result<Pending<Stream>> {
-        self.check_stream(Operation::Accept)?;
-        let session = self.live(Operation::Accept)?;
-        accept(&session, limit, Instant::now())
+        accept(&self.live_streams(Operation::Accept)?, limit, Instant::now())
     }
 
     /// Starts resolving `name`, or "ME", through the session's own connection.
@@ -96,6 +95,17 @@ impl DestHandle {
         self.destination.end("the destination was closed");
         Ok(())
     }
+}
+
+fn connect(session: Arc<Session>, target: Target, options: ConnectOptions, limit: Limit) -> Result<Pending<Stream>> {
+    let ConnectOptions { ports, router } = options;
+    let request = Request::Connect { id: session.id().to_owned(), target: target.clone(), ports, options: router };
+    let connection = session.connection(request)?;
+    let make = move |finished: Finished, connection: &BridgeConnection| {
+        let remote = Remote::of_target(target, ports);
+        Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
+    };
+    Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
 }
 
 impl Drop for DestHandle {

@@ -10,8 +10,8 @@ use crate::core::destination::destination::{Destination, NewDestination};
 use crate::core::destination::handle::DestHandle;
 use crate::core::destination::name_registry::{NameLease, NameTurn};
 use crate::core::drive::{after, log, passed, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
-use crate::core::session::{SessionSpec, ED25519};
-use crate::core::settings::Options;
+use crate::core::session::SessionSpec;
+use crate::core::settings::{DestOptions, ED25519};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
@@ -26,7 +26,8 @@ const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 /// A destination that is to be opened.
 pub struct DestPlan {
     spec: SessionSpec,
-    options: Options,
+    /// Keys, or the signature type of new ones, if the caller wants certain ones.
+    wanted: Option<NewIdentity>,
     id: String,
     lease: Option<NameLease>,
     /// Those it is opened with; without any the router makes new ones.
@@ -44,10 +45,12 @@ pub enum Next {
 }
 
 impl DestPlan {
-    /// Checks the arguments of an open.
-    pub fn new(name: &str, style: i32, options: &Options) -> Result<Self> {
-        let spec = SessionSpec::new(name, style, options)?;
-        Ok(DestPlan { spec, options: options.duplicate(), id: SessionSpec::new_id()?, lease: None, keys: None })
+    /// Nothing is asked of the bridge yet.
+    pub(crate) fn new(name: &str, mut options: DestOptions) -> Result<Self> {
+        // The options stay as long as the destination, which has a copy of its keys already.
+        let wanted = options.identity.take();
+        let spec = SessionSpec::new(name, options)?;
+        Ok(DestPlan { spec, wanted, id: SessionSpec::new_id()?, lease: None, keys: None })
     }
 
     /// Whether it has a name.
@@ -77,15 +80,16 @@ impl DestPlan {
                 }
             }
         }
-        if self.keys.is_none() {
-            self.keys = self.options.keys().map(Keys::duplicate);
+        if let (None, Some(NewIdentity::Keys(given))) = (&self.keys, &self.wanted) {
+            self.keys = Some(given.duplicate());
         }
         if self.spec.port.is_none() {
-            self.spec.bind(&context.bridge, &self.options)?;
+            self.spec.bind(&context.bridge)?;
         }
-        let identity = match &self.keys {
-            Some(keys) => keys.duplicate().into(),
-            None => NewIdentity::Transient(self.options.number("signature_type").unwrap_or(ED25519)),
+        let identity = match (&self.keys, &self.wanted) {
+            (Some(keys), _) => keys.duplicate().into(),
+            (None, Some(NewIdentity::Transient(signature_type))) => NewIdentity::Transient(*signature_type),
+            (None, _) => NewIdentity::Transient(ED25519),
         };
         context.ask(self.spec.request(self.id.clone(), identity)).map(|connection| Next::Ask(Box::new(connection)))
     }
@@ -94,16 +98,15 @@ impl DestPlan {
     fn check_keys(&self, kept: &Keys) -> Result<()> {
         let state = |message| Err(Error::new(Status::State, Operation::Create, message));
         let name = &self.spec.name;
-        if self.options.keys().is_some_and(|given| given.address() != kept.address()) {
-            return state(format!("destination \"{name}\" exists with other keys than those that are given"));
+        match &self.wanted {
+            Some(NewIdentity::Keys(given)) if given.address() != kept.address() => {
+                state(format!("destination \"{name}\" exists with other keys than those that are given"))
+            }
+            Some(NewIdentity::Transient(wanted)) if *wanted != kept.signature_type() => {
+                state(format!("destination \"{name}\" exists with keys of signature type {}", kept.signature_type()))
+            }
+            _ => Ok(()),
         }
-        if self.options.number("signature_type").is_some_and(|wanted: u16| wanted != kept.signature_type()) {
-            return state(format!(
-                "destination \"{name}\" exists with keys of signature type {}",
-                kept.signature_type()
-            ));
-        }
-        Ok(())
     }
 
     /// Makes the destination of the connection that created its session.

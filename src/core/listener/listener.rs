@@ -8,7 +8,7 @@ use crate::core::destination::{DestHandle, Destination, Follower};
 use crate::core::drive::{log, Face};
 use crate::core::listener::accept_loop::AcceptLoop;
 use crate::core::listener::forward::Forward;
-use crate::core::settings::{Options, Owner};
+use crate::core::settings::{ListenerOptions, Options};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::sys;
@@ -30,24 +30,26 @@ impl Listener {
     /// Begins to accept streams; up to `backlog` wait to be fetched, 0 meaning a sensible number.
     pub fn open(dest: &DestHandle, backlog: i32, options: &Options) -> Result<Self> {
         let _edge = log::edge();
-        options.check_owner(Owner::Listener)?;
-        dest.check_stream(Operation::Accept)?;
-        let destination = Arc::clone(dest.destination());
-        destination.bridge().check_process()?;
-        destination.check(Operation::Accept)?;
+        let destination = listenable(dest)?;
+        Self::begin(destination, backlog, ListenerOptions::parse(options)?)
+    }
+
+    /// The same with options that are checked already.
+    pub(crate) fn open_with(dest: &DestHandle, backlog: i32, options: ListenerOptions) -> Result<Self> {
+        let _edge = log::edge();
+        Self::begin(listenable(dest)?, backlog, options)
+    }
+
+    fn begin(destination: Arc<Destination>, backlog: i32, options: ListenerOptions) -> Result<Self> {
         let backlog = match usize::try_from(backlog) {
             Ok(0) => BACKLOG,
             Ok(backlog) => backlog.min(MAX_BACKLOG),
             Err(_) => return Err(Error::invalid("backlog is negative")),
         };
-        let forward = match options.text("stream_forward") {
-            Some("1") => Some(Forward::new(destination.bridge())?),
-            _ => None,
+        let accept_loop = match options {
+            ListenerOptions::Accept(width) => AcceptLoop::new(backlog, width, None)?,
+            ListenerOptions::Forward => AcceptLoop::new(backlog, 1, Some(Forward::new(destination.bridge())?))?,
         };
-        if forward.is_some() && options.text("accepts").is_some() {
-            return Err(Error::invalid("options accepts and stream_forward exclude each other"));
-        }
-        let accept_loop = AcceptLoop::new(backlog, options.number("accepts").unwrap_or(1), forward)?;
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
         let signals = destination.signals();
         let face = Face::new(&signals.driver, accept_loop.arrived(), &signals.work).map_err(system)?;
@@ -98,6 +100,15 @@ impl Listener {
     fn look(&self, now: Instant) {
         self.destination.signals().driver.hurry(|| self.destination.drive(now));
     }
+}
+
+/// The destination, if it can have a listener now.
+fn listenable(dest: &DestHandle) -> Result<Arc<Destination>> {
+    dest.check_stream(Operation::Accept)?;
+    let destination = dest.destination();
+    destination.bridge().check_process()?;
+    destination.check(Operation::Accept)?;
+    Ok(Arc::clone(destination))
 }
 
 impl Drop for Listener {

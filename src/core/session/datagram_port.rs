@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crate::core::bridge::Bridge;
-use crate::core::settings::Options;
-use crate::error::{Error, Operation, Result, Status};
+use crate::core::settings::DatagramOptions;
+use crate::error::{Error, Operation, Result};
 use crate::protocol::command::Delivery;
 use crate::protocol::style::Style;
 use crate::sys::{self, SharedFd, UdpAddress};
@@ -83,64 +83,34 @@ pub struct DatagramPort {
 }
 
 impl DatagramPort {
-    /// Refuses options that a destination of `style` does not have.
-    pub fn check_options(style: Style, options: &Options) -> Result<()> {
-        let names =
-            ["forward", "in_band", "protocol", "raw_header", "header_options", "any_source_port", "report_source"];
-        if style == Style::Stream {
-            return match names.iter().find(|name| options.text(name).is_some()) {
-                Some(name) => Err(Error::invalid(format!("option {name} is not for streams"))),
-                None => Ok(()),
-            };
-        }
-        if let Some(name) =
-            ["protocol", "raw_header"].iter().find(|name| style != Style::Raw && options.text(name).is_some())
-        {
-            return Err(Error::invalid(format!("option {name} is for raw datagrams")));
-        }
-        Ok(())
-    }
-
-    /// Binds the descriptor a destination of `style` needs; `None` for streams.
-    pub fn bind(bridge: &Bridge, style: Style, options: &Options) -> Result<Option<Arc<Self>>> {
-        DatagramPort::check_options(style, options)?;
-        if style == Style::Stream {
-            return Ok(None);
-        }
+    /// Binds the descriptor a destination of `style` needs.
+    pub(crate) fn bind(bridge: &Bridge, style: Style, options: &DatagramOptions) -> Result<Arc<Self>> {
         let raw = style == Style::Raw;
-        let flag = |name: &str| options.text(name) == Some("1");
-        let mut delivery = Delivery { forward: None, protocol: protocol(options)?, header: flag("raw_header") };
+        let mut delivery = Delivery { forward: None, protocol: options.protocol, header: options.raw_header };
         let system = |error| Error::io(Operation::Create, "a datagram socket", &error);
-        let (socket, path) = if flag("in_band") {
-            if !matches!(style, Style::Datagram | Style::Raw) {
-                let message = format!("SAM has no {} on the control socket (option in_band)", style.word());
-                return Err(Error::new(Status::Unsupported, Operation::Create, message));
-            }
-            if options.text("forward").is_some() {
-                return Err(Error::invalid("options forward and in_band exclude each other"));
-            }
+        let (socket, path) = if options.in_band {
             let (ours, theirs) = sys::datagram_pair().map_err(system)?;
             sys::set_nonblocking(theirs.as_raw_fd(), true).map_err(system)?;
             (ours, Path::InBand(SharedFd::new(theirs)))
         } else {
-            let wanted = local_end(bridge, options)?;
+            let wanted = options.forward.map_or_else(|| local_end(bridge), Ok)?;
             let target = udp_of(bridge, wanted)?;
             let socket = sys::bind_udp(wanted)
                 .map_err(|error| Error::io(Operation::Create, &format!("cannot bind UDP to {wanted}"), &error))?;
             delivery.forward = Some(sys::local_address(socket.as_raw_fd()).map_err(system)?);
             (socket, Path::Udp { bridge: target, raw: UdpAddress::new(target).map_err(system)? })
         };
-        Ok(Some(Arc::new(DatagramPort {
+        Ok(Arc::new(DatagramPort {
             socket: Arc::new(SharedFd::new(socket)),
             // In band every datagram has a line of its own, so raw ones do too.
             raw_header: delivery.header || (raw && matches!(path, Path::InBand(_))),
             path,
-            any_port: flag("any_source_port"),
-            report_source: flag("report_source"),
-            header_options: flag("header_options"),
+            any_port: options.any_source_port,
+            report_source: options.report_source,
+            header_options: options.header_options,
             counters: Counters::default(),
             delivery,
-        })))
+        }))
     }
 
     /// What the session has to be told.
@@ -173,24 +143,8 @@ impl DatagramPort {
     }
 }
 
-fn protocol(options: &Options) -> Result<Option<u8>> {
-    match options.number("protocol") {
-        Some(6 | 17 | 19 | 20) => Err(Error::invalid("protocols 6, 17, 19 and 20 belong to streams and datagrams")),
-        other => Ok(other),
-    }
-}
-
-/// Where to bind: option forward, a port or HOST:PORT, else any port of the loopback address the bridge is on.
-fn local_end(bridge: &Bridge, options: &Options) -> Result<SocketAddr> {
-    let wrong = || Error::invalid("option forward wants a port or HOST:PORT, HOST being an IP address of this machine");
-    if let Some(text) = options.text("forward") {
-        if text.bytes().all(|b| b.is_ascii_digit()) {
-            return text.parse().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|_| wrong());
-        }
-        // The router has to be told one address.
-        let address: SocketAddr = text.parse().map_err(|_| wrong())?;
-        return if address.ip().is_unspecified() { Err(wrong()) } else { Ok(address) };
-    }
+/// Where to bind when option forward does not say it: any port of the loopback address the bridge is on.
+fn local_end(bridge: &Bridge) -> Result<SocketAddr> {
     match bridge.udp_places().first().map(SocketAddr::ip) {
         Some(ip) if ip.is_loopback() => Ok(SocketAddr::new(ip, 0)),
         Some(_) => Err(Error::invalid(

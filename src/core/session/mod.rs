@@ -18,4 +18,4 @@ pub use datagram_port::{DatagramPort, Path};
 pub use lookup::Lookup;
 pub use lookup_ticket::Ticket;
 pub use session::{NewSession, Session, Signals};
-pub use spec::{check_signature_type, SessionSpec, ED25519};
+pub use spec::SessionSpec;

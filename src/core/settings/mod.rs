@@ -1,9 +1,39 @@
-//! What a program sets: options, endpoints.
+//! What a program sets: the options bag that C fills, and a struct for each thing that is opened with options.
+//!
+//! Each struct has a `parse`, which checks whose the options are and everything that can be said about them without
+//! the bridge or the disk. It is called once, where the call from C comes in; from there on only the struct travels.
+//! Nothing here may import any other part of core.
 
+mod connect;
+mod controller;
+mod dest;
 mod endpoint;
+mod listener;
 mod options;
+mod send;
 mod timeouts;
+mod tunnel;
 
+pub(crate) use connect::ConnectOptions;
+pub(crate) use controller::BridgeOptions;
+pub use controller::ControllerOptions;
+pub(crate) use dest::{check_signature_type, DatagramOptions, DestOptions, ED25519};
 pub use endpoint::Endpoint;
-pub use options::{Options, Owner, NONE};
+pub(crate) use listener::ListenerOptions;
+pub use options::Options;
+pub(crate) use options::NONE;
 pub use timeouts::Timeouts;
+pub use tunnel::{Limits, TunnelOptions};
+
+#[cfg(test)]
+mod testing {
+    use super::Options;
+
+    pub(super) fn options(entries: &[(&str, &str)]) -> Options {
+        let mut options = Options::default();
+        for (key, value) in entries {
+            options.set(key, value).unwrap();
+        }
+        options
+    }
+}

@@ -1,4 +1,7 @@
 //! The options bag: the library's own settings by name, and router options (I2CP, streaming) handed through.
+//!
+//! A value is checked when it is set; what goes with what is checked by the struct that is parsed from the bag. Only
+//! those structs read it, so that no name of an option is looked up elsewhere.
 
 use std::time::Duration;
 
@@ -6,14 +9,12 @@ use crate::core::settings::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::identity::Keys;
 use crate::protocol::command::check_option;
-use crate::protocol::credentials::Credentials;
-use crate::protocol::datagram::SendOptions;
 use crate::protocol::ports::Ports;
-use crate::protocol::version::{Version, VersionRange};
+use crate::protocol::version::Version;
 
 /// What an option belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(super) enum Owner {
     /// `i2psock_controller_open`.
     Controller,
     /// `i2psock_dest_open`.
@@ -105,15 +106,30 @@ const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("splice", &[Owner::Tunnel], Kind::Flag),
 ];
 
+/// Names and values as they were set. Wiped when dropped: a value may be a password, or a key for the router.
+#[derive(Default)]
+pub(super) struct Entries(Vec<(String, String)>);
+
+impl Entries {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, (String, String)> {
+        self.0.iter()
+    }
+
+    /// Those for the router, in the order they were set.
+    pub(super) fn router(&self) -> impl Iterator<Item = &(String, String)> {
+        self.iter().filter(|(key, _)| is_router_option(key))
+    }
+}
+
 /// Settings, collected before the call that uses them.
 #[derive(Default)]
 pub struct Options {
-    entries: Vec<(String, String)>,
+    entries: Entries,
     keys: Option<Keys>,
 }
 
 /// What a caller has who gives none.
-pub static NONE: Options = Options { entries: Vec::new(), keys: None };
+pub(crate) static NONE: Options = Options { entries: Entries(Vec::new()), keys: None };
 
 /// Options of the router have a dot or a capital letter in their key; those of this library have neither.
 fn is_router_option(key: &str) -> bool {
@@ -128,21 +144,12 @@ impl Options {
         } else {
             check_own(key, value)?;
         }
-        match self.entries.iter_mut().find(|(known, _)| known == key) {
+        let entries = &mut self.entries.0;
+        match entries.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => wipe(&mut std::mem::replace(old, value.to_owned())),
-            None => self.entries.push((key.to_owned(), value.to_owned())),
+            None => entries.push((key.to_owned(), value.to_owned())),
         }
         Ok(())
-    }
-
-    /// Everything that was set, in order.
-    pub fn entries(&self) -> &[(String, String)] {
-        &self.entries
-    }
-
-    /// A second one like this.
-    pub fn duplicate(&self) -> Self {
-        Options { entries: self.entries.clone(), keys: self.keys.as_ref().map(Keys::duplicate) }
     }
 
     /// Sets the private keys of a destination; `None` takes them away.
@@ -150,15 +157,20 @@ impl Options {
         self.keys = keys.map(Keys::duplicate);
     }
 
+    /// A copy of everything that was set.
+    pub(super) fn entries(&self) -> Entries {
+        Entries(self.entries.0.clone())
+    }
+
     /// The private keys.
-    pub fn keys(&self) -> Option<&Keys> {
+    pub(super) fn keys(&self) -> Option<&Keys> {
         self.keys.as_ref()
     }
 
     /// Refuses what does not belong to `owner`.
-    pub fn check_owner(&self, owner: Owner) -> Result<()> {
-        for (key, _) in &self.entries {
-            let fits = match KNOWN.iter().find(|(name, ..)| name == key) {
+    pub(super) fn check_owner(&self, owner: Owner) -> Result<()> {
+        for (key, _) in self.entries.iter() {
+            let fits = match known(key) {
                 // A tunnel has a destination.
                 Some((_, owners, _)) => {
                     owners.contains(&owner) || (owner == Owner::Tunnel && owners.contains(&Owner::Destination))
@@ -176,8 +188,8 @@ impl Options {
     }
 
     /// Refuses what is for `owner` alone.
-    pub fn check_none(&self, owner: Owner) -> Result<()> {
-        match self.only(owner).entries.first() {
+    pub(super) fn check_none(&self, owner: Owner) -> Result<()> {
+        match self.of(owner).next() {
             Some((key, _)) => Err(Error::invalid(format!("option {key} is for a {}", owner.name()))),
             None if self.keys.is_some() => Err(Error::invalid("private keys are for a destination")),
             None => Ok(()),
@@ -185,71 +197,41 @@ impl Options {
     }
 
     /// Those that are for `owner`.
-    pub fn only(&self, owner: Owner) -> Self {
-        let fits = |key: &str| match KNOWN.iter().find(|(name, ..)| *name == key) {
-            Some((_, owners, _)) => owners.contains(&owner),
-            None => true,
-        };
-        let entries = self.entries.iter().filter(|(key, _)| fits(key)).cloned().collect();
+    pub(super) fn only(&self, owner: Owner) -> Self {
+        let entries = Entries(self.of(owner).cloned().collect());
         Options { entries, keys: self.keys.as_ref().map(Keys::duplicate) }
     }
 
-    /// Text of an option.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    fn of(&self, owner: Owner) -> impl Iterator<Item = &(String, String)> {
+        self.entries.iter().filter(move |(key, _)| known(key).is_none_or(|(_, owners, _)| owners.contains(&owner)))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        debug_assert!(known(key).is_some(), "{key} is not in the table");
         self.entries.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
     /// A number; checked when it was set.
-    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+    pub(super) fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         self.text(key).and_then(|text| text.parse().ok())
     }
 
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.text(key).map(|text| text == "1")
+    }
+
     /// A duration in milliseconds.
-    pub fn duration(&self, key: &str) -> Option<Duration> {
+    pub(super) fn duration(&self, key: &str) -> Option<Duration> {
         self.number(key).map(Duration::from_millis)
     }
 
-    /// Ports.
-    pub fn ports(&self) -> Ports {
+    pub(super) fn ports(&self) -> Ports {
         Ports { from: self.number("from_port"), to: self.number("to_port") }
     }
 
-    /// Options of one datagram.
-    pub fn send_options(&self) -> SendOptions {
-        SendOptions {
-            ports: self.ports(),
-            protocol: self.number("protocol"),
-            send_tags: self.number("send_tags"),
-            tag_threshold: self.number("tag_threshold"),
-            expires: self.number("expires"),
-            send_leaseset: self.text("send_leaseset").map(|text| text == "1"),
-        }
-    }
-
-    /// Options for the router, in the order they were set.
-    pub fn router_options(&self) -> Vec<(String, String)> {
-        self.entries.iter().filter(|(key, _)| is_router_option(key)).cloned().collect()
-    }
-
-    /// User and password.
-    pub fn credentials(&self) -> Result<Option<Credentials>> {
-        match (self.text("user"), self.text("password")) {
-            (None, None) => Ok(None),
-            (Some(user), Some(password)) => Credentials::new(user, password).map(Some),
-            _ => Err(Error::invalid("user and password come together")),
-        }
-    }
-
-    /// Versions to ask for, and whether the lower end may be lowered when a bridge has none of them.
-    pub fn versions(&self) -> Result<(VersionRange, bool)> {
-        let version = |key| self.text(key).and_then(Version::parse);
-        let max = version("version_max").unwrap_or(Version::V3_3);
-        let asked = version("version_min");
-        let min = asked.unwrap_or(Version::V3_1.min(max));
-        if min > max {
-            return Err(Error::invalid(format!("version_min {min} is above version_max {max}")));
-        }
-        Ok((VersionRange { min, max }, asked.is_none() && min > Version::V3_0))
+    /// A copy of those for the router, in the order they were set.
+    pub(super) fn router_options(&self) -> Vec<(String, String)> {
+        self.entries.router().cloned().collect()
     }
 }
 
@@ -258,16 +240,20 @@ fn wipe(text: &mut String) {
     crate::sys::wipe(&mut std::mem::take(text).into_bytes());
 }
 
-impl Drop for Options {
+impl Drop for Entries {
     fn drop(&mut self) {
-        for (_, value) in &mut self.entries {
+        for (_, value) in &mut self.0 {
             wipe(value);
         }
     }
 }
 
+fn known(key: &str) -> Option<&'static (&'static str, &'static [Owner], Kind)> {
+    KNOWN.iter().find(|(name, ..)| *name == key)
+}
+
 fn check_own(key: &str, value: &str) -> Result<()> {
-    let Some((_, _, kind)) = KNOWN.iter().find(|(name, ..)| *name == key) else {
+    let Some((_, _, kind)) = known(key) else {
         let shown = crate::protocol::line::excerpt(key.as_bytes(), 40);
         return Err(Error::invalid(format!(
             "there is no option \"{shown}\" (router options have a dot in their name)"
@@ -311,14 +297,7 @@ fn check_own(key: &str, value: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn options(entries: &[(&str, &str)]) -> Options {
-        let mut options = Options::default();
-        for (key, value) in entries {
-            options.set(key, value).unwrap();
-        }
-        options
-    }
+    use crate::core::settings::testing::options;
 
     #[test]
     fn wrong_names_and_values_are_refused_at_once() {
@@ -350,7 +329,7 @@ mod tests {
         ] {
             assert!(options.set(key, value).is_err(), "{key}={value:?}");
         }
-        assert!(options.entries.is_empty());
+        assert_eq!(options.entries.iter().count(), 0);
     }
 
     #[test]
@@ -370,24 +349,5 @@ mod tests {
         let both = options(&[("in_depth", "1"), ("in_depth", "2"), ("inbound.length", "1"), ("inbound.length", "3")]);
         assert_eq!(both.number::<u32>("in_depth"), Some(2));
         assert_eq!(both.router_options(), [("inbound.length".to_owned(), "3".to_owned())]);
-    }
-
-    #[test]
-    fn version_range() {
-        let range = |entries: &[(&str, &str)]| options(entries).versions();
-        let (default, may_lower) = range(&[]).unwrap();
-        assert_eq!((default.min, default.max, may_lower), (Version::V3_1, Version::V3_3, true));
-        let (old, may_lower) = range(&[("version_max", "3.0")]).unwrap();
-        assert_eq!((old.min, old.max, may_lower), (Version::V3_0, Version::V3_0, false));
-        let (fixed, may_lower) = range(&[("version_min", "3.2")]).unwrap();
-        assert_eq!((fixed.min, fixed.max, may_lower), (Version::V3_2, Version::V3_3, false));
-        assert!(range(&[("version_min", "3.2"), ("version_max", "3.1")]).is_err());
-    }
-
-    #[test]
-    fn credentials_come_in_pairs() {
-        assert!(options(&[]).credentials().unwrap().is_none());
-        assert!(options(&[("user", "a"), ("password", "b")]).credentials().unwrap().is_some());
-        assert!(options(&[("user", "a")]).credentials().is_err());
     }
 }

@@ -25,7 +25,7 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// From the options of a controller.
-    pub fn from_options(options: &Options) -> Self {
+    pub(super) fn read(options: &Options) -> Self {
         let all = options.duration("sam_timeout");
         let pick = |key, default| Some(options.duration(key).or(all).unwrap_or(Duration::from_secs(default)));
         Timeouts {
@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn one_timeout_for_all_or_one_for_each() {
         let mut options = Options::default();
-        let defaults = Timeouts::from_options(&options);
+        let defaults = Timeouts::read(&options);
         assert_eq!((defaults.open, defaults.accept), (Some(Duration::from_secs(300)), None));
         options.set("sam_timeout", "60000").unwrap();
         options.set("open_timeout", "90000").unwrap();
-        let set = Timeouts::from_options(&options);
+        let set = Timeouts::read(&options);
         assert_eq!(set.open, Some(Duration::from_secs(90)));
         for one in [set.tcp, set.hello, set.generate, set.lookup, set.connect] {
             assert_eq!(one, Some(Duration::from_secs(60)));

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::core::drive::{after, earlier, passed, Deadline, Pending, Progress};
 use crate::core::relay::{Carriers, End, Flow, Flowed, Linger, LingerStep, PATIENCE};
+use crate::core::settings::Limits;
 use crate::core::stream::Stream;
-use crate::core::tunnel::limits::Limits;
 use crate::core::tunnel::report::Shared;
 use crate::error::{Error, Operation, Result, Status};
 use crate::sys::{self, Place, Ready, Selector};

@@ -2,13 +2,11 @@
 
 mod connection;
 mod event_loop;
-mod limits;
 mod plan;
 mod report;
 mod sides;
 mod tunnel;
 
-pub use limits::Limits;
 pub use plan::TunnelPlan;
 pub use report::Counts;
 pub use sides::{MakeSend, Receive, Send};

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use crate::core::destination::{DestHandle, State};
 use crate::core::drive::{own_thread, Process};
+use crate::core::settings::Limits;
 use crate::core::tunnel::event_loop::EventLoop;
-use crate::core::tunnel::limits::Limits;
 use crate::core::tunnel::report::{Counts, Shared, Unheard};
 use crate::core::tunnel::sides::{MakeSend, Receive};
 use crate::error::{Error, Operation, Result};
