@@ -29,9 +29,9 @@
 //! | `LookupAnswer` | `lookup_ticket::Slot::answer` | the answer to a lookup |
 //! | `ScopeSockets` | `Scope::sockets` | sockets that end together |
 //! | `ScopeCause` | `Scope::cause` | why they have ended |
-//! | `DatagramSources` | `Dgram::sources` | the peers that datagrams came from last |
-//! | `DatagramError` | `Dgram::deferred` | an error that the next receive returns |
-//! | `DatagramBatch` | `Dgram::batch` | the room for receiving many; taken out while it is used |
+//! | `DatagramSources` | `Receiver::sources` | the peers that datagrams came from last |
+//! | `DatagramError` | `Receiver::deferred` | an error that the next receive returns |
+//! | `DatagramBatch` | `Receiver::batch` | the room for receiving many; taken out while it is used |
 //! | `LogHook` | `Log::hook` | the program's log hook |
 //! | `SharedFd` | `SharedFd::giving` | "given away" against "shut down by number" |
 

@@ -111,7 +111,7 @@ pub extern "C" fn i2psock_dest_bind(
     guard::on(dest.map(i2psock_dest::handle), "dest", err, |dest| {
         guard::give(out, "out", || {
             let dgram = Dgram::bind(dest)?;
-            let addr = i2psock_addr::new(dgram.presence().keys().address().clone());
+            let addr = i2psock_addr::new(dgram.destination().keys().address().clone());
             Ok(i2psock_dgram(Handle::new(Lent { dgram, addr })))
         })
     })

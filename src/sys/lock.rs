@@ -8,61 +8,9 @@
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Every lock of the library, in the order they may be taken in: a thread that holds one may wait only for those behind
-/// it. What each one guards is told at the top of `core`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// `Keeper::thread`
-    KeeperThread,
-    /// `Keeper::running`
-    KeeperRunning,
-    /// `Keeper::driven`
-    KeeperDriven,
-    /// `Keeper::dropping`
-    KeeperDropping,
-    /// `Context::destinations`
-    Destinations,
-    /// `Tunnel::thread`
-    TunnelThread,
-    /// `tunnel::Shared::unheard`
-    TunnelReport,
-    /// `Recovery::attempt`
-    Recovery,
-    /// `Destination::followers`
-    Followers,
-    /// `AcceptLoop::armed`
-    ArmedAccepts,
-    /// `AcceptLoop::queue`
-    AcceptQueue,
-    /// `Destination::kept`
-    Kept,
-    /// `NameRegistry::names`
-    Names,
-    /// `Destination::present`
-    Present,
-    /// `TargetCache`
-    Targets,
-    /// `Session::control_socket`
-    ControlSocket,
-    /// `AcceptPool::list`
-    AcceptPool,
-    /// `lookup_ticket::Slot::answer`
-    LookupAnswer,
-    /// `Scope::sockets`
-    ScopeSockets,
-    /// `Scope::cause`
-    ScopeCause,
-    /// `Dgram::sources`
-    DatagramSources,
-    /// `Dgram::deferred`
-    DatagramError,
-    /// `Dgram::batch`
-    DatagramBatch,
-    /// `Log::hook`
-    LogHook,
-    /// `SharedFd::giving`
-    SharedFd,
-}
+#[cfg(debug_assertions)]
+use crate::sys::held;
+pub use crate::sys::rank::Rank;
 
 /// A mutex of parking_lot that knows its place in the order.
 #[derive(Debug)]
@@ -160,77 +108,6 @@ impl<T> std::ops::DerefMut for RankedMutexGuard<'_, T> {
 pub fn assert_none_held(what: &str) {
     #[cfg(debug_assertions)]
     held::check_none(what);
-}
-
-/// What the present thread holds.
-#[cfg(debug_assertions)]
-mod held {
-    use std::cell::Cell;
-
-    use super::Rank;
-
-    /// No thread holds as many locks.
-    const PLACES: usize = 32;
-
-    thread_local! {
-        /// The rank of each lock the thread holds, in no certain order: guards may be dropped in any. Plain values in
-        /// an array, so that no destructor is registered for the thread, which would keep the library from being
-        /// unloaded.
-        static HELD: [Cell<Option<Rank>>; PLACES] = const { [const { Cell::new(None) }; PLACES] };
-    }
-
-    const _: () = assert!(!std::mem::needs_drop::<[Cell<Option<Rank>>; PLACES]>());
-
-    /// One lock the present thread holds: its place in the list. It lies beside a guard of parking_lot, which stays in
-    /// its thread.
-    #[derive(Debug)]
-    pub(super) struct Held(usize);
-
-    impl Held {
-        pub(super) fn new(rank: Rank) -> Self {
-            HELD.with(|held| {
-                let place = held.iter().position(|place| place.get().is_none());
-                if let Some(free) = place.and_then(|place| held.get(place)) {
-                    free.set(Some(rank));
-                }
-                // Beyond the end there is no such place, and the lock is not counted.
-                Held(place.unwrap_or(PLACES))
-            })
-        }
-    }
-
-    impl Drop for Held {
-        fn drop(&mut self) {
-            HELD.with(|held| held.get(self.0).map(|place| place.set(None)));
-        }
-    }
-
-    fn last() -> Option<Rank> {
-        HELD.with(|held| held.iter().filter_map(Cell::get).max())
-    }
-
-    #[track_caller]
-    pub(super) fn check_order(rank: Rank) {
-        if let Some(last) = last().filter(|last| *last >= rank) {
-            fail(&format!("lock {rank:?} is waited for while {last:?} is held, which comes after it in the order"));
-        }
-    }
-
-    #[track_caller]
-    pub(super) fn check_none(what: &str) {
-        if let Some(last) = last() {
-            fail(&format!("lock {last:?} is held across {what}"));
-        }
-    }
-
-    #[track_caller]
-    #[allow(clippy::panic)]
-    fn fail(message: &str) {
-        // A second panic would end the process before the first one is told.
-        if !std::thread::panicking() {
-            panic!("{message}");
-        }
-    }
 }
 
 #[cfg(test)]

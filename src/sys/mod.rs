@@ -9,8 +9,11 @@ mod datagram_batch;
 mod event;
 mod file;
 mod fork;
+#[cfg(debug_assertions)]
+mod held;
 pub mod lock;
 mod process;
+mod rank;
 mod shared_fd;
 mod socket;
 mod splice;

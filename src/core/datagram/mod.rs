@@ -1,6 +1,14 @@
-//! Datagram sockets.
+//! Datagram sockets: sending and receiving on the descriptor of a destination. Binding it, and reading what comes in band
+//! from a control socket, belongs to `session`.
+//!
+//! Imports go one way: socket -> sender, receiver -> endpoint, target_cache.
 
+mod endpoint;
+mod receiver;
+mod sender;
 mod socket;
 mod target_cache;
 
-pub use socket::{Datagram, Dgram, Outgoing, Slot};
+pub use receiver::{Datagram, Slot};
+pub use sender::Outgoing;
+pub use socket::Dgram;

@@ -1,20 +1,19 @@
-//! Addresses a datagram socket sends to: each is parsed or resolved once, and kept with the header it gives.
+//! Addresses a datagram socket sends to: each is parsed or resolved once, and kept with the header it gives. Nothing here
+//! waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-use crate::core::drive::Limit;
-use crate::core::session::{Lookup, Session, Ticket};
+use crate::core::session::{Session, Ticket};
 use crate::error::{Error, Operation, Result, Status};
-use crate::identity::{Address, Target};
+use crate::identity::Address;
 use crate::protocol::datagram::{send_header, SendOptions};
+use crate::sys::lock::{Rank, RankedMutex};
 
 /// How long a resolved name is believed.
 const AGE: Duration = Duration::from_secs(600);
-/// Addresses kept; beyond that the list begins anew.
+/// Addresses kept; beyond that the cache is emptied.
 const KEPT: usize = 1024;
 
 /// An address that can be sent to.
@@ -34,28 +33,18 @@ enum Entry {
 }
 
 /// Addresses by the text they were given as.
-#[derive(Default)]
-pub struct TargetCache(Mutex<HashMap<Box<str>, Entry>>);
+pub struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
+
+impl Default for TargetCache {
+    fn default() -> Self {
+        TargetCache(RankedMutex::new(Rank::Targets, HashMap::new()))
+    }
+}
 
 impl TargetCache {
-    /// The address `text` stands for. A name that is not known yet is resolved: by waiting for it, or, without `wait`, in
-    /// the background, `None` meaning that it is not there yet.
-    pub fn find(&self, session: &Arc<Session>, text: &str, wait: bool) -> Result<Option<Arc<Known>>> {
-        let address = match Target::parse(text)? {
-            Target::Destination(address) => address,
-            target if wait => resolve(session, target.wire(), Limit::Default)?,
-            target => {
-                self.ask(session, text, target.wire())?;
-                // The answer may be there already, and without a keeper nobody else looks.
-                return Ok(self.cached(session, text));
-            }
-        };
-        Ok(Some(self.keep(session, text, address)))
-    }
-
     /// Remembers an address, for some time if it came by a name.
-    pub fn keep(&self, session: &Arc<Session>, text: &str, address: Address) -> Arc<Known> {
-        let expires = if text.contains('.') { Instant::now().checked_add(AGE) } else { None };
+    pub fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
+        let expires = if text.contains('.') { now.checked_add(AGE) } else { None };
         let header = send_header(session.id(), &address, &SendOptions::default());
         let known = Arc::new(Known { address, header, session: Arc::downgrade(session) });
         let mut entries = self.0.lock();
@@ -67,10 +56,10 @@ impl TargetCache {
     }
 
     /// The address `text` stands for, if it is known.
-    pub fn cached(&self, session: &Arc<Session>, text: &str) -> Option<Arc<Known>> {
+    pub fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
         let mut entries = self.0.lock();
         let Some(Entry::Known(known, expires)) = entries.get_mut(text) else { return None };
-        if expires.is_some_and(|at| Instant::now() >= at) {
+        if expires.is_some_and(|at| now >= at) {
             return None;
         }
         // The header has the session's id in it.
@@ -82,22 +71,21 @@ impl TargetCache {
         Some(Arc::clone(known))
     }
 
-    /// Starts a lookup in the background, or takes the answer of the one that was started.
-    fn ask(&self, session: &Arc<Session>, text: &str, wire: &str) -> Result<()> {
+    /// The address of a name that is not known yet. Starts a lookup in the background, or takes the answer of the one that
+    /// was started; `None` while there is none.
+    pub fn ask(&self, session: &Arc<Session>, text: &str, wire: &str, now: Instant) -> Result<Option<Arc<Known>>> {
         session.attend();
         let mut late = false;
         let answer = match self.0.lock().get(text) {
             Some(Entry::Asking(ticket, since)) => {
                 let limit = session.bridge().timeouts.lookup;
-                late = limit.is_some_and(|limit| since.elapsed() >= limit);
+                late = limit.is_some_and(|limit| now.saturating_duration_since(*since) >= limit);
                 Some(ticket.slot.take().map(|answer| answer.result))
             }
             _ => None,
         };
         match answer {
-            Some(Some(Ok(address))) => {
-                self.keep(session, text, address);
-            }
+            Some(Some(Ok(address))) => return Ok(Some(self.keep(session, text, address, now))),
             Some(Some(Err(error))) => {
                 self.0.lock().remove(text);
                 return Err(error);
@@ -114,17 +102,156 @@ impl TargetCache {
                 // Without the lock: the lookup may run the program's log hook.
                 let ticket = session.lookup(wire)?;
                 let mut entries = self.0.lock();
-                if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| Instant::now() < at))
-                {
-                    entries.insert(text.into(), Entry::Asking(ticket, Instant::now()));
+                if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| now < at)) {
+                    entries.insert(text.into(), Entry::Asking(ticket, now));
                 }
             }
         }
-        Ok(())
+        // Another thread may have got the answer.
+        Ok(self.cached(session, text, now))
     }
 }
 
-/// Resolves a name through the session, waiting for the answer.
-pub fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
-    Lookup::begin(session, wire, limit, Instant::now())?.product()
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::core::bridge::{Bridge, Finished};
+    use crate::core::drive::Driver;
+    use crate::core::session::{NewSession, Signals};
+    use crate::core::settings::{ControllerOptions, Options};
+    use crate::identity::base64_encode;
+    use crate::protocol::request::Outcome;
+    use crate::protocol::style::Style;
+    use crate::protocol::version::Version;
+    use crate::sys::{SharedFd, Wake, Watch};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const JUST: Duration = Duration::from_nanos(1);
+
+    /// A session without a keeper, and the bridge's end of its control socket.
+    fn session(id: &str) -> (Arc<Session>, UnixStream) {
+        let mut options = Options::default();
+        options.set("lookup_timeout", "120000").unwrap();
+        let (ours, bridge) = UnixStream::pair().unwrap();
+        let created = Finished {
+            outcome: Outcome::Checked,
+            socket: Arc::new(SharedFd::new(ours.into())),
+            version: Version::V3_3,
+            surplus: Vec::new(),
+            unsent: Default::default(),
+        };
+        let signals = Signals {
+            work: Arc::new(Watch::new().unwrap()),
+            changed: Arc::new(Wake::new().unwrap()),
+            driver: Driver::new(false).unwrap(),
+        };
+        let new = NewSession { id: id.to_owned(), style: Style::Datagram, created, port: None };
+        let ours = Bridge::new(ControllerOptions::parse(&options).unwrap().bridge).unwrap();
+        (Session::begin(Arc::new(ours), signals, new).unwrap(), bridge)
+    }
+
+    fn address(fill: u8) -> Address {
+        Address::from_bytes(&[&[fill; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap()
+    }
+
+    fn lookup(bridge: &UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(bridge).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn answer(bridge: &mut UnixStream, name: &str, fill: u8) {
+        let value = base64_encode(address(fill).as_bytes());
+        writeln!(bridge, "NAMING REPLY RESULT=OK NAME={name} VALUE={value}").unwrap();
+    }
+
+    #[test]
+    fn a_name_is_believed_for_ten_minutes() {
+        let (session, _bridge) = session("one");
+        let (cache, start) = (TargetCache::default(), Instant::now());
+        let cached = |now| cache.cached(&session, "bob.i2p", now).map(|known| known.address.clone());
+        assert_eq!(cached(start), None);
+        cache.keep(&session, "bob.i2p", address(1), start);
+        for now in [start, start + 300 * SECOND, start + 600 * SECOND - JUST] {
+            assert_eq!(cached(now), Some(address(1)), "{:?}", now - start);
+        }
+        for now in [start + 600 * SECOND, start + 6000 * SECOND] {
+            assert_eq!(cached(now), None, "{:?}: use does not make it younger", now - start);
+        }
+        // Ten minutes more with another answer.
+        let again = start + 700 * SECOND;
+        cache.keep(&session, "bob.i2p", address(2), again);
+        assert_eq!(cached(again + 600 * SECOND - JUST), Some(address(2)));
+        assert_eq!(cached(again + 600 * SECOND), None);
+    }
+
+    #[test]
+    fn a_destination_does_not_age() {
+        let (session, _bridge) = session("one");
+        let (cache, start, text) = (TargetCache::default(), Instant::now(), address(1).base64().to_owned());
+        cache.keep(&session, &text, address(1), start);
+        let later = start + 1_000_000 * SECOND;
+        assert_eq!(cache.cached(&session, &text, later).unwrap().address, address(1));
+    }
+
+    #[test]
+    fn the_next_session_has_a_header_of_its_own_and_the_name_its_age() {
+        let ((first, _first), (second, _second)) = (session("one"), session("two"));
+        let (cache, start) = (TargetCache::default(), Instant::now());
+        let header = |id: &str| format!("3.0 {id} {}\n", address(1).base64()).into_bytes();
+        assert_eq!(cache.keep(&first, "bob.i2p", address(1), start).header, header("one"));
+        let last = start + 600 * SECOND - JUST;
+        for (session, id) in [(&second, "two"), (&second, "two"), (&first, "one")] {
+            assert_eq!(cache.cached(session, "bob.i2p", last).unwrap().header, header(id));
+        }
+        assert!(cache.cached(&second, "bob.i2p", last + JUST).is_none());
+    }
+
+    #[test]
+    fn in_the_background_the_age_counts_from_the_answer() {
+        let (session, mut bridge) = session("one");
+        let (cache, start) = (TargetCache::default(), Instant::now());
+        let ask = |now| cache.ask(&session, "bob.i2p", "bob.i2p", now).map(|known| known.map(|k| k.address.clone()));
+        assert_eq!(ask(start).unwrap(), None);
+        assert_eq!(lookup(&bridge), "NAMING LOOKUP NAME=bob.i2p\n");
+        assert_eq!(ask(start + 100 * SECOND).unwrap(), None);
+        answer(&mut bridge, "bob.i2p", 1);
+        // It is there, though it was late.
+        let came = start + 130 * SECOND;
+        assert_eq!(ask(came).unwrap(), Some(address(1)));
+        let cached = |now| cache.cached(&session, "bob.i2p", now).map(|known| known.address.clone());
+        assert_eq!(cached(came + 600 * SECOND - JUST), Some(address(1)));
+        assert_eq!(cached(came + 600 * SECOND), None);
+        // Then it is asked for again.
+        assert_eq!(ask(came + 600 * SECOND).unwrap(), None);
+        assert_eq!(lookup(&bridge), "NAMING LOOKUP NAME=bob.i2p\n");
+        answer(&mut bridge, "bob.i2p", 2);
+        assert_eq!(ask(came + 601 * SECOND).unwrap(), Some(address(2)));
+    }
+
+    #[test]
+    fn in_the_background_a_lookup_has_its_time_limit() {
+        let (session, mut bridge) = session("one");
+        let (cache, start) = (TargetCache::default(), Instant::now());
+        let ask = |now| cache.ask(&session, "bob.i2p", "bob.i2p", now).map(|known| known.map(|k| k.address.clone()));
+        // Each lookup has the whole limit, however often its answer is asked for.
+        for begin in [start, start + 120 * SECOND, start + 1000 * SECOND] {
+            for now in [begin, begin, begin + 60 * SECOND, begin + 120 * SECOND - JUST] {
+                assert_eq!(ask(now).unwrap(), None, "{:?}", now - begin);
+            }
+            let error = ask(begin + 120 * SECOND).unwrap_err();
+            assert_eq!((error.status, error.operation), (Status::Timeout, Operation::Lookup));
+            assert_eq!(error.message, "the name bob.i2p was not resolved in time");
+        }
+        // The first answer is for the first of them, which was sent; the others left nothing behind.
+        let begin = start + 2000 * SECOND;
+        assert_eq!(ask(begin).unwrap(), None);
+        answer(&mut bridge, "bob.i2p", 1);
+        assert_eq!(ask(begin + SECOND).unwrap(), None);
+        answer(&mut bridge, "bob.i2p", 2);
+        assert_eq!(ask(begin + SECOND).unwrap(), Some(address(2)));
+    }
 }

@@ -1,0 +1,318 @@
+//! What sending and receiving share: the descriptor and its state, the time limit, waiting, and refusals by the system.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::destination::Destination;
+use crate::core::drive::{poll_timeout, Deadline};
+use crate::core::session::{DatagramPort, Path};
+use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::style::Style;
+use crate::sys::{self, PollFd};
+
+/// The clock of this room. What decides about limits and ages takes the time as an argument, so that its tests need not
+/// wait; only the handle, when it is called, and loops that have waited read the clock.
+pub fn clock() -> Instant {
+    Instant::now()
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Handed to the bridge.
+    pub sent: u64,
+    /// Handed to the program.
+    pub received: u64,
+    /// Dropped because they did not come from the bridge.
+    pub refused: u64,
+    /// Dropped because their header made no sense.
+    pub malformed: u64,
+    /// Handed to the program cut short.
+    pub truncated: u64,
+    /// Dropped by the system, or in band by this library, because there was no room.
+    pub dropped: u64,
+}
+
+/// How long one call waits, and who does it.
+pub struct Waiting {
+    flags: i32,
+    operation: Operation,
+    until: Until,
+}
+
+#[derive(Clone, Copy)]
+enum Until {
+    /// Without a time limit the system waits, in the system call itself.
+    InSystemCall,
+    /// By poll until then.
+    Poll(Deadline),
+}
+
+impl Waiting {
+    /// A call with `flags` that begins at `now`, limited to `timeout` milliseconds unless that is negative.
+    fn new(flags: i32, operation: Operation, timeout: i32, now: Instant) -> Self {
+        let until = match u64::try_from(timeout) {
+            // A time too far away to be represented is no limit.
+            Ok(timeout) => Until::Poll(now.checked_add(Duration::from_millis(timeout))),
+            Err(_) => Until::InSystemCall,
+        };
+        Waiting { flags, operation, until }
+    }
+
+    /// Waits by poll even if there is no time limit.
+    fn by_poll(self) -> Self {
+        let until = match self.until {
+            Until::InSystemCall => Until::Poll(None),
+            poll @ Until::Poll(_) => poll,
+        };
+        Waiting { until, ..self }
+    }
+
+    /// Flags for the system call.
+    pub fn flags(&self) -> i32 {
+        match self.until {
+            Until::InSystemCall => self.flags,
+            Until::Poll(_) => self.flags | sys::MSG_DONTWAIT,
+        }
+    }
+
+    /// TIMEOUT once the time limit has passed.
+    fn check(&self, now: Instant) -> Result<()> {
+        match self.until {
+            Until::Poll(Some(deadline)) if now >= deadline => {
+                let message = format!("{} took longer than the socket's time limit", self.operation);
+                Err(Error::new(Status::Timeout, self.operation, message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The descriptor of a destination as one handle uses it.
+pub struct Endpoint {
+    destination: Arc<Destination>,
+    port: Arc<DatagramPort>,
+    timeout: AtomicI32,
+    refused_once: AtomicBool,
+}
+
+impl Endpoint {
+    /// Blocking, without a time limit.
+    pub fn new(destination: Arc<Destination>, port: Arc<DatagramPort>) -> Self {
+        Endpoint { destination, port, timeout: AtomicI32::new(-1), refused_once: AtomicBool::new(false) }
+    }
+
+    /// The destination.
+    pub fn destination(&self) -> &Arc<Destination> {
+        &self.destination
+    }
+
+    /// What all handles of the destination share.
+    pub fn port(&self) -> &DatagramPort {
+        &self.port
+    }
+
+    /// Whether datagrams tell neither source nor, unless asked to, ports.
+    pub fn is_raw(&self) -> bool {
+        self.destination.style() == Style::Raw
+    }
+
+    /// The descriptor, for poll.
+    pub fn fd(&self) -> RawFd {
+        self.port.socket.as_raw_fd()
+    }
+
+    /// What has happened so far, through all handles of the destination.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.port.counters;
+        Counts {
+            sent: get(&counters.sent),
+            received: get(&counters.received),
+            refused: get(&counters.refused),
+            malformed: get(&counters.malformed),
+            truncated: get(&counters.truncated),
+            dropped: counters.dropped(),
+        }
+    }
+
+    /// The descriptor, unless the destination has ended or this is a child of fork(2).
+    pub fn check(&self, operation: Operation) -> Result<RawFd> {
+        self.destination.bridge().check_process()?;
+        self.destination.check(operation)?;
+        Ok(self.fd())
+    }
+
+    /// Sets or clears O_NONBLOCK.
+    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+        let fd = self.check(Operation::None)?;
+        sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
+    }
+
+    /// Bounds every send and receive in milliseconds; -1 for no bound.
+    pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
+        self.check(Operation::None)?;
+        if milliseconds < -1 {
+            return Err(Error::invalid("a time limit is -1 for none or a number of milliseconds"));
+        }
+        self.timeout.store(milliseconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How a call with `flags` waits that begins at `now`.
+    pub fn waiting(&self, flags: i32, operation: Operation, now: Instant) -> Waiting {
+        let waiting = Waiting::new(flags, operation, self.timeout.load(Ordering::Relaxed), now);
+        // Without a keeper the control socket has to be read while the caller waits for what comes there.
+        if self.drives_itself() {
+            waiting.by_poll()
+        } else {
+            waiting
+        }
+    }
+
+    /// Whether the control socket, on which the datagrams come, is read by the callers alone.
+    fn drives_itself(&self) -> bool {
+        matches!(self.port.path, Path::InBand(_)) && self.destination.signals().driver.is_caller()
+    }
+
+    /// Whether a call with `flags` may wait.
+    pub fn may_wait(&self, fd: RawFd, flags: i32) -> Result<bool> {
+        if flags & sys::MSG_DONTWAIT != 0 {
+            return Ok(false);
+        }
+        match sys::is_nonblocking(fd) {
+            Ok(nonblocking) => Ok(!nonblocking),
+            Err(error) => Err(self.failed(Operation::None, &error)),
+        }
+    }
+
+    /// Whether the caller waits and has time left; having none is its TIMEOUT.
+    pub fn goes_on(&self, fd: RawFd, waiting: &Waiting, now: Instant) -> Result<bool> {
+        if !self.may_wait(fd, waiting.flags)? {
+            return Ok(false);
+        }
+        waiting.check(now)?;
+        Ok(true)
+    }
+
+    /// Waits for `events` if the caller waits and it is not the system that does; otherwise `false`: it said BLOCK.
+    pub fn wait(&self, fd: RawFd, events: i16, waiting: &Waiting, now: Instant) -> Result<bool> {
+        if matches!(waiting.until, Until::InSystemCall) || !self.goes_on(fd, waiting, now)? {
+            return Ok(false);
+        }
+        let (control, wanted) = match self.drives_itself() {
+            true => (self.destination.signals().work.as_raw_fd(), sys::IN),
+            false => (-1, 0),
+        };
+        let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
+        self.poll(&mut fds, waiting)?;
+        if self.drives_itself() {
+            self.destination.drive(clock());
+        }
+        Ok(true)
+    }
+
+    /// Waits for one of these until the time limit.
+    pub fn poll(&self, fds: &mut [PollFd], waiting: &Waiting) -> Result<()> {
+        let timeout = match waiting.until {
+            Until::InSystemCall => -1,
+            Until::Poll(deadline) => poll_timeout(deadline, clock()),
+        };
+        sys::poll(fds, timeout).map_err(|error| self.failed(waiting.operation, &error))?;
+        Ok(())
+    }
+
+    /// Whether the error says that the bridge does not listen, for the first time since something came from there. It
+    /// speaks of an earlier datagram, and the bridge may only just be starting: the next one is reported.
+    pub fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
+        let refused = error.raw_os_error() == Some(libc::ECONNREFUSED);
+        if refused {
+            sys::drain_errors(fd);
+        }
+        refused && !self.refused_once.swap(true, Ordering::Relaxed)
+    }
+
+    /// Something came from the bridge: it listens.
+    pub fn heard(&self) {
+        self.refused_once.store(false, Ordering::Relaxed);
+    }
+
+    /// The error of a system call, or why the destination has ended.
+    pub fn failed(&self, operation: Operation, error: &io::Error) -> Error {
+        match self.destination.check(operation) {
+            Err(ended) => ended,
+            Ok(()) => Error::io(operation, operation.name(), error),
+        }
+    }
+}
+
+/// Refuses flags that are not among those a call knows.
+pub fn check_flags(flags: i32, known: i32) -> Result<()> {
+    if flags & !known == 0 {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("flags {flags:#x} are not among those a datagram socket knows")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEYOND_ALL: Duration = Duration::from_secs(1 << 32);
+
+    #[test]
+    fn a_time_limit_ends_at_its_millisecond() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for operation in [Operation::Send, Operation::Receive] {
+            let waiting = Waiting::new(0, operation, 50, start);
+            for early in [start, at(1), at(50) - Duration::from_nanos(1)] {
+                assert!(waiting.check(early).is_ok());
+            }
+            for late in [at(50), at(51), start + BEYOND_ALL] {
+                let error = waiting.check(late).unwrap_err();
+                assert_eq!((error.status, error.operation), (Status::Timeout, operation));
+                assert_eq!(error.message, format!("{operation} took longer than the socket's time limit"));
+            }
+        }
+        let longest = Waiting::new(0, Operation::Send, i32::MAX, start);
+        assert!(longest.check(at(i32::MAX as u64 - 1)).is_ok());
+        assert!(longest.check(at(i32::MAX as u64)).is_err());
+        assert!(Waiting::new(0, Operation::Send, 0, start).check(start).is_err(), "no time at all");
+    }
+
+    #[test]
+    fn without_a_time_limit_there_is_no_end() {
+        let start = Instant::now();
+        for waiting in
+            [Waiting::new(0, Operation::Receive, -1, start), Waiting::new(0, Operation::Receive, -1, start).by_poll()]
+        {
+            assert!(waiting.check(start + BEYOND_ALL).is_ok());
+        }
+    }
+
+    #[test]
+    fn by_poll_the_limit_stays() {
+        let start = Instant::now();
+        let waiting = Waiting::new(0, Operation::Receive, 50, start).by_poll();
+        assert!(waiting.check(start + Duration::from_millis(49)).is_ok());
+        assert!(waiting.check(start + Duration::from_millis(50)).is_err());
+    }
+
+    /// A system call that waits would not know the time limit.
+    #[test]
+    fn the_system_waits_only_where_this_library_does_not() {
+        let start = Instant::now();
+        let new = |flags, timeout| Waiting::new(flags, Operation::Receive, timeout, start);
+        assert_eq!(new(sys::MSG_PEEK, -1).flags(), sys::MSG_PEEK);
+        let both = sys::MSG_PEEK | sys::MSG_DONTWAIT;
+        for waiting in [new(sys::MSG_PEEK, 0), new(sys::MSG_PEEK, 50), new(sys::MSG_PEEK, -1).by_poll(), new(both, -1)]
+        {
+            assert_eq!(waiting.flags(), both);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Receiving: one datagram, or many in few system calls. What is not from the bridge or makes no sense is dropped here.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
+use crate::core::session::Path;
+use crate::error::{Error, Operation, Result};
+use crate::protocol::datagram::{self, Origin, Source, MAX_HEADER};
+use crate::sys::lock::{Rank, RankedMutex};
+use crate::sys::{self, Arrival, Batch, MANY};
+
+/// Flags of receiving one.
+const FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_NOSIGNAL;
+/// Flags of receiving many: peeking would show the first one again and again.
+const FLAGS_OF_MANY: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
+/// Sources remembered: peers beyond that cost a parse each.
+const KNOWN_SOURCES: usize = 64;
+/// Datagrams that are dropped before a receiver looks at its time limit again.
+const DROPS_PER_LOOK: usize = 16;
+
+/// A received datagram; its payload is in the caller's buffer.
+#[derive(Debug)]
+pub struct Datagram {
+    /// Payload bytes in the buffer.
+    pub len: usize,
+    /// Payload bytes there were.
+    pub full_len: usize,
+    /// Who sent it; `None` for raw ones.
+    pub source: Option<Source>,
+    /// Ports and protocol.
+    pub origin: Origin,
+}
+
+/// Room for a datagram.
+#[derive(Debug, Default)]
+pub struct Slot<'a> {
+    /// For its payload.
+    pub room: &'a mut [MaybeUninit<u8>],
+    /// What was received.
+    pub datagram: Option<Datagram>,
+}
+
+/// What a datagram from the system turned out to be.
+enum Verdict {
+    Payload(Datagram),
+    Ended,
+    Forged,
+    Malformed,
+}
+
+/// The receiving half of a handle.
+pub struct Receiver {
+    endpoint: Arc<Endpoint>,
+    /// Length of the last header: where to put the next payload.
+    predicted: AtomicUsize,
+    /// The last one first.
+    sources: RankedMutex<Vec<(Box<[u8]>, Source)>>,
+    deferred: RankedMutex<Option<Error>>,
+    /// Kept from call to call; taken out while a thread receives many.
+    batch: RankedMutex<Option<Box<Batch>>>,
+}
+
+impl Receiver {
+    /// Has heard of no source yet.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        let predicted = match (endpoint.is_raw(), endpoint.port().raw_header) {
+            (true, false) => 0,
+            (true, true) => 32,
+            (false, _) => 525,
+        };
+        Receiver {
+            endpoint,
+            predicted: AtomicUsize::new(predicted),
+            sources: RankedMutex::new(Rank::DatagramSources, Vec::new()),
+            deferred: RankedMutex::new(Rank::DatagramError, None),
+            batch: RankedMutex::new(Rank::DatagramBatch, None),
+        }
+    }
+
+    pub fn recv_from(&self, buffer: &mut [MaybeUninit<u8>], flags: i32, now: Instant) -> Result<Option<Datagram>> {
+        check_flags(flags, FLAGS)?;
+        let operation = Operation::Receive;
+        let waiting = self.endpoint.waiting(flags, operation, now);
+        if let Some(error) = self.deferred.lock().take() {
+            return Err(error);
+        }
+        let mut dropped = 0;
+        loop {
+            let fd = self.endpoint.check(operation)?;
+            match self.receive(fd, buffer, waiting.flags()) {
+                Ok(Verdict::Payload(datagram)) => return Ok(Some(datagram)),
+                Ok(Verdict::Forged) if self.endpoint.port().report_source => {
+                    let message = "a datagram came from somebody else than the SAM bridge";
+                    return Err(Error::protocol(Operation::Source, message));
+                }
+                Ok(Verdict::Ended) => {}
+                Ok(Verdict::Forged | Verdict::Malformed) => {
+                    dropped += 1;
+                    // A flood of strangers keeps no caller that does not wait, and none beyond its time limit.
+                    if dropped >= DROPS_PER_LOOK {
+                        dropped = 0;
+                        if !self.endpoint.goes_on(fd, &waiting, clock())? {
+                            return Ok(None);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
+                Err(error) if sys::would_block(&error) => {
+                    if !self.endpoint.wait(fd, sys::IN, &waiting, clock())? {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(self.endpoint.failed(operation, &error)),
+            }
+        }
+    }
+
+    pub fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32, now: Instant) -> Result<usize> {
+        check_flags(flags, FLAGS_OF_MANY)?;
+        // Errors are told in the order of the datagrams they stand for.
+        if self.endpoint.port().report_source {
+            return self.receive_each(slots, flags, now);
+        }
+        let waiting = self.endpoint.waiting(flags, Operation::Receive, now);
+        if let Some(error) = self.deferred.lock().take() {
+            return Err(error);
+        }
+        let mut batch = self.batch.lock().take().unwrap_or_else(Batch::boxed);
+        let result = self.receive_batches(slots, &waiting, &mut batch);
+        *self.batch.lock() = Some(batch);
+        result
+    }
+
+    /// The next call returns this error.
+    pub fn defer(&self, error: Error) {
+        *self.deferred.lock() = Some(error);
+    }
+
+    fn receive_each(&self, slots: &mut [Slot<'_>], flags: i32, now: Instant) -> Result<usize> {
+        let mut flags = flags;
+        for (got, slot) in slots.iter_mut().enumerate() {
+            match self.recv_from(slot.room, flags, now) {
+                Ok(Some(datagram)) => slot.datagram = Some(datagram),
+                Ok(None) => return Ok(got),
+                Err(error) if got == 0 => return Err(error),
+                // What was received counts; the next call returns the error.
+                Err(error) => {
+                    self.defer(error);
+                    return Ok(got);
+                }
+            }
+            flags |= sys::MSG_DONTWAIT;
+        }
+        Ok(slots.len())
+    }
+
+    fn receive_batches(&self, slots: &mut [Slot<'_>], waiting: &Waiting, batch: &mut Batch) -> Result<usize> {
+        let operation = Operation::Receive;
+        let (mut got, mut dropped) = (0, 0);
+        while let Some(rest) = slots.get_mut(got..).filter(|rest| !rest.is_empty()) {
+            let fd = match self.endpoint.check(operation) {
+                Ok(fd) => fd,
+                Err(error) if got == 0 => return Err(error),
+                Err(_) => break,
+            };
+            let flags = if got > 0 { waiting.flags() | sys::MSG_DONTWAIT } else { waiting.flags() };
+            let rest = alike(rest);
+            let wanted = rest.len();
+            match self.receive_batch(fd, rest, flags, batch) {
+                Ok((came, good)) => {
+                    got += good;
+                    // What comes while this looks is for the next call, and so is what a flood of strangers hides.
+                    if got > 0 && (came < wanted || good == 0) {
+                        break;
+                    }
+                    dropped += came - good;
+                    // As in `recv_from`.
+                    if got == 0 && dropped >= DROPS_PER_LOOK {
+                        dropped = 0;
+                        if !self.endpoint.goes_on(fd, waiting, clock())? {
+                            break;
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
+                Err(error) if got > 0 => {
+                    if !sys::would_block(&error) {
+                        self.defer(self.endpoint.failed(operation, &error));
+                    }
+                    break;
+                }
+                Err(error) if sys::would_block(&error) => {
+                    if !self.endpoint.wait(fd, sys::IN, waiting, clock())? {
+                        break;
+                    }
+                }
+                Err(error) => return Err(self.endpoint.failed(operation, &error)),
+            }
+        }
+        Ok(got)
+    }
+
+    /// One system call, after which header and payload are where they belong.
+    fn receive(&self, fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<Verdict> {
+        let mut verdict = Verdict::Malformed;
+        let mut decide = |first: &[u8], arrival: &Arrival| self.decide(first, arrival, &mut verdict);
+        let predicted = self.predicted.load(Ordering::Relaxed);
+        let (arrival, moved) = sys::receive_split(fd, flags, predicted, buffer, &mut decide)?;
+        let peeked = flags & sys::MSG_PEEK != 0;
+        self.settle(&mut verdict, &arrival, moved.unwrap_or(0), peeked);
+        if peeked && matches!(verdict, Verdict::Forged | Verdict::Malformed) {
+            sys::discard_datagram(fd);
+        }
+        Ok(verdict)
+    }
+
+    /// One system call: how many datagrams came, and how many of them are in the first slots now.
+    fn receive_batch(
+        &self,
+        fd: RawFd,
+        slots: &mut [Slot<'_>],
+        flags: i32,
+        batch: &mut Batch,
+    ) -> io::Result<(usize, usize)> {
+        let mut verdicts: [Verdict; MANY] = std::array::from_fn(|_| Verdict::Malformed);
+        let came = {
+            let len = slots.len();
+            let mut buffers: [&mut [MaybeUninit<u8>]; MANY] = Default::default();
+            for (buffer, slot) in buffers.iter_mut().zip(slots.iter_mut()) {
+                *buffer = &mut *slot.room;
+            }
+            let mut decide = |index: usize, first: &[u8], arrival: &Arrival| {
+                verdicts.get_mut(index).and_then(|verdict| self.decide(first, arrival, verdict))
+            };
+            let predicted = self.predicted.load(Ordering::Relaxed);
+            let buffers = buffers.get_mut(..len).unwrap_or_default();
+            sys::receive_many(fd, flags, predicted, buffers, batch, &mut decide)?
+        };
+        let mut good = 0;
+        for (index, (verdict, (arrival, moved))) in verdicts.iter_mut().zip(batch.arrivals(came)).enumerate() {
+            let mut moved = moved.unwrap_or(0);
+            if matches!(verdict, Verdict::Payload(_)) {
+                moved = move_up(slots, index, good, moved);
+            }
+            self.settle(verdict, arrival, moved, false);
+            match std::mem::replace(verdict, Verdict::Ended) {
+                Verdict::Payload(datagram) => {
+                    if let Some(slot) = slots.get_mut(good) {
+                        slot.datagram = Some(datagram);
+                        good += 1;
+                    }
+                }
+                // All that follow are the same end.
+                Verdict::Ended => return Ok((index.max(1), good)),
+                Verdict::Forged | Verdict::Malformed => {}
+            }
+        }
+        Ok((came, good))
+    }
+
+    /// Length of the header of a datagram that begins with `first`; `None` if it is not for the program.
+    fn decide(&self, first: &[u8], arrival: &Arrival, verdict: &mut Verdict) -> Option<usize> {
+        // The end of a session looks like an empty datagram; the next check finds it.
+        if arrival.len == 0 && self.endpoint.port().socket.is_ended() {
+            *verdict = Verdict::Ended;
+            return None;
+        }
+        if !self.is_from_bridge(arrival.from) {
+            *verdict = Verdict::Forged;
+            return None;
+        }
+        *verdict = Verdict::Malformed;
+        let (len, source, origin) = self.header(first)?;
+        *verdict = Verdict::Payload(Datagram { len, full_len: arrival.len - len.min(arrival.len), source, origin });
+        Some(len)
+    }
+
+    /// Counts a datagram of which `moved` bytes of payload are in the program's buffer now.
+    fn settle(&self, verdict: &mut Verdict, arrival: &Arrival, moved: usize, peeked: bool) {
+        let counters = &self.endpoint.port().counters;
+        if let Some(total) = arrival.dropped {
+            counters.system_dropped(total);
+        }
+        match verdict {
+            Verdict::Payload(datagram) => {
+                // Until now `len` was the length of the header.
+                if datagram.len > 0 {
+                    self.predicted.store(datagram.len, Ordering::Relaxed);
+                }
+                datagram.len = moved;
+                self.endpoint.heard();
+                if !peeked {
+                    counters.received.fetch_add(1, Ordering::Relaxed);
+                    counters.truncated.fetch_add(u64::from(moved < datagram.full_len), Ordering::Relaxed);
+                }
+            }
+            Verdict::Ended => {}
+            Verdict::Forged => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+            Verdict::Malformed => _ = counters.malformed.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    fn is_from_bridge(&self, from: Option<SocketAddr>) -> bool {
+        match &self.endpoint.port().path {
+            Path::InBand(_) => true,
+            Path::Udp { bridge, .. } => from.is_some_and(|from| {
+                from.ip() == bridge.ip() && (self.endpoint.port().any_port || from.port() == bridge.port())
+            }),
+        }
+    }
+
+    /// Length of the header with its line feed, and what it says; `None` if it makes no sense.
+    fn header(&self, first: &[u8]) -> Option<(usize, Option<Source>, Origin)> {
+        let raw = self.endpoint.is_raw();
+        if raw && !self.endpoint.port().raw_header {
+            return Some((0, None, Origin::default()));
+        }
+        // Most come from whom the last one came from: looking at every byte of that again would take longer than the rest.
+        let known = if raw { 0 } else { self.last_source(first) };
+        let end = first.iter().skip(known).position(|b| *b == b'\n').map(|at| known + at);
+        let end = end.filter(|end| *end <= MAX_HEADER);
+        if raw {
+            // A bridge that ignores the question for a header sends bare payload.
+            let line = end.and_then(|end| first.get(..end));
+            return Some(match line.and_then(|line| Some((line.len() + 1, datagram::raw_header(line)?))) {
+                Some((len, origin)) => (len, None, origin),
+                None => (0, None, Origin::default()),
+            });
+        }
+        let (token, origin) = datagram::split_source(first.get(..end?)?, known).ok()?;
+        Some((end? + 1, Some(self.source(token)?), origin))
+    }
+
+    /// Length of the last source's token, if `packet` begins with it.
+    fn last_source(&self, packet: &[u8]) -> usize {
+        let sources = self.sources.lock();
+        sources.first().filter(|(token, _)| packet.starts_with(token)).map_or(0, |(token, _)| token.len())
+    }
+
+    /// The source a token stands for; those of the last peers are remembered.
+    fn source(&self, token: &[u8]) -> Option<Source> {
+        let mut sources = self.sources.lock();
+        if let Some(at) = sources.iter().position(|(known, _)| **known == *token) {
+            sources.swap(0, at);
+            return sources.first().map(|(_, source)| source.clone());
+        }
+        let source = datagram::source(token).ok()?;
+        sources.truncate(KNOWN_SOURCES - 1);
+        sources.insert(0, (token.into(), source.clone()));
+        Some(source)
+    }
+}
+
+/// The first slots that can be filled together. When a datagram among them is dropped, what came into the slots behind
+/// moves up: where no slot is smaller than the one before it, that cuts off only what would not have fitted anyway.
+fn alike<'s, 'a>(slots: &'s mut [Slot<'a>]) -> &'s mut [Slot<'a>] {
+    let shrinks = slots.windows(2).position(|two| matches!(two, [a, b] if b.room.len() < a.room.len()));
+    let len = shrinks.map_or(slots.len(), |at| at + 1).min(MANY);
+    slots.get_mut(..len).unwrap_or_default()
+}
+
+/// Moves `len` bytes of payload from one slot to an earlier one; how many are there then.
+fn move_up(slots: &mut [Slot<'_>], from: usize, to: usize, len: usize) -> usize {
+    if from == to {
+        return len;
+    }
+    let Some((before, after)) = slots.split_at_mut_checked(from) else { return len };
+    let (Some(to), Some(from)) = (before.get_mut(to), after.first()) else { return len };
+    let len = len.min(to.room.len());
+    if let (Some(to), Some(from)) = (to.room.get_mut(..len), from.room.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    len
+}

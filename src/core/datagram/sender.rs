@@ -1,0 +1,274 @@
+//! Sending: one datagram, or many in few system calls.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
+use crate::core::datagram::target_cache::{Known, TargetCache};
+use crate::core::drive::Limit;
+use crate::core::session::{Lookup, Path, Session};
+use crate::error::{Error, Operation, Result, Status};
+use crate::identity::{base32_encode, Address, Target};
+use crate::protocol::datagram::{self, SendOptions, MAX_DGRAM, MAX_RAW};
+use crate::sys::{self, PollFd, UdpAddress, MANY};
+
+/// Flags the calls take.
+const FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
+
+/// A datagram that is to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outgoing<'a> {
+    /// Where it goes.
+    pub address: &'a str,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// Datagrams that wait to be sent together.
+#[derive(Default)]
+struct Bundle<'a> {
+    targets: [Option<Arc<Known>>; MANY],
+    payloads: [&'a [u8]; MANY],
+    len: usize,
+}
+
+/// The sending half of a handle.
+pub struct Sender {
+    endpoint: Arc<Endpoint>,
+    names: TargetCache,
+}
+
+impl Sender {
+    /// Knows no address yet.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        Sender { endpoint, names: TargetCache::default() }
+    }
+
+    pub fn send_to(
+        &self,
+        address: &str,
+        payload: &[u8],
+        flags: i32,
+        options: &SendOptions,
+        now: Instant,
+    ) -> Result<bool> {
+        let fd = self.endpoint.check(Operation::Send)?;
+        let session = self.endpoint.destination().live(Operation::Send)?;
+        check_flags(flags, FLAGS)?;
+        self.check_size(payload)?;
+        if options.protocol.is_some() && !self.endpoint.is_raw() {
+            return Err(Error::invalid("option protocol is for raw datagrams"));
+        }
+        let port = self.endpoint.port();
+        if options.any() && !port.header_options {
+            let message = "options of a datagram reach the peer only through routers that know them (Java I2P), \
+                           and others lose the datagram: open the destination with option header_options=1 to insist";
+            return Err(Error::new(Status::Unsupported, Operation::Send, message));
+        }
+        let (target, now) = match self.names.cached(&session, address, now) {
+            Some(known) => (known, now),
+            None => match self.find(&session, fd, address, flags, now)? {
+                // A lookup has a limit of its own: that of the socket begins now.
+                Some(known) => (known, clock()),
+                None => return Ok(false),
+            },
+        };
+        let waiting = self.endpoint.waiting(flags, Operation::Send, now);
+        let went = match &port.path {
+            Path::InBand(_) => self.put_in_band(&session, fd, &target.address, payload, options, &waiting)?,
+            Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, &waiting)?,
+            Path::Udp { raw, .. } => {
+                let header = datagram::send_header(session.id(), &target.address, options);
+                self.put(fd, raw, &header, payload, &waiting)?
+            }
+        };
+        port.counters.sent.fetch_add(went.into(), Ordering::Relaxed);
+        Ok(went)
+    }
+
+    pub fn send_many(&self, list: &[Outgoing<'_>], flags: i32, now: Instant) -> (usize, Result<bool>) {
+        let mut sent = 0;
+        let result = match &self.endpoint.port().path {
+            Path::InBand(_) => self.send_each(list, flags, &mut sent),
+            Path::Udp { raw, .. } => self.send_bundled(raw, list, flags, &mut sent, now),
+        };
+        (sent, result)
+    }
+
+    pub fn resolve(&self, hash: &[u8; 32], limit: Limit, now: Instant) -> Result<Address> {
+        self.endpoint.check(Operation::Lookup)?;
+        let session = self.endpoint.destination().live(Operation::Lookup)?;
+        let host = format!("{}.b32.i2p", base32_encode(hash));
+        if let Some(known) = self.names.cached(&session, &host, now) {
+            return Ok(known.address.clone());
+        }
+        let address = resolve(&session, &host, limit)?;
+        Ok(self.names.keep(&session, &host, address, clock()).address.clone())
+    }
+
+    /// An address that is not known yet, by waiting for the answer if the caller waits; `None` if that would have blocked.
+    fn find(
+        &self,
+        session: &Arc<Session>,
+        fd: RawFd,
+        text: &str,
+        flags: i32,
+        now: Instant,
+    ) -> Result<Option<Arc<Known>>> {
+        let wait = self.endpoint.may_wait(fd, flags)?;
+        match Target::parse(text)? {
+            Target::Destination(address) => Ok(Some(self.names.keep(session, text, address, now))),
+            target if wait => {
+                let address = resolve(session, target.wire(), Limit::Default)?;
+                // Its age counts from the answer.
+                Ok(Some(self.names.keep(session, text, address, clock())))
+            }
+            target => self.names.ask(session, text, target.wire(), now),
+        }
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<()> {
+        let limit = if self.endpoint.is_raw() { MAX_RAW } else { MAX_DGRAM };
+        if payload.is_empty() || payload.len() > limit {
+            let len = payload.len();
+            return Err(Error::invalid(format!("a datagram of {len} bytes: 1 to {limit} can be sent")));
+        }
+        Ok(())
+    }
+
+    fn put(&self, fd: RawFd, to: &UdpAddress, header: &[u8], payload: &[u8], waiting: &Waiting) -> Result<bool> {
+        loop {
+            match sys::send_datagram(fd, Some(to), header, payload, waiting.flags()) {
+                Ok(_) => return Ok(true),
+                Err(error) if sys::would_block(&error) => {
+                    if !self.endpoint.wait(fd, sys::OUT, waiting, clock())? {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
+                Err(error) => return Err(self.endpoint.failed(Operation::Send, &error)),
+            }
+        }
+    }
+
+    /// Sends on the control socket, waiting there for room if the caller waits.
+    fn put_in_band(
+        &self,
+        session: &Session,
+        fd: RawFd,
+        to: &Address,
+        payload: &[u8],
+        options: &SendOptions,
+        waiting: &Waiting,
+    ) -> Result<bool> {
+        loop {
+            if session.send_in_band(to, payload, options)? {
+                return Ok(true);
+            }
+            if !self.endpoint.goes_on(fd, waiting, clock())? {
+                return Ok(false);
+            }
+            session.check_alive(Operation::Send)?;
+            if let Some((control, _)) = session.control() {
+                self.endpoint.poll(&mut [PollFd { fd: control.as_raw_fd(), events: sys::OUT, revents: 0 }], waiting)?;
+            }
+            session.drive();
+        }
+    }
+
+    fn send_each(&self, list: &[Outgoing<'_>], flags: i32, sent: &mut usize) -> Result<bool> {
+        for one in list {
+            // Each has the whole time limit.
+            if !self.send_to(one.address, one.payload, flags, &SendOptions::default(), clock())? {
+                return Ok(false);
+            }
+            *sent += 1;
+        }
+        Ok(true)
+    }
+
+    fn send_bundled(
+        &self,
+        to: &UdpAddress,
+        list: &[Outgoing<'_>],
+        flags: i32,
+        sent: &mut usize,
+        now: Instant,
+    ) -> Result<bool> {
+        let fd = self.endpoint.check(Operation::Send)?;
+        let session = self.endpoint.destination().live(Operation::Send)?;
+        check_flags(flags, FLAGS)?;
+        let (mut bundle, mut now) = (Bundle::default(), now);
+        for one in list {
+            let sound = self.check_size(one.payload);
+            let mut target = if sound.is_ok() { self.names.cached(&session, one.address, now) } else { None };
+            // What has to be looked up, or is wrong, holds up nothing before it.
+            if target.is_none() || bundle.len == MANY {
+                if !self.put_bundle(fd, to, &mut bundle, flags, sent, now)? {
+                    return Ok(false);
+                }
+                sound?;
+                now = clock();
+            }
+            if target.is_none() {
+                target = self.find(&session, fd, one.address, flags, now)?;
+                // That may have taken its time.
+                session.check_alive(Operation::Send)?;
+                now = clock();
+            }
+            if target.is_none() {
+                return Ok(false);
+            }
+            if let (Some(place), Some(payload)) =
+                (bundle.targets.get_mut(bundle.len), bundle.payloads.get_mut(bundle.len))
+            {
+                (*place, *payload) = (target, one.payload);
+                bundle.len += 1;
+            }
+        }
+        self.put_bundle(fd, to, &mut bundle, flags, sent, now)
+    }
+
+    fn put_bundle(
+        &self,
+        fd: RawFd,
+        to: &UdpAddress,
+        bundle: &mut Bundle<'_>,
+        flags: i32,
+        sent: &mut usize,
+        now: Instant,
+    ) -> Result<bool> {
+        let mut parts: [(&[u8], &[u8]); MANY] = Default::default();
+        for (part, (target, payload)) in parts.iter_mut().zip(bundle.targets.iter().zip(bundle.payloads)) {
+            *part = (target.as_deref().map_or(&[][..], |known| &known.header), payload);
+        }
+        // Each bundle has the whole time limit.
+        let waiting = self.endpoint.waiting(flags, Operation::Send, now);
+        let mut done = 0;
+        while done < bundle.len {
+            self.endpoint.check(Operation::Send)?;
+            let rest = parts.get(done..bundle.len).unwrap_or_default();
+            let (went, error) = sys::send_datagrams(fd, to, rest, waiting.flags());
+            done += went;
+            *sent += went;
+            self.endpoint.port().counters.sent.fetch_add(went as u64, Ordering::Relaxed);
+            let Some(error) = error else { continue };
+            if sys::would_block(&error) {
+                if !self.endpoint.wait(fd, sys::OUT, &waiting, clock())? {
+                    return Ok(false);
+                }
+            } else if !self.endpoint.is_first_refusal(fd, &error) {
+                return Err(self.endpoint.failed(Operation::Send, &error));
+            }
+        }
+        bundle.len = 0;
+        Ok(true)
+    }
+}
+
+/// Resolves a name through the session, waiting for the answer.
+fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
+    Lookup::begin(session, wire, limit, clock())?.product()
+}
