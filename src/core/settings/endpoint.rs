@@ -4,6 +4,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use crate::error::{Error, Operation, Result};
+use crate::sys::lock::assert_none_held;
 use crate::sys::Place;
 
 /// A host and port, or a path, as a user writes it.
@@ -68,6 +69,7 @@ impl Endpoint {
             Endpoint::Unix(path) => return Ok(vec![Place::Unix(path.clone())]),
             Endpoint::Host(host, port) => (host.as_str(), *port),
         };
+        assert_none_held("the resolution of a name");
         let found = (host, port)
             .to_socket_addrs()
             .map_err(|error| Error::io(Operation::Handshake, &format!("the host {host} cannot be resolved"), &error))?;

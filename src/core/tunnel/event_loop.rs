@@ -14,6 +14,7 @@ use crate::core::tunnel::connection::{connect, far_socket, Connection, Served, S
 use crate::core::tunnel::report::Shared;
 use crate::core::tunnel::sides::{MakeSend, Receive, Send};
 use crate::error::{Error, Operation, Result, Status};
+use crate::sys::lock::assert_none_held;
 use crate::sys::{self, Ready, Selector};
 
 /// Bytes of one direction before others get a turn: long turns keep what is moved in the processor's caches, but all
@@ -276,6 +277,7 @@ impl EventLoop {
 
     /// Has the other side of a connection made.
     fn begin(&mut self, near: End, now: Instant) -> Option<u64> {
+        assert_none_held("make_send");
         let stage = match (self.make)() {
             Ok(Send::Pending(pending)) => Ok(Stage::Pending(pending)),
             Ok(Send::Socket(fd)) => far_socket(fd),

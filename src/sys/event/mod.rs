@@ -4,7 +4,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::check;
+use crate::sys::check;
+use crate::sys::lock::assert_none_held;
 
 mod linux;
 
@@ -25,6 +26,9 @@ pub use libc::pollfd as PollFd;
 /// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
 /// reported as 0 events, so that the caller looks at its deadline again.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
+    if timeout_ms != 0 {
+        assert_none_held("a wait");
+    }
     for fd in fds.iter_mut() {
         fd.revents = 0;
     }
