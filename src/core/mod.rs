@@ -35,14 +35,14 @@
 //! | `LogHook` | `Log::hook` | the program's log hook |
 //! | `SharedFd` | `SharedFd::giving` | "given away" against "shut down by number" |
 
-pub mod bridge;
+pub(crate) mod bridge;
 pub mod controller;
 pub mod datagram;
 pub mod destination;
 pub mod drive;
 pub mod listener;
-pub mod relay;
-pub mod session;
+pub(crate) mod relay;
+pub(crate) mod session;
 pub mod settings;
 pub mod store;
 pub mod stream;

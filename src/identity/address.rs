@@ -17,7 +17,7 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::identity::encoding::{base32_encode, base64_decode, base64_encode};
 
 /// Bytes of a destination with an empty certificate: the shortest there is.
-pub const MIN_LEN: usize = CERTIFICATE + 3;
+pub(super) const MIN_LEN: usize = CERTIFICATE + 3;
 /// Where the certificate starts.
 const CERTIFICATE: usize = 384;
 /// What the fixed part holds of a signing key.
@@ -25,7 +25,7 @@ const SIGNING_AREA: usize = 128;
 
 /// Bytes that belong to a signature type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyLengths {
+pub(super) struct KeyLengths {
     /// Of the signing public key.
     pub public: usize,
     /// Of the signing private key.
@@ -36,7 +36,7 @@ pub struct KeyLengths {
 
 impl KeyLengths {
     /// The lengths of a signature type; `None` for types whose keys we do not know.
-    pub fn of(sig_type: u16) -> Option<Self> {
+    pub(super) fn of(sig_type: u16) -> Option<Self> {
         let (public, private, signature) = match sig_type {
             0 => (128, 20, 40),         // DSA_SHA1
             1 => (64, 32, 64),          // ECDSA_SHA256_P256

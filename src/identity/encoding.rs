@@ -48,7 +48,7 @@ pub fn base64_decode_strict(text: &str) -> Result<Vec<u8>> {
 }
 
 /// [`base64_decode`] for key material: straight into a buffer that is wiped, also when the text turns out wrong.
-pub fn base64_decode_secret(text: &str) -> Result<Secret> {
+pub(super) fn base64_decode_secret(text: &str) -> Result<Secret> {
     let mut secret = Secret::zeroed(base64::decoded_len_estimate(text.len()));
     let len = decode_into(text, secret.as_mut_bytes())?;
     secret.truncate(len);
@@ -56,7 +56,7 @@ pub fn base64_decode_secret(text: &str) -> Result<Secret> {
 }
 
 /// [`base64_encode`] for key material, with a terminating NUL so that C can borrow it.
-pub fn base64_encode_secret_c(bytes: &[u8]) -> Result<Secret> {
+pub(super) fn base64_encode_secret_c(bytes: &[u8]) -> Result<Secret> {
     let too_long = || Error::invalid("too long for base64");
     let len = base64::encoded_len(bytes.len(), true).ok_or_else(too_long)?;
     let mut text = Secret::zeroed(len.checked_add(1).ok_or_else(too_long)?);
@@ -140,7 +140,7 @@ pub fn base32_decode(text: &str) -> Result<Vec<u8>> {
 }
 
 /// CRC-32 (IEEE 802.3, as in zip). Our own code: it runs over 32 bytes.
-pub fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })

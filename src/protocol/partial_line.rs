@@ -5,16 +5,16 @@ use crate::secret::{Gathered, Secret};
 
 /// A line of which a part has arrived. Wiped, because it may carry a private key.
 #[derive(Default)]
-pub struct PartialLine(Gathered);
+pub(crate) struct PartialLine(Gathered);
 
 /// A line that is longer than any bridge's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub(crate) struct TooLong;
 
 impl PartialLine {
     /// Takes the bytes up to the end of the line and says how many these are, its line feed included; the line comes
     /// without it, once it is complete.
-    pub fn input(&mut self, bytes: &[u8]) -> std::result::Result<(usize, Option<Secret>), TooLong> {
+    pub(crate) fn input(&mut self, bytes: &[u8]) -> std::result::Result<(usize, Option<Secret>), TooLong> {
         let end = bytes.iter().position(|b| *b == b'\n');
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         if self.0.len() + part.len() > MAX_LINE {
@@ -25,17 +25,17 @@ impl PartialLine {
     }
 
     /// What has arrived of the line.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
     /// Whether nothing has arrived of it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Takes what has arrived, when nothing more will.
-    pub fn take(&mut self) -> Secret {
+    pub(crate) fn take(&mut self) -> Secret {
         self.0.take()
     }
 }

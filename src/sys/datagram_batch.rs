@@ -8,7 +8,7 @@ use crate::sys::datagram::{dropped, incoming, outgoing, settle, socket_address, 
 use crate::sys::{check_len, drain_errors, retry, Arrival, UdpAddress};
 
 /// So many at once.
-pub const MANY: usize = 16;
+pub(crate) const MANY: usize = 16;
 
 #[cfg(target_os = "linux")]
 use libc::mmsghdr as Message;
@@ -22,7 +22,7 @@ struct Message {
 
 /// Sends up to [`MANY`] datagrams of a header and a payload each. Returns how many went, and why not all of them;
 /// there may be no reason, and then the rest is to be tried again.
-pub fn send_datagrams(
+pub(crate) fn send_datagrams(
     fd: RawFd,
     to: &UdpAddress,
     datagrams: &[(&[u8], &[u8])],
@@ -85,21 +85,21 @@ fn send_each(fd: RawFd, messages: &mut [Message], flags: i32) -> (usize, Option<
 }
 
 /// Room for what belongs to [`MANY`] datagrams besides their payload.
-pub struct Batch {
+pub(crate) struct Batch {
     fronts: Vec<Front>,
     arrivals: [(Arrival, Option<usize>); MANY],
 }
 
 impl Batch {
     /// New room. It is of some size, so keep it.
-    pub fn boxed() -> Box<Self> {
+    pub(crate) fn boxed() -> Box<Self> {
         let nothing = Arrival { len: 0, from: None, dropped: None };
         let fronts = std::iter::repeat_with(|| Front::EMPTY).take(MANY).collect();
         Box::new(Batch { fronts, arrivals: [(nothing, None); MANY] })
     }
 
     /// What was received last, one for each buffer that was used: as [`super::receive_split`] returns it.
-    pub fn arrivals(&self, count: usize) -> &[(Arrival, Option<usize>)] {
+    pub(crate) fn arrivals(&self, count: usize) -> &[(Arrival, Option<usize>)] {
         self.arrivals.get(..count).unwrap_or_default()
     }
 }
@@ -107,7 +107,7 @@ impl Batch {
 /// Receives up to [`MANY`] datagrams like [`super::receive_split`], one into each buffer: waits for the first, if
 /// `flags` allow, and takes what else is there. `decide` is also told which one it is about. Returns how many came;
 /// what came of each is in `batch`.
-pub fn receive_many(
+pub(crate) fn receive_many(
     fd: RawFd,
     flags: i32,
     predicted: usize,

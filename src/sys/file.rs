@@ -12,7 +12,7 @@ use crate::sys::{check, retry};
 
 /// What a file of a [`Folder`] is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// To be read; it must be there.
     Read,
     /// To be written; it must not be there.
@@ -23,22 +23,22 @@ pub enum Access {
 
 /// A folder, held by its descriptor: what happens to its path meanwhile does not matter.
 #[derive(Debug)]
-pub struct Folder(File);
+pub(crate) struct Folder(File);
 
 impl Folder {
     /// Opens a folder; a symbolic link to one will do.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(Folder)
     }
 
     /// Owner, mode and identity.
-    pub fn metadata(&self) -> io::Result<Metadata> {
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
         self.0.metadata()
     }
 
     /// Opens a file without following a symbolic link (ELOOP), without waiting for the other side of a FIFO,
     /// close-on-exec. A new one is for its owner alone, or, by the umask, for nobody.
-    pub fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
+    pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
         let flags = match access {
             Access::Read => libc::O_RDONLY,
             Access::New => libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
@@ -56,7 +56,7 @@ impl Folder {
     }
 
     /// Whether `name` is a regular file; `None` when there is nothing of that name.
-    pub fn is_regular(&self, name: &str) -> io::Result<Option<bool>> {
+    pub(crate) fn is_regular(&self, name: &str) -> io::Result<Option<bool>> {
         let name = c_name(name)?;
         // SAFETY: all-zero is a valid stat to be overwritten.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
@@ -70,21 +70,21 @@ impl Folder {
     }
 
     /// Gives a file another name; a file that had that name is gone.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to, fd) = (c_name(from)?, c_name(to)?, self.0.as_raw_fd());
         // SAFETY: both names are NUL-terminated and live as long as the call.
         check(unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) }).map(drop)
     }
 
     /// Removes a file.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         let name = c_name(name)?;
         // SAFETY: as in `rename`.
         check(unsafe { libc::unlinkat(self.0.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
     }
 
     /// Makes new names survive a loss of power, where the file system can do that.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match self.0.sync_all() {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             result => result,
@@ -97,13 +97,13 @@ fn c_name(name: &str) -> io::Result<CString> {
 }
 
 /// Opens a file anywhere to read it, without waiting for the other side of a FIFO.
-pub fn open_to_read(path: &Path) -> io::Result<File> {
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// flock(2): takes the file for this open file description; false when another one has it. The lock ends when the last
 /// descriptor of the description is closed, in whatever process.
-pub fn try_lock(file: &File) -> io::Result<bool> {
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
     // SAFETY: plain system call on a descriptor that is borrowed for its time.
     match retry(|| check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })) {
         Ok(_) => Ok(true),
@@ -114,13 +114,13 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 
 /// Gives a file up that [`try_lock`] has taken, for everybody who has a descriptor of that description: a child of fork(2)
 /// that lives on must not keep it.
-pub fn unlock(fd: RawFd) {
+pub(crate) fn unlock(fd: RawFd) {
     // SAFETY: plain system call. It can only fail for a descriptor that is not open.
     unsafe { libc::flock(fd, libc::LOCK_UN) };
 }
 
 /// The effective user.
-pub fn user() -> u32 {
+pub(crate) fn user() -> u32 {
     // SAFETY: always succeeds.
     unsafe { libc::geteuid() }
 }

@@ -7,7 +7,7 @@ use std::ptr;
 /// One page that the kernel hands to a forked child as zeros (MADV_WIPEONFORK); where the kernel cannot do that, the
 /// process number is compared.
 #[derive(Debug)]
-pub struct ForkGuard {
+pub(crate) struct ForkGuard {
     page: *mut u8,
     pid: u32,
 }
@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 
 impl ForkGuard {
     /// Remembers the present process.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pid = std::process::id();
         // SAFETY: an anonymous private mapping of one page; nothing else refers to it.
         let page = unsafe {
@@ -49,7 +49,7 @@ impl ForkGuard {
     }
 
     /// Whether this is a child that inherited the guard by fork(2).
-    pub fn in_child(&self) -> bool {
+    pub(crate) fn in_child(&self) -> bool {
         if self.page.is_null() {
             return std::process::id() != self.pid;
         }

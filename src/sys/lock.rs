@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 #[cfg(debug_assertions)]
 use crate::sys::held;
-pub use crate::sys::rank::Rank;
+pub(crate) use crate::sys::rank::Rank;
 
 /// A mutex of parking_lot that knows its place in the order.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl<T> std::ops::DerefMut for RankedMutexGuard<'_, T> {
 #[inline]
 #[cfg_attr(debug_assertions, track_caller)]
 #[cfg_attr(not(debug_assertions), allow(unused_variables))]
-pub fn assert_none_held(what: &str) {
+pub(crate) fn assert_none_held(what: &str) {
     #[cfg(debug_assertions)]
     held::check_none(what);
 }

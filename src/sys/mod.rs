@@ -11,7 +11,7 @@ mod file;
 mod fork;
 #[cfg(debug_assertions)]
 mod held;
-pub mod lock;
+pub(crate) mod lock;
 mod process;
 mod rank;
 mod shared_fd;
@@ -19,14 +19,15 @@ mod socket;
 mod splice;
 
 pub use datagram::*;
-pub use datagram_batch::{receive_many, send_datagrams, Batch, MANY};
-pub use event::{poll, poll_one, PollFd, Ready, Selector, Wake, Watch, ERR, HUP, IN, OUT};
-pub use file::{open_to_read, try_lock, unlock, user, Access, Folder};
-pub use fork::ForkGuard;
-pub use process::{random, wipe, with_signals_blocked};
+pub(crate) use datagram_batch::{receive_many, send_datagrams, Batch, MANY};
+pub use event::{poll, poll_one, PollFd, ERR, IN, OUT};
+pub(crate) use event::{Ready, Selector, Wake, Watch, HUP};
+pub(crate) use file::{open_to_read, try_lock, unlock, user, Access, Folder};
+pub(crate) use fork::ForkGuard;
+pub(crate) use process::{random, wipe, with_signals_blocked};
 pub use shared_fd::SharedFd;
 pub use socket::*;
-pub use splice::Carrier;
+pub(crate) use splice::Carrier;
 
 use std::io;
 

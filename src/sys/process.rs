@@ -7,7 +7,7 @@ use std::sync::atomic::{compiler_fence, Ordering};
 use crate::sys::{check_len, retry};
 
 /// Overwrites `bytes` with zeros in a way the compiler may not leave out.
-pub fn wipe(bytes: &mut [u8]) {
+pub(crate) fn wipe(bytes: &mut [u8]) {
     for byte in bytes.iter_mut() {
         // SAFETY: `byte` is a valid, exclusive reference.
         unsafe { ptr::write_volatile(byte, 0) };
@@ -16,7 +16,7 @@ pub fn wipe(bytes: &mut [u8]) {
 }
 
 /// Fills `bytes` with random numbers of the system, fit for identifiers nobody may guess.
-pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         // SAFETY: pointer and length belong to `rest`.
@@ -26,7 +26,7 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
 }
 
 /// Runs `start` with every signal blocked in this thread, so that a thread it creates never runs a program's handlers.
-pub fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
+pub(crate) fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: all-zero is a valid sigset_t to be overwritten; both sets live as long as the calls.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.

@@ -24,7 +24,7 @@ enum Room {
 
 /// Bytes on their way from one socket to another, and the room they have.
 #[derive(Debug)]
-pub struct Carrier {
+pub(crate) struct Carrier {
     room: Room,
     held: usize,
     size: usize,
@@ -32,7 +32,7 @@ pub struct Carrier {
 
 impl Carrier {
     /// An empty one for up to `size` bytes at a time.
-    pub fn new(size: usize, splice: bool) -> Self {
+    pub(crate) fn new(size: usize, splice: bool) -> Self {
         #[cfg(target_os = "linux")]
         if let Some(Ok(room)) = splice.then(|| pipe(size)) {
             return Carrier { room, held: 0, size };
@@ -42,17 +42,17 @@ impl Carrier {
     }
 
     /// Whether bytes stay in the kernel.
-    pub fn splices(&self) -> bool {
+    pub(crate) fn splices(&self) -> bool {
         !matches!(self.room, Room::Buffer { .. })
     }
 
     /// Bytes that were taken and not given yet.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 
     /// Takes what `from` has into an empty carrier, without waiting: how many bytes, 0 at the end.
-    pub fn take(&mut self, from: RawFd) -> io::Result<usize> {
+    pub(crate) fn take(&mut self, from: RawFd) -> io::Result<usize> {
         let count = match &mut self.room {
             #[cfg(target_os = "linux")]
             Room::Pipe { write, .. } => splice(from, write.as_raw_fd(), self.size)?,
@@ -66,7 +66,7 @@ impl Carrier {
     }
 
     /// Gives `to` what it takes without waiting: how many bytes.
-    pub fn give(&mut self, to: RawFd) -> io::Result<usize> {
+    pub(crate) fn give(&mut self, to: RawFd) -> io::Result<usize> {
         let count = match &mut self.room {
             #[cfg(target_os = "linux")]
             Room::Pipe { read, .. } => splice(read.as_raw_fd(), to, self.held)?,

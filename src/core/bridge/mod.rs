@@ -3,5 +3,5 @@
 mod config;
 mod connection;
 
-pub use config::Bridge;
-pub use connection::{BridgeConnection, Finished};
+pub(crate) use config::Bridge;
+pub(crate) use connection::{BridgeConnection, Finished};

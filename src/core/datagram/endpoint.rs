@@ -15,7 +15,7 @@ use crate::sys::{self, PollFd};
 
 /// The clock of this room. What decides about limits and ages takes the time as an argument, so that its tests need not
 /// wait; only the handle, when it is called, and loops that have waited read the clock.
-pub fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     Instant::now()
 }
 
@@ -37,7 +37,7 @@ pub struct Counts {
 }
 
 /// How long one call waits, and who does it.
-pub struct Waiting {
+pub(super) struct Waiting {
     flags: i32,
     operation: Operation,
     until: Until,
@@ -72,7 +72,7 @@ impl Waiting {
     }
 
     /// Flags for the system call.
-    pub fn flags(&self) -> i32 {
+    pub(super) fn flags(&self) -> i32 {
         match self.until {
             Until::InSystemCall => self.flags,
             Until::Poll(_) => self.flags | sys::MSG_DONTWAIT,
@@ -92,7 +92,7 @@ impl Waiting {
 }
 
 /// The descriptor of a destination as one handle uses it.
-pub struct Endpoint {
+pub(super) struct Endpoint {
     destination: Arc<Destination>,
     port: Arc<DatagramPort>,
     timeout: AtomicI32,
@@ -101,32 +101,32 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Blocking, without a time limit.
-    pub fn new(destination: Arc<Destination>, port: Arc<DatagramPort>) -> Self {
+    pub(super) fn new(destination: Arc<Destination>, port: Arc<DatagramPort>) -> Self {
         Endpoint { destination, port, timeout: AtomicI32::new(-1), refused_once: AtomicBool::new(false) }
     }
 
     /// The destination.
-    pub fn destination(&self) -> &Arc<Destination> {
+    pub(super) fn destination(&self) -> &Arc<Destination> {
         &self.destination
     }
 
     /// What all handles of the destination share.
-    pub fn port(&self) -> &DatagramPort {
+    pub(super) fn port(&self) -> &DatagramPort {
         &self.port
     }
 
     /// Whether datagrams tell neither source nor, unless asked to, ports.
-    pub fn is_raw(&self) -> bool {
+    pub(super) fn is_raw(&self) -> bool {
         self.destination.style() == Style::Raw
     }
 
     /// The descriptor, for poll.
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.port.socket.as_raw_fd()
     }
 
     /// What has happened so far, through all handles of the destination.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.port.counters;
         Counts {
@@ -140,20 +140,20 @@ impl Endpoint {
     }
 
     /// The descriptor, unless the destination has ended or this is a child of fork(2).
-    pub fn check(&self, operation: Operation) -> Result<RawFd> {
+    pub(super) fn check(&self, operation: Operation) -> Result<RawFd> {
         self.destination.bridge().check_process()?;
         self.destination.check(operation)?;
         Ok(self.fd())
     }
 
     /// Sets or clears O_NONBLOCK.
-    pub fn set_nonblocking(&self, on: bool) -> Result<()> {
+    pub(super) fn set_nonblocking(&self, on: bool) -> Result<()> {
         let fd = self.check(Operation::None)?;
         sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
     }
 
     /// Bounds every send and receive in milliseconds; -1 for no bound.
-    pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
+    pub(super) fn set_timeout(&self, milliseconds: i32) -> Result<()> {
         self.check(Operation::None)?;
         if milliseconds < -1 {
             return Err(Error::invalid("a time limit is -1 for none or a number of milliseconds"));
@@ -163,7 +163,7 @@ impl Endpoint {
     }
 
     /// How a call with `flags` waits that begins at `now`.
-    pub fn waiting(&self, flags: i32, operation: Operation, now: Instant) -> Waiting {
+    pub(super) fn waiting(&self, flags: i32, operation: Operation, now: Instant) -> Waiting {
         let waiting = Waiting::new(flags, operation, self.timeout.load(Ordering::Relaxed), now);
         // Without a keeper the control socket has to be read while the caller waits for what comes there.
         if self.drives_itself() {
@@ -179,7 +179,7 @@ impl Endpoint {
     }
 
     /// Whether a call with `flags` may wait.
-    pub fn may_wait(&self, fd: RawFd, flags: i32) -> Result<bool> {
+    pub(super) fn may_wait(&self, fd: RawFd, flags: i32) -> Result<bool> {
         if flags & sys::MSG_DONTWAIT != 0 {
             return Ok(false);
         }
@@ -190,7 +190,7 @@ impl Endpoint {
     }
 
     /// Whether the caller waits and has time left; having none is its TIMEOUT.
-    pub fn goes_on(&self, fd: RawFd, waiting: &Waiting, now: Instant) -> Result<bool> {
+    pub(super) fn goes_on(&self, fd: RawFd, waiting: &Waiting, now: Instant) -> Result<bool> {
         if !self.may_wait(fd, waiting.flags)? {
             return Ok(false);
         }
@@ -199,7 +199,7 @@ impl Endpoint {
     }
 
     /// Waits for `events` if the caller waits and it is not the system that does; otherwise `false`: it said BLOCK.
-    pub fn wait(&self, fd: RawFd, events: i16, waiting: &Waiting, now: Instant) -> Result<bool> {
+    pub(super) fn wait(&self, fd: RawFd, events: i16, waiting: &Waiting, now: Instant) -> Result<bool> {
         if matches!(waiting.until, Until::InSystemCall) || !self.goes_on(fd, waiting, now)? {
             return Ok(false);
         }
@@ -216,7 +216,7 @@ impl Endpoint {
     }
 
     /// Waits for one of these until the time limit.
-    pub fn poll(&self, fds: &mut [PollFd], waiting: &Waiting) -> Result<()> {
+    pub(super) fn poll(&self, fds: &mut [PollFd], waiting: &Waiting) -> Result<()> {
         let timeout = match waiting.until {
             Until::InSystemCall => -1,
             Until::Poll(deadline) => poll_timeout(deadline, clock()),
@@ -227,7 +227,7 @@ impl Endpoint {
 
     /// Whether the error says that the bridge does not listen, for the first time since something came from there. It
     /// speaks of an earlier datagram, and the bridge may only just be starting: the next one is reported.
-    pub fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
+    pub(super) fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
         let refused = error.raw_os_error() == Some(libc::ECONNREFUSED);
         if refused {
             sys::drain_errors(fd);
@@ -236,12 +236,12 @@ impl Endpoint {
     }
 
     /// Something came from the bridge: it listens.
-    pub fn heard(&self) {
+    pub(super) fn heard(&self) {
         self.refused_once.store(false, Ordering::Relaxed);
     }
 
     /// The error of a system call, or why the destination has ended.
-    pub fn failed(&self, operation: Operation, error: &io::Error) -> Error {
+    pub(super) fn failed(&self, operation: Operation, error: &io::Error) -> Error {
         match self.destination.check(operation) {
             Err(ended) => ended,
             Ok(()) => Error::io(operation, operation.name(), error),
@@ -250,7 +250,7 @@ impl Endpoint {
 }
 
 /// Refuses flags that are not among those a call knows.
-pub fn check_flags(flags: i32, known: i32) -> Result<()> {
+pub(super) fn check_flags(flags: i32, known: i32) -> Result<()> {
     if flags & !known == 0 {
         Ok(())
     } else {

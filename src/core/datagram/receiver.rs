@@ -55,7 +55,7 @@ enum Verdict {
 }
 
 /// The receiving half of a handle.
-pub struct Receiver {
+pub(super) struct Receiver {
     endpoint: Arc<Endpoint>,
     /// Length of the last header: where to put the next payload.
     predicted: AtomicUsize,
@@ -68,7 +68,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Has heard of no source yet.
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         let predicted = match (endpoint.is_raw(), endpoint.port().raw_header) {
             (true, false) => 0,
             (true, true) => 32,
@@ -83,7 +83,12 @@ impl Receiver {
         }
     }
 
-    pub fn recv_from(&self, buffer: &mut [MaybeUninit<u8>], flags: i32, now: Instant) -> Result<Option<Datagram>> {
+    pub(super) fn recv_from(
+        &self,
+        buffer: &mut [MaybeUninit<u8>],
+        flags: i32,
+        now: Instant,
+    ) -> Result<Option<Datagram>> {
         check_flags(flags, FLAGS)?;
         let operation = Operation::Receive;
         let waiting = self.endpoint.waiting(flags, operation, now);
@@ -122,7 +127,7 @@ impl Receiver {
         }
     }
 
-    pub fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32, now: Instant) -> Result<usize> {
+    pub(super) fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32, now: Instant) -> Result<usize> {
         check_flags(flags, FLAGS_OF_MANY)?;
         // Errors are told in the order of the datagrams they stand for.
         if self.endpoint.port().report_source {
@@ -139,7 +144,7 @@ impl Receiver {
     }
 
     /// The next call returns this error.
-    pub fn defer(&self, error: Error) {
+    pub(super) fn defer(&self, error: Error) {
         *self.deferred.lock() = Some(error);
     }
 

@@ -35,18 +35,18 @@ struct Bundle<'a> {
 }
 
 /// The sending half of a handle.
-pub struct Sender {
+pub(super) struct Sender {
     endpoint: Arc<Endpoint>,
     names: TargetCache,
 }
 
 impl Sender {
     /// Knows no address yet.
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         Sender { endpoint, names: TargetCache::default() }
     }
 
-    pub fn send_to(
+    pub(super) fn send_to(
         &self,
         address: &str,
         payload: &[u8],
@@ -88,7 +88,7 @@ impl Sender {
         Ok(went)
     }
 
-    pub fn send_many(&self, list: &[Outgoing<'_>], flags: i32, now: Instant) -> (usize, Result<bool>) {
+    pub(super) fn send_many(&self, list: &[Outgoing<'_>], flags: i32, now: Instant) -> (usize, Result<bool>) {
         let mut sent = 0;
         let result = match &self.endpoint.port().path {
             Path::InBand(_) => self.send_each(list, flags, &mut sent),
@@ -97,7 +97,7 @@ impl Sender {
         (sent, result)
     }
 
-    pub fn resolve(&self, hash: &[u8; 32], limit: Limit, now: Instant) -> Result<Address> {
+    pub(super) fn resolve(&self, hash: &[u8; 32], limit: Limit, now: Instant) -> Result<Address> {
         self.endpoint.check(Operation::Lookup)?;
         let session = self.endpoint.destination().live(Operation::Lookup)?;
         let host = format!("{}.b32.i2p", base32_encode(hash));

@@ -17,7 +17,7 @@ const AGE: Duration = Duration::from_secs(600);
 const KEPT: usize = 1024;
 
 /// An address that can be sent to.
-pub struct Known {
+pub(super) struct Known {
     /// Its destination.
     pub address: Address,
     /// The header without options, for the session it was made for.
@@ -33,7 +33,7 @@ enum Entry {
 }
 
 /// Addresses by the text they were given as.
-pub struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
+pub(super) struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
 
 impl Default for TargetCache {
     fn default() -> Self {
@@ -43,7 +43,7 @@ impl Default for TargetCache {
 
 impl TargetCache {
     /// Remembers an address, for some time if it came by a name.
-    pub fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
+    pub(super) fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
         let expires = if text.contains('.') { now.checked_add(AGE) } else { None };
         let header = send_header(session.id(), &address, &SendOptions::default());
         let known = Arc::new(Known { address, header, session: Arc::downgrade(session) });
@@ -56,7 +56,7 @@ impl TargetCache {
     }
 
     /// The address `text` stands for, if it is known.
-    pub fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
+    pub(super) fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
         let mut entries = self.0.lock();
         let Some(Entry::Known(known, expires)) = entries.get_mut(text) else { return None };
         if expires.is_some_and(|at| now >= at) {
@@ -73,7 +73,13 @@ impl TargetCache {
 
     /// The address of a name that is not known yet. Starts a lookup in the background, or takes the answer of the one that
     /// was started; `None` while there is none.
-    pub fn ask(&self, session: &Arc<Session>, text: &str, wire: &str, now: Instant) -> Result<Option<Arc<Known>>> {
+    pub(super) fn ask(
+        &self,
+        session: &Arc<Session>,
+        text: &str,
+        wire: &str,
+        now: Instant,
+    ) -> Result<Option<Arc<Known>>> {
         session.attend();
         let mut late = false;
         let answer = match self.0.lock().get(text) {

@@ -9,9 +9,9 @@ mod opening;
 mod recovery;
 mod state;
 
-pub use context::Context;
-pub use destination::{Destination, Follower};
+pub(crate) use context::Context;
+pub(crate) use destination::{Destination, Follower};
 pub use handle::DestHandle;
-pub use name_registry::NameRegistry;
-pub use opening::{open, DestPlan};
+pub(crate) use name_registry::NameRegistry;
+pub(crate) use opening::{open, DestPlan};
 pub use state::State;

@@ -24,7 +24,7 @@ const DUPLICATE_PATIENCE: Duration = Duration::from_secs(6);
 const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 
 /// A destination that is to be opened.
-pub struct DestPlan {
+pub(crate) struct DestPlan {
     spec: SessionSpec,
     /// Keys, or the signature type of new ones, if the caller wants certain ones.
     wanted: Option<NewIdentity>,
@@ -35,7 +35,7 @@ pub struct DestPlan {
 }
 
 /// What comes next in opening a destination.
-pub enum Next {
+pub(crate) enum Next {
     /// The bridge is to be asked for a session.
     Ask(Box<BridgeConnection>),
     /// Somebody is just opening or closing it: try again when this is readable.
@@ -54,12 +54,12 @@ impl DestPlan {
     }
 
     /// Whether it has a name.
-    pub fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         !self.spec.name.is_empty()
     }
 
     /// Takes the next step.
-    pub fn next(&mut self, context: &Arc<Context>, now: Instant) -> Result<Next> {
+    pub(crate) fn next(&mut self, context: &Arc<Context>, now: Instant) -> Result<Next> {
         if self.is_named() && self.lease.is_none() {
             match context.names.turn(&self.spec.name, now)? {
                 NameTurn::Shared(destination) => {
@@ -110,7 +110,7 @@ impl DestPlan {
     }
 
     /// Makes the destination of the connection that created its session.
-    pub fn finish(self, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
+    pub(crate) fn finish(self, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
         let keys = SessionSpec::keys_of(&created)?;
         if let Some(given) = &self.keys {
             SessionSpec::check_same(&keys, given.address())?;
@@ -134,7 +134,7 @@ impl DestPlan {
 }
 
 /// Starts opening a destination.
-pub fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: Instant) -> Result<Pending<DestHandle>> {
+pub(crate) fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: Instant) -> Result<Pending<DestHandle>> {
     let _edge = log::edge();
     let limit = limit.or(context.bridge.timeouts.open);
     let mut opening = Opening {

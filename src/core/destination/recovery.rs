@@ -13,7 +13,7 @@ use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Watch;
 
 /// What all sessions of a destination are made from.
-pub struct Origin {
+pub(super) struct Origin {
     /// The bridge they are asked of.
     pub bridge: Arc<Bridge>,
     /// What is asked for.
@@ -25,7 +25,7 @@ pub struct Origin {
 }
 
 /// The attempt to open a lost session again, if one is under way.
-pub struct Recovery {
+pub(super) struct Recovery {
     /// Held while stepping; others skip.
     attempt: RankedMutex<Option<Attempt>>,
 }
@@ -37,7 +37,7 @@ struct Attempt {
 }
 
 /// What came of a step.
-pub enum RecoveryStep {
+pub(super) enum RecoveryStep {
     /// No attempt is under way, or another thread is stepping it.
     Idle,
     /// The bridge is being reached, or `asked` for a session already.
@@ -56,7 +56,7 @@ impl Default for Recovery {
 
 impl Recovery {
     /// Does what can be done without waiting; begins an attempt if one is `due` and none is under way.
-    pub fn step(&self, origin: &Origin, work: &Arc<Watch>, due: bool, now: Instant) -> RecoveryStep {
+    pub(super) fn step(&self, origin: &Origin, work: &Arc<Watch>, due: bool, now: Instant) -> RecoveryStep {
         let Some(mut slot) = self.attempt.try_lock() else { return RecoveryStep::Idle };
         if due && slot.is_none() {
             match Attempt::begin(origin, work, now) {
@@ -83,18 +83,18 @@ impl Recovery {
     }
 
     /// When a step is due even without an event. While another thread is stepping it, that one looks afterwards.
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         let attempt = self.attempt.try_lock()?;
         attempt.as_ref().and_then(|attempt| earlier(attempt.until, attempt.connection.get().deadline()))
     }
 
     /// Ends the attempt.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         drop(self.attempt.lock().take());
     }
 
     /// In a child of fork(2): closes our copies, unless a thread of the parent had the lock.
-    pub fn abandon(&self) {
+    pub(super) fn abandon(&self) {
         if let Some(mut attempt) = self.attempt.try_lock() {
             *attempt = None;
         }

@@ -50,7 +50,7 @@ enum At {
 }
 
 /// The state of a destination, and the changes that the program has not been told of.
-pub struct Life {
+pub(super) struct Life {
     at: At,
     /// Number of the attempt to open the session again; 0 before the first.
     attempt: u32,
@@ -60,7 +60,7 @@ pub struct Life {
 
 impl Life {
     /// A destination that has just been opened.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Life {
             at: At::Ready { since: now },
             attempt: 0,
@@ -70,7 +70,7 @@ impl Life {
     }
 
     /// The state.
-    pub fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         match self.at {
             At::Ready { .. } => State::Ready,
             At::Recovering { .. } => State::Recovering,
@@ -81,12 +81,12 @@ impl Life {
     }
 
     /// Number of the attempt to open the session again.
-    pub fn attempt(&self) -> u32 {
+    pub(super) fn attempt(&self) -> u32 {
         self.attempt
     }
 
     /// Why there is no session.
-    pub fn cause(&self) -> Option<&Error> {
+    pub(super) fn cause(&self) -> Option<&Error> {
         match &self.at {
             At::Ready { .. } => None,
             At::Recovering { cause, .. } | At::Connecting { cause } | At::Building { cause } | At::Dead { cause } => {
@@ -96,7 +96,7 @@ impl Life {
     }
 
     /// When the next attempt is due.
-    pub fn due(&self) -> Deadline {
+    pub(super) fn due(&self) -> Deadline {
         match self.at {
             At::Recovering { due, .. } => due,
             _ => None,
@@ -104,12 +104,12 @@ impl Life {
     }
 
     /// Whether an attempt is due.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         passed(self.due(), now)
     }
 
     /// The session was lost: it is opened again after a pause, whose length is returned.
-    pub fn lost(&mut self, cause: Error, now: Instant) -> Duration {
+    pub(super) fn lost(&mut self, cause: Error, now: Instant) -> Duration {
         if let At::Ready { since } = self.at {
             if now.saturating_duration_since(since) >= GOOD_LIFE {
                 self.attempt = 0;
@@ -120,7 +120,7 @@ impl Life {
     }
 
     /// An attempt has failed: the next one comes after a longer pause.
-    pub fn failed(&mut self, error: Error, now: Instant) -> Duration {
+    pub(super) fn failed(&mut self, error: Error, now: Instant) -> Duration {
         self.pause(error, now)
     }
 
@@ -132,14 +132,14 @@ impl Life {
     }
 
     /// The bridge is being reached.
-    pub fn connecting(&mut self) {
+    pub(super) fn connecting(&mut self) {
         if let Some(cause) = self.attempting() {
             self.change(At::Connecting { cause });
         }
     }
 
     /// The bridge was asked for a session.
-    pub fn building(&mut self) {
+    pub(super) fn building(&mut self) {
         if let Some(cause) = self.attempting() {
             self.change(At::Building { cause });
         }
@@ -154,12 +154,12 @@ impl Life {
     }
 
     /// There is a session again.
-    pub fn ready(&mut self, now: Instant) {
+    pub(super) fn ready(&mut self, now: Instant) {
         self.change(At::Ready { since: now });
     }
 
     /// It is over.
-    pub fn die(&mut self, cause: Error) {
+    pub(super) fn die(&mut self, cause: Error) {
         self.change(At::Dead { cause });
     }
 
@@ -175,18 +175,18 @@ impl Life {
     }
 
     /// The oldest change that was not told yet.
-    pub fn next_change(&mut self) -> Option<State> {
+    pub(super) fn next_change(&mut self) -> Option<State> {
         self.untold.pop_front()
     }
 
     /// Whether all changes were told.
-    pub fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.untold.is_empty()
     }
 }
 
 /// Whether trying again is useless: what the router will never accept.
-pub fn is_hopeless(error: &Error) -> bool {
+pub(super) fn is_hopeless(error: &Error) -> bool {
     matches!(error.status, Status::Unsupported | Status::Invalid | Status::State) || error.tag == "INVALID_KEY"
 }
 

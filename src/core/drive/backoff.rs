@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The pause before the next attempt.
 #[derive(Clone, Copy, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     next: Duration,
@@ -12,24 +12,24 @@ pub struct Backoff {
 
 impl Backoff {
     /// Begins with `first` and doubles up to `longest`.
-    pub const fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Backoff { first, longest, next: first }
     }
 
     /// The pause that is due now; the next one is twice as long.
-    pub fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = self.next.saturating_mul(2).min(self.longest);
         pause
     }
 
     /// The pause that [`Backoff::pause`] will return.
-    pub fn next(&self) -> Duration {
+    pub(crate) fn next(&self) -> Duration {
         self.next
     }
 
     /// Begins with the first pause again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 }

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 /// A time limit, or none.
-pub type Deadline = Option<Instant>;
+pub(crate) type Deadline = Option<Instant>;
 
 /// The earlier of two deadlines.
-pub fn earlier(a: Deadline, b: Deadline) -> Deadline {
+pub(crate) fn earlier(a: Deadline, b: Deadline) -> Deadline {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -21,12 +21,12 @@ pub fn after(timeout: Option<Duration>, now: Instant) -> Deadline {
 }
 
 /// Whether the deadline has passed.
-pub fn passed(deadline: Deadline, now: Instant) -> bool {
+pub(crate) fn passed(deadline: Deadline, now: Instant) -> bool {
     deadline.is_some_and(|at| now >= at)
 }
 
 /// Milliseconds until `deadline` as poll(2) takes them: rounded up, -1 for never.
-pub fn poll_timeout(deadline: Deadline, now: Instant) -> i32 {
+pub(crate) fn poll_timeout(deadline: Deadline, now: Instant) -> i32 {
     let Some(at) = deadline else { return -1 };
     let left = at.saturating_duration_since(now);
     i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)

@@ -86,11 +86,11 @@ impl Driver {
 }
 
 /// What a program polls: readable when there is news and, where the program drives, when there is work.
-pub struct Face(Option<Watch>);
+pub(crate) struct Face(Option<Watch>);
 
 impl Face {
     /// For a program that is told by `news`.
-    pub fn new(driver: &Driver, news: &Wake, work: &Watch) -> io::Result<Self> {
+    pub(crate) fn new(driver: &Driver, news: &Wake, work: &Watch) -> io::Result<Self> {
         if !driver.is_caller() {
             return Ok(Face(None));
         }
@@ -101,12 +101,12 @@ impl Face {
     }
 
     /// The descriptor; `news` as when it was made.
-    pub fn fd(&self, news: &Wake) -> RawFd {
+    pub(crate) fn fd(&self, news: &Wake) -> RawFd {
         self.0.as_ref().map_or(news.as_raw_fd(), AsRawFd::as_raw_fd)
     }
 
     /// In a child of fork(2): closes our copy.
-    pub fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         if let Some(watch) = &self.0 {
             watch.abandon();
         }
@@ -114,10 +114,16 @@ impl Face {
 }
 
 /// A descriptor that a caller who waits has to watch besides its own, since no keeper does, and the events.
-pub type Attended = (Arc<SharedFd>, i16);
+pub(crate) type Attended = (Arc<SharedFd>, i16);
 
 /// Waits until `fd` has one of `events`, or until there is something to do about what is `attended`, or `deadline`.
-pub fn wait(fd: RawFd, events: i16, attended: Option<&Attended>, deadline: Deadline, now: Instant) -> io::Result<()> {
+pub(super) fn wait(
+    fd: RawFd,
+    events: i16,
+    attended: Option<&Attended>,
+    deadline: Deadline,
+    now: Instant,
+) -> io::Result<()> {
     let other = attended.map_or((-1, 0), |(fd, events)| (fd.as_raw_fd(), *events));
     let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: other.0, events: other.1, revents: 0 }];
     sys::poll(&mut fds, poll_timeout(deadline, now)).map(drop)

@@ -18,7 +18,7 @@ use crate::sys::{self, PollFd, Wake};
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Handle to the thread, which starts with the first destination.
-pub struct Keeper {
+pub(super) struct Keeper {
     shared: Arc<Shared>,
     thread: RankedMutex<Option<JoinHandle<()>>>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 
 impl Keeper {
     /// A keeper without a thread yet.
-    pub fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::None, "a descriptor for the keeper", &error))?;
         let shared = Shared {
             driven: RankedMutex::new(Rank::KeeperDriven, Vec::new()),
@@ -48,7 +48,7 @@ impl Keeper {
     }
 
     /// Takes charge of a destination.
-    pub fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
+    pub(super) fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
         let mut thread = self.thread.lock();
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -63,7 +63,7 @@ impl Keeper {
     }
 
     /// Gives one up. When this returns the thread does not use it any more.
-    pub fn remove(&self, one: &Arc<dyn Driven>) {
+    pub(super) fn remove(&self, one: &Arc<dyn Driven>) {
         let removed = self.shared.forget(one);
         drop(self.shared.running.lock());
         drop(removed);
@@ -71,14 +71,14 @@ impl Keeper {
     }
 
     /// In a child of fork(2), where there is no thread: drops it.
-    pub fn abandon(&self, one: &Arc<dyn Driven>) {
+    pub(super) fn abandon(&self, one: &Arc<dyn Driven>) {
         if let Some(mut driven) = self.shared.driven.try_lock() {
             driven.retain(|known| !is_same(known, one));
         }
     }
 
     /// In a child of fork(2): closes what only the missing thread would have closed.
-    pub fn abandon_all(&self) {
+    pub(super) fn abandon_all(&self) {
         self.shared.wake.abandon();
         if let Some(mut driven) = self.shared.driven.try_lock() {
             driven.clear();
@@ -86,12 +86,12 @@ impl Keeper {
     }
 
     /// Makes the thread look again at what the destinations wait for.
-    pub fn poke(&self) {
+    pub(super) fn poke(&self) {
         self.shared.wake.set();
     }
 
     /// Ends the thread and waits for its end.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.poke();
         let thread = self.thread.lock().take();

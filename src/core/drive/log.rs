@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::sys::lock::{assert_none_held, Rank, RankedMutex};
 
 /// Receives one line of text. Runs on the thread that did the work, without any lock held.
-pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Hook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A line and where it goes.
 type Line = (Arc<Log>, String);
@@ -27,12 +27,12 @@ thread_local! {
 }
 
 /// Whether the present thread is inside a hook, where no call of this library is allowed.
-pub fn inside_hook() -> bool {
+pub(crate) fn inside_hook() -> bool {
     INSIDE.with(Cell::get)
 }
 
 /// Marks the present thread as inside a hook while it runs `hook`.
-pub fn inside<T>(hook: impl FnOnce() -> T) -> T {
+pub(crate) fn inside<T>(hook: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -100,10 +100,10 @@ impl Log {
 /// What is gathered on this thread is handed out when the outermost of these is dropped. To be made before any lock is
 /// taken.
 #[must_use]
-pub struct Edge(());
+pub(crate) struct Edge(());
 
 /// Begins a call of the program, or a round of one of our threads.
-pub fn edge() -> Edge {
+pub(crate) fn edge() -> Edge {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     Edge(())
 }

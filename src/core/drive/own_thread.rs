@@ -10,11 +10,11 @@ thread_local! {
 }
 
 /// The present thread works for `shared` from now on.
-pub fn works_for<T>(shared: &T) {
+pub(crate) fn works_for<T>(shared: &T) {
     SHARED.with(|own| own.set(std::ptr::from_ref(shared) as usize));
 }
 
 /// Whether the present thread is the one that works for `shared`.
-pub fn is_worker_of<T>(shared: &T) -> bool {
+pub(crate) fn is_worker_of<T>(shared: &T) -> bool {
     SHARED.with(Cell::get) == std::ptr::from_ref(shared) as usize
 }

@@ -7,13 +7,13 @@ use crate::error::Result;
 use crate::sys::{SharedFd, Watch};
 
 /// What can be watched: it has a descriptor now and then, which may be another one after each step.
-pub trait Waiting {
+pub(crate) trait Waiting {
     /// The descriptor to wait on and the events to wait for.
     fn awaited(&self) -> Option<(&Arc<SharedFd>, i16)>;
 }
 
 /// Something that waits, and what is watched for it.
-pub struct Watched<C> {
+pub(crate) struct Watched<C> {
     inner: C,
     watch: Arc<Watch>,
     registered: Option<Registered>,
@@ -34,7 +34,7 @@ impl Drop for Registered {
 
 impl<C: Waiting> Watched<C> {
     /// Nothing is watched before the first step.
-    pub fn new(inner: C, watch: &Arc<Watch>) -> Self {
+    pub(crate) fn new(inner: C, watch: &Arc<Watch>) -> Self {
         Watched { inner, watch: Arc::clone(watch), registered: None }
     }
 
@@ -42,7 +42,7 @@ impl<C: Waiting> Watched<C> {
     ///
     /// A step may close its descriptor. That stays open until it is not watched any more: a child of fork(2) may have the
     /// description too, which would then be watched for ever.
-    pub fn step(&mut self, step: impl FnOnce(&mut C) -> Result<Progress>) -> Result<Progress> {
+    pub(crate) fn step(&mut self, step: impl FnOnce(&mut C) -> Result<Progress>) -> Result<Progress> {
         let result = step(&mut self.inner);
         let waits = matches!(result, Ok(Progress::Block));
         let wanted = self.inner.awaited().filter(|_| waits);
@@ -67,17 +67,17 @@ impl<C: Waiting> Watched<C> {
     }
 
     /// What is watched.
-    pub fn get(&self) -> &C {
+    pub(crate) fn get(&self) -> &C {
         &self.inner
     }
 
     /// The same, to take from it what a step has made.
-    pub fn get_mut(&mut self) -> &mut C {
+    pub(crate) fn get_mut(&mut self) -> &mut C {
         &mut self.inner
     }
 
     /// What was watched, and is not any more.
-    pub fn into_inner(self) -> C {
+    pub(crate) fn into_inner(self) -> C {
         self.inner
     }
 }

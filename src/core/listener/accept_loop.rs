@@ -21,7 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The accepts of one listener and the streams that were not fetched yet.
-pub struct AcceptLoop {
+pub(super) struct AcceptLoop {
     backlog: usize,
     /// Tells of the accepts.
     watch: Arc<Watch>,
@@ -55,7 +55,7 @@ struct Queue {
 
 impl AcceptLoop {
     /// Nothing is armed before it is driven: up to `width` accepts at a time, or a forward; `backlog` streams in all.
-    pub fn new(backlog: usize, width: usize, forward: Option<Forward>) -> Result<Arc<Self>> {
+    pub(super) fn new(backlog: usize, width: usize, forward: Option<Forward>) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let armed = Armed { session: None, accepts: Vec::new(), width, forward, backoff, pause: None };
@@ -70,17 +70,17 @@ impl AcceptLoop {
     }
 
     /// Readable while it has to be driven.
-    pub fn watch(&self) -> &Watch {
+    pub(super) fn watch(&self) -> &Watch {
         &self.watch
     }
 
     /// Readable while there is a stream to fetch, or it is over.
-    pub fn arrived(&self) -> &Wake {
+    pub(super) fn arrived(&self) -> &Wake {
         &self.arrived
     }
 
     /// Fetches a stream; whether there was room for another accept only now.
-    pub fn fetch(&self) -> (Option<Stream>, bool) {
+    pub(super) fn fetch(&self) -> (Option<Stream>, bool) {
         let mut queue = self.queue.lock();
         let full = queue.streams.len() >= self.backlog;
         let stream = queue.streams.pop_front();
@@ -92,7 +92,7 @@ impl AcceptLoop {
 
     /// How many accepts have failed one after the other, and why the last one has; that only if it is told without waiting
     /// for a lock, unless `wait` is set.
-    pub fn failures(&self, wait: bool) -> (u32, Option<Error>) {
+    pub(super) fn failures(&self, wait: bool) -> (u32, Option<Error>) {
         let queue = if wait { Some(self.queue.lock()) } else { self.queue.try_lock() };
         (self.failures.load(Ordering::Relaxed), queue.and_then(|queue| queue.error.clone()))
     }
@@ -175,7 +175,7 @@ impl AcceptLoop {
     }
 
     /// It is given up: what the router has been asked for goes back to the session.
-    pub fn give_up(&self) {
+    pub(super) fn give_up(&self) {
         let mut armed = self.armed.lock();
         let streams = {
             let mut queue = self.queue.lock();

@@ -20,7 +20,7 @@ use crate::sys::{self, Place, SharedFd, Watch};
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
 /// A loopback port and the router's promise to bring streams there.
-pub struct Forward {
+pub(super) struct Forward {
     port: TcpListener,
     address: SocketAddr,
     watched: bool,
@@ -44,7 +44,7 @@ struct Arriving {
 
 impl Forward {
     /// Binds the port; the bridge must be on this machine.
-    pub fn new(bridge: &Bridge) -> Result<Self> {
+    pub(super) fn new(bridge: &Bridge) -> Result<Self> {
         let local = bridge.places().iter().find_map(|place| match place {
             Place::Tcp(address) if address.ip().is_loopback() => Some(address.ip()),
             Place::Tcp(_) => None,
@@ -61,7 +61,7 @@ impl Forward {
     }
 
     /// When it has to be driven even without an event.
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         let asking = match &self.control {
             Control::Asking(connection) => connection.get().deadline(),
             _ => None,
@@ -70,19 +70,19 @@ impl Forward {
     }
 
     /// Whether the router has to be asked (again).
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         matches!(self.control, Control::None)
     }
 
     /// Asks the router for its promise.
-    pub fn ask(&mut self, session: &Arc<Session>, watch: &Arc<Watch>, now: Instant) -> Result<()> {
+    pub(super) fn ask(&mut self, session: &Arc<Session>, watch: &Arc<Watch>, now: Instant) -> Result<()> {
         let request = Request::Forward { id: session.id().to_owned(), to: self.address };
         self.control = Control::Asking(Box::new(Watched::new(session.connection(request)?, watch)));
         self.run_control(session, watch, now)
     }
 
     /// Does what the router's side needs. After a failure it has to be asked again.
-    pub fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, now: Instant) -> Result<()> {
+    pub(super) fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, now: Instant) -> Result<()> {
         let result = self.try_control(session, watch, now);
         if result.is_err() {
             self.close_control(watch);
@@ -112,7 +112,7 @@ impl Forward {
     }
 
     /// Takes up to `room` connections, and returns the streams of those that have said whose they are.
-    pub fn run_port(&mut self, session: &Arc<Session>, room: usize, watch: &Watch, now: Instant) -> Vec<Stream> {
+    pub(super) fn run_port(&mut self, session: &Arc<Session>, room: usize, watch: &Watch, now: Instant) -> Vec<Stream> {
         let mut streams = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
             match arriving.introduce(now) {
@@ -167,7 +167,7 @@ impl Forward {
     }
 
     /// Closes everything but the port.
-    pub fn close(&mut self, watch: &Watch) {
+    pub(super) fn close(&mut self, watch: &Watch) {
         self.close_control(watch);
         for arriving in self.arriving.drain(..) {
             drop(watch.remove(&*arriving.socket));
@@ -175,7 +175,7 @@ impl Forward {
     }
 
     /// Stops watching the port, which is about to be closed.
-    pub fn forget_port(&mut self, watch: &Watch) {
+    pub(super) fn forget_port(&mut self, watch: &Watch) {
         if std::mem::take(&mut self.watched) {
             drop(watch.remove(&self.port));
         }

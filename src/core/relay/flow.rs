@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use crate::sys::{self, Carrier};
 
 /// Room for bytes on their way that nobody uses at the moment, kept for the next who does.
-pub struct Carriers {
+pub(crate) struct Carriers {
     spare: Vec<Carrier>,
     size: usize,
     splice: bool,
@@ -16,7 +16,7 @@ const SPARE: usize = 16;
 
 impl Carriers {
     /// Carriers for up to `size` bytes.
-    pub fn new(size: usize, splice: bool) -> Self {
+    pub(crate) fn new(size: usize, splice: bool) -> Self {
         Carriers { spare: Vec::new(), size, splice: splice && cfg!(target_os = "linux") }
     }
 
@@ -37,7 +37,7 @@ impl Carriers {
 
 /// What became of moving bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flowed {
+pub(crate) enum Flowed {
     /// Nothing more is possible at present.
     Waits,
     /// More is possible, but others want a turn.
@@ -50,7 +50,7 @@ pub enum Flowed {
 
 /// One direction.
 #[derive(Default)]
-pub struct Flow {
+pub(crate) struct Flow {
     carrier: Option<Carrier>,
     refused: bool,
     /// The kernel moves nothing past urgent data: from the first of it on everything is copied.
@@ -65,7 +65,7 @@ pub struct Flow {
 
 impl Flow {
     /// Moves what can be moved without waiting, up to about `budget` bytes.
-    pub fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> Flowed {
+    pub(crate) fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> Flowed {
         let mut left = budget;
         while !self.refused {
             let copies = self.copies;
@@ -120,12 +120,12 @@ impl Flow {
     }
 
     /// Bytes that were taken and not given yet.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.carrier.as_ref().map_or(0, Carrier::held)
     }
 
     /// Nothing is moved any more; what was on its way is lost.
-    pub fn stop(&mut self, carriers: &mut Carriers) {
+    pub(crate) fn stop(&mut self, carriers: &mut Carriers) {
         self.release(carriers);
     }
 

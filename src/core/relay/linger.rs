@@ -8,7 +8,7 @@ use crate::core::relay::end::End;
 use crate::sys;
 
 /// How long an end may take none of what was sent to it before the other end was reset, or stay when it has everything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looking how much a stream has taken, at first and at most: the system has no event for that.
 const LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(320);
@@ -16,7 +16,7 @@ const LONGEST_LOOK: Duration = Duration::from_millis(320);
 const WASTE: usize = 4 << 20;
 
 /// An end that is about to be closed: closing it with unread input would throw away what is still on its way out.
-pub struct Linger {
+pub(crate) struct Linger {
     end: End,
     /// Whether the other end has ended in good order: then all of what it had sent is for this one.
     in_order: bool,
@@ -30,7 +30,7 @@ pub struct Linger {
 
 /// How a [`Linger`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LingerStep {
+pub(crate) enum LingerStep {
     /// It can be closed now.
     Over,
     /// Not yet.
@@ -41,7 +41,7 @@ pub enum LingerStep {
 
 impl Linger {
     /// Nothing more is sent to it, the other end having ended, `in_order` or not.
-    pub fn new(end: End, in_order: bool, now: Instant) -> Self {
+    pub(crate) fn new(end: End, in_order: bool, now: Instant) -> Self {
         // A stream over I2P has no half close: there it would end both directions before all is delivered.
         if let End::Socket(fd) = &end {
             sys::end_sending(fd.as_raw_fd());
@@ -52,17 +52,17 @@ impl Linger {
     }
 
     /// The end.
-    pub fn end(&self) -> &End {
+    pub(crate) fn end(&self) -> &End {
         &self.end
     }
 
     /// Bytes it has not taken yet, as far as is known.
-    pub fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.unsent
     }
 
     /// When to look again even without an event.
-    pub fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         match self.end {
             // It closes when it has read everything, and that is an event.
             End::Socket(_) => self.until,
@@ -71,7 +71,7 @@ impl Linger {
     }
 
     /// Looks whether it can be closed now. What it still sends is dropped.
-    pub fn step(&mut self, now: Instant) -> LingerStep {
+    pub(crate) fn step(&mut self, now: Instant) -> LingerStep {
         let fd = self.end.fd();
         let mut waste = [0; 16384];
         let mut quiet = false;

@@ -4,6 +4,6 @@ mod end;
 mod flow;
 mod linger;
 
-pub use end::End;
-pub use flow::{Carriers, Flow, Flowed};
-pub use linger::{Linger, LingerStep, PATIENCE};
+pub(crate) use end::End;
+pub(crate) use flow::{Carriers, Flow, Flowed};
+pub(crate) use linger::{Linger, LingerStep, PATIENCE};

@@ -18,7 +18,7 @@ use crate::sys::{self, Watch};
 
 /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to hand it
 /// the next stream.
-pub fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pending<Stream>> {
+pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pending<Stream>> {
     let _edge = log::edge();
     let connection = match session.accept_pool().adopt(now) {
         Some(AbandonedAccept::Arrived(stream)) => {
@@ -35,7 +35,7 @@ pub fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pend
 }
 
 /// The stream of an accept that is done.
-pub fn accepted(connection: &mut BridgeConnection) -> Result<Stream> {
+pub(crate) fn accepted(connection: &mut BridgeConnection) -> Result<Stream> {
     let finished = connection.finish()?;
     of_finished(finished, connection)
 }

@@ -14,10 +14,10 @@ use crate::protocol::line::Fields;
 const CUT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What is made of a finished connection.
-pub type Make<T> = Box<dyn FnOnce(Finished, &BridgeConnection) -> Result<T> + Send>;
+pub(super) type Make<T> = Box<dyn FnOnce(Finished, &BridgeConnection) -> Result<T> + Send>;
 
 /// A request on its way.
-pub struct Call<T> {
+pub(crate) struct Call<T> {
     connection: Box<BridgeConnection>,
     make: Option<Make<T>>,
     /// The session it belongs to, if any: its end is the cause of whatever fails then.
@@ -28,7 +28,7 @@ pub struct Call<T> {
 
 impl<T: 'static> Call<T> {
     /// Begins with the request of `connection`.
-    pub fn new(
+    pub(crate) fn new(
         connection: BridgeConnection,
         session: Option<Arc<Session>>,
         make: impl FnOnce(Finished, &BridgeConnection) -> Result<T> + Send + 'static,
@@ -37,7 +37,7 @@ impl<T: 'static> Call<T> {
     }
 
     /// Begins the operation.
-    pub fn begin(self, limit: Limit, now: Instant) -> Pending<T> {
+    pub(crate) fn begin(self, limit: Limit, now: Instant) -> Pending<T> {
         let (bridge, operation) = (Arc::clone(self.connection.bridge()), self.connection.request().operation());
         let limit = limit.or(self.connection.default_timeout());
         Pending::begin(&bridge.process, operation, self, limit, now)
@@ -46,12 +46,12 @@ impl<T: 'static> Call<T> {
 
 impl<T> Call<T> {
     /// The connection.
-    pub fn connection(&self) -> &BridgeConnection {
+    pub(crate) fn connection(&self) -> &BridgeConnection {
         &self.connection
     }
 
     /// The connection itself, unless it has failed.
-    pub fn into_connection(self) -> Option<Box<BridgeConnection>> {
+    pub(crate) fn into_connection(self) -> Option<Box<BridgeConnection>> {
         self.cut.is_none().then_some(self.connection)
     }
 

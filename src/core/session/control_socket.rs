@@ -20,7 +20,7 @@ const READS_PER_RUN: usize = 64;
 const MAX_QUEUED: usize = 1 << 18;
 
 /// A control socket and its conversation.
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     socket: Option<Arc<SharedFd>>,
     control: Control,
     slots: Slots,
@@ -34,7 +34,7 @@ pub struct ControlSocket {
 
 impl ControlSocket {
     /// Takes over the connection that created the session.
-    pub fn new(created: Finished, port: Option<Arc<DatagramPort>>) -> Self {
+    pub(crate) fn new(created: Finished, port: Option<Arc<DatagramPort>>) -> Self {
         // It is not for the controller's scope to end, but for the session, which tells everybody why first.
         created.socket.set_carrying();
         ControlSocket {
@@ -49,18 +49,18 @@ impl ControlSocket {
     }
 
     /// The socket and the events it needs; `None` once it is closed.
-    pub fn awaited(&self) -> Option<Attended> {
+    pub(crate) fn awaited(&self) -> Option<Attended> {
         let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
         self.socket.as_ref().map(|socket| (Arc::clone(socket), events))
     }
 
     /// The conversation, for the log.
-    pub fn trace(&mut self) -> &mut Trace {
+    pub(crate) fn trace(&mut self) -> &mut Trace {
         &mut self.control.trace
     }
 
     /// Queues a lookup.
-    pub fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
+    pub(crate) fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
         let slot = Slot::new()?;
         // Made here, where nobody can close the socket meanwhile.
         let watch = match self.awaited().filter(|_| watched) {
@@ -76,7 +76,7 @@ impl ControlSocket {
     }
 
     /// Queues a datagram, unless too much is queued already; whether it was.
-    pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) -> bool {
+    pub(crate) fn send_datagram(&mut self, command: &Command, payload: &[u8]) -> bool {
         let room = self.control.unsent() < MAX_QUEUED;
         if room {
             self.control.send_datagram(command, payload);
@@ -86,13 +86,13 @@ impl ControlSocket {
     }
 
     /// Nobody waits for this lookup any more.
-    pub fn forget(&mut self, number: u64) {
+    pub(crate) fn forget(&mut self, number: u64) {
         self.slots.remove(&number);
         self.control.forget(number);
     }
 
     /// Does what can be done without waiting. Returns why the session is lost, once it is.
-    pub fn run(&mut self) -> Option<Error> {
+    pub(crate) fn run(&mut self) -> Option<Error> {
         let socket = self.socket.clone()?;
         let mut events = Vec::new();
         let mut end = None;
@@ -157,7 +157,7 @@ impl ControlSocket {
     }
 
     /// Closes the control socket; everybody who waits for an answer gets `cause`.
-    pub fn close(&mut self, cause: &Error) {
+    pub(crate) fn close(&mut self, cause: &Error) {
         // Closed when the last one that waits for it has looked up: its number is never another one's meanwhile.
         if let Some(socket) = self.socket.take() {
             socket.end();

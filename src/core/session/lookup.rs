@@ -13,7 +13,7 @@ use crate::protocol::line::Fields;
 use crate::sys;
 
 /// A lookup through a session's own connection.
-pub struct Lookup {
+pub(crate) struct Lookup {
     session: Arc<Session>,
     ticket: Ticket,
     fields: Option<Fields>,
@@ -21,13 +21,13 @@ pub struct Lookup {
 
 impl Lookup {
     /// Asks the session.
-    pub fn new(session: &Arc<Session>, name: &str) -> Result<Self> {
+    pub(crate) fn new(session: &Arc<Session>, name: &str) -> Result<Self> {
         let ticket = session.lookup(name)?;
         Ok(Lookup { session: Arc::clone(session), ticket, fields: None })
     }
 
     /// The operation, begun.
-    pub fn begin(session: &Arc<Session>, name: &str, limit: Limit, now: Instant) -> Result<Pending<Address>> {
+    pub(crate) fn begin(session: &Arc<Session>, name: &str, limit: Limit, now: Instant) -> Result<Pending<Address>> {
         let limit = limit.or(session.bridge().timeouts.lookup);
         Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit, now))
     }

@@ -55,4 +55,4 @@ impl Slot {
 }
 
 /// Slots by number; those of callers that went away are gone by themselves.
-pub type Slots = HashMap<u64, Weak<Slot>>;
+pub(super) type Slots = HashMap<u64, Weak<Slot>>;

@@ -13,7 +13,7 @@ pub(crate) struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    pub fn parse(options: &Options) -> Result<Self> {
+    pub(crate) fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Connect)?;
         Ok(ConnectOptions { ports: options.ports(), router: options.router_options() })
     }

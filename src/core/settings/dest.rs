@@ -50,7 +50,7 @@ pub(crate) struct DatagramOptions {
 
 impl DestOptions {
     /// Reads and checks the options of a destination of `style`.
-    pub fn parse(style: Style, options: &Options) -> Result<Self> {
+    pub(crate) fn parse(style: Style, options: &Options) -> Result<Self> {
         options.check_owner(Owner::Destination)?;
         Ok(DestOptions {
             style,
@@ -66,18 +66,18 @@ impl DestOptions {
     }
 
     /// Whether a lost session is opened again; unless the program says so, only under a name.
-    pub fn recovers(&self, named: bool) -> bool {
+    pub(crate) fn recovers(&self, named: bool) -> bool {
         self.recover.unwrap_or(named)
     }
 
     /// Those for the router, in the order they were set.
-    pub fn router(&self) -> impl Iterator<Item = &(String, String)> {
+    pub(crate) fn router(&self) -> impl Iterator<Item = &(String, String)> {
         self.given.router()
     }
 
     /// Whether the open destination `name` that has these options is what `wanted` asks for: of that style, and with
     /// every option `wanted` has.
-    pub fn check_shareable(&self, name: &str, wanted: &DestOptions) -> Result<()> {
+    pub(crate) fn check_shareable(&self, name: &str, wanted: &DestOptions) -> Result<()> {
         let state = |message| Err(Error::new(Status::State, Operation::Create, message));
         if self.style != wanted.style {
             return state(format!(

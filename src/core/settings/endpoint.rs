@@ -9,7 +9,7 @@ use crate::sys::Place;
 
 /// A host and port, or a path, as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// A name or address, and a port.
     Host(String, u16),
     /// A unix domain socket.
@@ -18,12 +18,12 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Reads `host`, `host:port`, `1.2.3.4:port`, `[::1]:port`, `::1`, `/path` or `unix:path`.
-    pub fn parse(text: &str, default_port: u16) -> Result<Endpoint> {
+    pub(crate) fn parse(text: &str, default_port: u16) -> Result<Endpoint> {
         Endpoint::parse_any(text, default_port, false)
     }
 
     /// The same with a port, which may be 0: any that is free.
-    pub fn parse_local(text: &str) -> Result<Endpoint> {
+    pub(crate) fn parse_local(text: &str) -> Result<Endpoint> {
         Endpoint::parse_any(text, 0, true)
     }
 
@@ -64,7 +64,7 @@ impl Endpoint {
     }
 
     /// Its addresses; may block.
-    pub fn resolve(&self) -> Result<Vec<Place>> {
+    pub(crate) fn resolve(&self) -> Result<Vec<Place>> {
         let (host, port) = match self {
             Endpoint::Unix(path) => return Ok(vec![Place::Unix(path.clone())]),
             Endpoint::Host(host, port) => (host.as_str(), *port),

@@ -19,7 +19,7 @@ impl Default for ListenerOptions {
 }
 
 impl ListenerOptions {
-    pub fn parse(options: &Options) -> Result<Self> {
+    pub(crate) fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Listener)?;
         match (options.flag("stream_forward"), options.number("accepts")) {
             (Some(true), Some(_)) => Err(Error::invalid("options accepts and stream_forward exclude each other")),

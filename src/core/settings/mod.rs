@@ -18,12 +18,13 @@ pub(crate) use connect::ConnectOptions;
 pub(crate) use controller::BridgeOptions;
 pub use controller::ControllerOptions;
 pub(crate) use dest::{check_signature_type, DatagramOptions, DestOptions, ED25519};
-pub use endpoint::Endpoint;
+pub(crate) use endpoint::Endpoint;
 pub(crate) use listener::ListenerOptions;
 pub use options::Options;
 pub(crate) use options::NONE;
-pub use timeouts::Timeouts;
-pub use tunnel::{Limits, TunnelOptions};
+pub(crate) use timeouts::Timeouts;
+pub(crate) use tunnel::Limits;
+pub use tunnel::TunnelOptions;
 
 #[cfg(test)]
 mod testing {

@@ -1,7 +1,8 @@
 //! Key files and the folder they are kept in.
 
-pub mod key_file;
+pub(crate) mod key_file;
 mod key_store;
 
 pub use key_file::{load, save, Format};
-pub use key_store::{check_name, default_folder, KeyStore, NameLock};
+pub(crate) use key_store::NameLock;
+pub use key_store::{check_name, default_folder, KeyStore};

@@ -3,4 +3,5 @@
 mod stream;
 mod timed;
 
-pub use stream::{Moved, Remote, Stream};
+pub(crate) use stream::Remote;
+pub use stream::{Moved, Stream};

@@ -13,7 +13,7 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::sys::{self, Place, Ready, Selector};
 
 /// What the tunnel lends to each of its connections while it is served.
-pub struct Tools<'a> {
+pub(super) struct Tools<'a> {
     /// Tells when a descriptor is ready. A connection has two tokens: twice its number, and one more for its far end.
     pub selector: &'a Selector,
     /// Room for bytes on their way.
@@ -29,7 +29,7 @@ pub struct Tools<'a> {
 }
 
 /// A connection.
-pub struct Connection {
+pub(super) struct Connection {
     id: u64,
     /// The end that came.
     near: Option<End>,
@@ -50,7 +50,7 @@ pub struct Connection {
 }
 
 /// How far a connection is.
-pub enum Stage {
+pub(super) enum Stage {
     /// The other side is being made by the library.
     Pending(Box<Pending<Stream>>),
     /// The other side is connecting; there are more places to try.
@@ -64,7 +64,7 @@ pub enum Stage {
 }
 
 /// What became of serving a connection.
-pub enum Served {
+pub(super) enum Served {
     /// It waits.
     Stays,
     /// It wants another turn at once.
@@ -75,7 +75,7 @@ pub enum Served {
 
 impl Connection {
     /// A connection whose other side is being made.
-    pub fn new(id: u64, near: End, stage: Stage, limits: &Limits, now: Instant) -> Self {
+    pub(super) fn new(id: u64, near: End, stage: Stage, limits: &Limits, now: Instant) -> Self {
         Connection {
             id,
             near: Some(near),
@@ -90,12 +90,12 @@ impl Connection {
     }
 
     /// Whether it counts: one that only lingers does not.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Linger(..) | Stage::Gone)
     }
 
     /// The end that came, if the other one is not there yet.
-    pub fn unmade(&mut self, selector: &Selector) -> Option<End> {
+    pub(super) fn unmade(&mut self, selector: &Selector) -> Option<End> {
         if let Some(near) = &self.near {
             selector.remove(near.fd());
         }
@@ -106,7 +106,7 @@ impl Connection {
     }
 
     /// What an event on an end of an open connection tells about it.
-    pub fn look(&mut self, ready: &Ready) {
+    pub(super) fn look(&mut self, ready: &Ready) {
         if matches!(self.stage, Stage::Open(_)) {
             let side = (ready.token % 2) as usize;
             self.reset[side] |= ready.broken;
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// When it has to be served even without an event.
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         let limits = earlier(self.ends, self.idle_until);
         match &self.stage {
             Stage::Pending(pending) => earlier(limits, pending.due()),
@@ -146,7 +146,7 @@ impl Connection {
     }
 
     /// Does what can be done without waiting.
-    pub fn serve(&mut self, tools: &mut Tools<'_>) -> Result<Served> {
+    pub(super) fn serve(&mut self, tools: &mut Tools<'_>) -> Result<Served> {
         if self.has_expired(tools.now) {
             if self.is_open() {
                 tools.shared.counts.expired.fetch_add(1, Ordering::Relaxed);
@@ -285,7 +285,7 @@ impl Connection {
     }
 
     /// Closes what is left of it.
-    pub fn close(mut self, selector: &Selector, carriers: &mut Carriers) {
+    pub(super) fn close(mut self, selector: &Selector, carriers: &mut Carriers) {
         self.outward.stop(carriers);
         self.inward.stop(carriers);
         if let Stage::Pending(pending) = &self.stage {
@@ -304,7 +304,7 @@ impl Connection {
 }
 
 /// A socket of the program's as the other side: moving bytes must never wait, however it was made.
-pub fn far_socket(fd: OwnedFd) -> Result<Stage> {
+pub(super) fn far_socket(fd: OwnedFd) -> Result<Stage> {
     let system = |error| Error::io(Operation::Connect, "the other side of a connection", &error);
     if !sys::is_stream(fd.as_raw_fd()).map_err(system)? {
         return Err(Error::invalid("the other side of a connection is no stream socket, or one that listens"));
@@ -314,7 +314,7 @@ pub fn far_socket(fd: OwnedFd) -> Result<Stage> {
 }
 
 /// Starts connecting to the first of `places` that does not refuse at once.
-pub fn connect(places: Vec<Place>) -> Result<Stage> {
+pub(super) fn connect(places: Vec<Place>) -> Result<Stage> {
     let mut failure = Error::new(Status::Io, Operation::Connect, "the target has no address");
     let mut left = places.into_iter();
     while let Some(place) = left.next() {

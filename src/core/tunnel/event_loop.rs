@@ -36,7 +36,7 @@ const DEST: u64 = 2;
 const LAST: u64 = 3;
 
 /// Everything the thread has.
-pub struct EventLoop {
+pub(super) struct EventLoop {
     shared: Arc<Shared>,
     receive: Receive,
     make: MakeSend,
@@ -63,7 +63,7 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// Prepares it.
-    pub fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         receive: Receive,
         make: MakeSend,
@@ -100,7 +100,7 @@ impl EventLoop {
     }
 
     /// Runs until it is stopped.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         own_thread::works_for(&*self.shared);
         let mut ready: Vec<Ready> = Vec::new();
         let mut again: Vec<u64> = Vec::new();

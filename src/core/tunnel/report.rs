@@ -32,7 +32,7 @@ pub struct Counts {
 }
 
 /// What a tunnel's thread and its handle share.
-pub struct Shared {
+pub(super) struct Shared {
     /// Numbers.
     pub counts: Counts,
     /// Makes the thread look.
@@ -46,7 +46,7 @@ pub struct Shared {
 }
 
 /// What the program was not told yet.
-pub struct Unheard {
+pub(super) struct Unheard {
     /// Of connections, the oldest first.
     pub errors: VecDeque<Error>,
     /// The state of the destination it was told last.
@@ -55,12 +55,12 @@ pub struct Unheard {
 
 impl Shared {
     /// Remembers the error of a connection.
-    pub fn remember(&self, error: Error) {
+    pub(super) fn remember(&self, error: Error) {
         self.remember_and(error, || ());
     }
 
     /// Remembers an error and counts it: whoever sees the number finds the error, and whoever has the error the number.
-    pub fn remember_and_count(&self, error: Error, counter: &AtomicU64) {
+    pub(super) fn remember_and_count(&self, error: Error, counter: &AtomicU64) {
         self.remember_and(error, || {
             counter.fetch_add(1, Ordering::Release);
         });

@@ -126,7 +126,7 @@ impl AsRawFd for Watch {
 
 /// One of the descriptors of a [`Selector`] is ready.
 #[derive(Clone, Copy, Debug)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// What it was added with.
     pub token: u64,
     /// It is broken; an end in good order is not told here.
@@ -144,11 +144,11 @@ impl Ready {
 
 /// Many descriptors to wait for, each with a token (epoll).
 #[derive(Debug)]
-pub struct Selector(OwnedFd);
+pub(crate) struct Selector(OwnedFd);
 
 impl Selector {
     /// A new one without descriptors.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: as above.
@@ -156,13 +156,13 @@ impl Selector {
     }
 
     /// Tells whenever something becomes possible on `fd` that was not possible before, in either direction.
-    pub fn add_changes(&self, fd: RawFd, token: u64) -> io::Result<()> {
+    pub(crate) fn add_changes(&self, fd: RawFd, token: u64) -> io::Result<()> {
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
         self.add_events(fd, token, events as u32)
     }
 
     /// Tells as long as `fd` has one of `events`.
-    pub fn add(&self, fd: RawFd, token: u64, events: i16) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: RawFd, token: u64, events: i16) -> io::Result<()> {
         self.add_events(fd, token, events as u32)
     }
 
@@ -173,14 +173,14 @@ impl Selector {
     }
 
     /// Tells nothing about `fd` any more. To be called before it is closed: a child of fork(2) may have it, too.
-    pub fn remove(&self, fd: RawFd) {
+    pub(crate) fn remove(&self, fd: RawFd) {
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: the event lives as long as the call. It fails only when it is not in there.
         unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, &mut event) };
     }
 
     /// Waits up to `timeout_ms` (-1: for ever) and writes what is ready to `ready`. An interrupted wait finds nothing.
-    pub fn wait(&self, ready: &mut Vec<Ready>, timeout_ms: i32) -> io::Result<()> {
+    pub(crate) fn wait(&self, ready: &mut Vec<Ready>, timeout_ms: i32) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         ready.clear();
         // SAFETY: pointer and length belong to `events`.

@@ -9,7 +9,7 @@ use crate::sys::lock::assert_none_held;
 
 mod linux;
 
-pub use linux::{Ready, Selector, Wake, Watch};
+pub(crate) use linux::{Ready, Selector, Wake, Watch};
 
 /// Readable.
 pub const IN: i16 = libc::POLLIN;
@@ -18,7 +18,7 @@ pub const OUT: i16 = libc::POLLOUT;
 /// Broken; always told.
 pub const ERR: i16 = libc::POLLERR;
 /// Over in both directions; always told.
-pub const HUP: i16 = libc::POLLHUP;
+pub(crate) const HUP: i16 = libc::POLLHUP;
 
 /// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
 pub use libc::pollfd as PollFd;
