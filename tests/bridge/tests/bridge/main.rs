@@ -1,0 +1,16 @@
+//! The loopback bridge against a plain SAM client. One program, so that tests that wait do so together.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod basics;
+mod common;
+mod datagram_in_band;
+mod datagram_personalities;
+mod datagram_trouble;
+mod datagrams;
+mod faults;
+mod lifetime;
+mod personalities;
+mod personality_streams;
+mod program;
+mod recovery;
+mod relay;
