@@ -1,6 +1,8 @@
 //! What the tests of the protocol and of the core share.
 #![allow(dead_code)]
 
+pub mod datagram;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::RawFd;

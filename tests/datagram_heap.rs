@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::mem::MaybeUninit;
 
 use common::*;
-use i2psock::core::datagram::{Outgoing, Slot};
+use i2psock::core::datagram::{Dgram, Outgoing, Slot};
 use i2psock::core::destination::DestHandle;
 use i2psock::ffi::addr::*;
 use i2psock::ffi::controller::*;
@@ -78,8 +78,7 @@ fn nothing_per_datagram() {
     let controller = controller_with(&bridge, &[("udp", &udp)]);
     for style in [2, 3, 4, 5] {
         let (a, b) = (open_dgram(&controller, style), open_dgram(&controller, style));
-        let (from, to) =
-            (i2psock::core::datagram::Dgram::bind(&a).unwrap(), i2psock::core::datagram::Dgram::bind(&b).unwrap());
+        let (from, to) = (Dgram::bind(&a).unwrap(), Dgram::bind(&b).unwrap());
         let address = base64(&b).to_owned();
         let payload = [b'x'; 1000];
         let mut buffer = vec![MaybeUninit::new(0u8); 2000];
@@ -123,7 +122,7 @@ fn waiting_with_a_time_limit_costs_nothing_either() {
     let udp = bridge.udp_addr().to_string();
     let controller = controller_with(&bridge, &[("udp", &udp)]);
     let a = open_dgram(&controller, 2);
-    let dgram = i2psock::core::datagram::Dgram::bind(&a).unwrap();
+    let dgram = Dgram::bind(&a).unwrap();
     dgram.set_timeout(10_000).unwrap();
     let address = base64(&a).to_owned();
     let mut buffer = vec![MaybeUninit::new(0u8); 2000];
