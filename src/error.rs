@@ -98,6 +98,7 @@ pub struct Error {
     pub os_error: i32,
 }
 
+// Errors are made in many places and seldom: the code that makes them is not inlined there.
 impl Error {
     /// The same error, met while doing `operation`.
     #[must_use]
@@ -107,31 +108,43 @@ impl Error {
     }
 
     /// Ended: a stream, a session or a handle.
+    #[cold]
+    #[inline(never)]
     pub fn closed(operation: Operation, message: impl Into<String>) -> Self {
         Error::new(Status::Closed, operation, message)
     }
 
     /// An error without tag and errno.
+    #[cold]
+    #[inline(never)]
     pub fn new(status: Status, operation: Operation, message: impl Into<String>) -> Self {
         Error { status, operation, tag: String::new(), message: message.into(), os_error: 0 }
     }
 
     /// A wrong argument.
+    #[cold]
+    #[inline(never)]
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(Status::Invalid, Operation::None, message)
     }
 
     /// Right call, wrong moment.
+    #[cold]
+    #[inline(never)]
     pub fn state(message: impl Into<String>) -> Self {
         Error::new(Status::State, Operation::None, message)
     }
 
     /// The peer does not follow the protocol.
+    #[cold]
+    #[inline(never)]
     pub fn protocol(operation: Operation, message: impl Into<String>) -> Self {
         Error::new(Status::Protocol, operation, message)
     }
 
     /// The router said no.
+    #[cold]
+    #[inline(never)]
     pub fn network(operation: Operation, tag: &str, text: &str) -> Self {
         let message = if text.is_empty() {
             format!("{operation} failed: the router answered {tag}")
@@ -142,11 +155,15 @@ impl Error {
     }
 
     /// A file that may not be used as it is, though the system would let us: `os_error` is EPERM.
+    #[cold]
+    #[inline(never)]
     pub fn refused(message: impl Into<String>) -> Self {
         Error { os_error: libc::EPERM, ..Error::new(Status::Io, Operation::None, message) }
     }
 
     /// A system call failed; `what` names it in words.
+    #[cold]
+    #[inline(never)]
     pub fn io(operation: Operation, what: &str, error: &std::io::Error) -> Self {
         Error {
             os_error: error.raw_os_error().unwrap_or(0),

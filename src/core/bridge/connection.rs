@@ -155,9 +155,7 @@ impl BridgeConnection {
 
     fn run(&mut self, now: Instant) -> Result<Progress> {
         loop {
-            if let Some(cause) = self.scope.cause() {
-                return Err(cause.during(self.request().operation()));
-            }
+            self.scope.check(self.request().operation())?;
             match &self.state {
                 State::Start => self.open_next(now)?,
                 State::Reaching(reaching) => {
@@ -171,7 +169,8 @@ impl BridgeConnection {
                     match self.talk(&socket) {
                         Err(error) if self.try_older(&error) => {}
                         Err(error) => {
-                            return Err(self.scope.cause().map_or(error, |c| c.during(self.request().operation())))
+                            self.scope.check(self.request().operation())?;
+                            return Err(error);
                         }
                         Ok(Progress::Done) => return Ok(Progress::Done),
                         Ok(Progress::Block) => {

@@ -30,10 +30,7 @@ impl Context {
     /// The error for whatever is tried through a controller that was closed, or in a child of fork(2).
     pub fn check_open(&self, operation: Operation) -> Result<()> {
         self.bridge.check_process()?;
-        match self.scope.cause() {
-            Some(cause) => Err(cause.during(operation)),
-            None => Ok(()),
-        }
+        self.scope.check(operation)
     }
 
     /// A session that can be asked for names.

@@ -145,14 +145,11 @@ impl Destination {
 
     /// The error for whatever is tried on a destination that has ended.
     pub fn check(&self, operation: Operation) -> Result<()> {
-        match self.origin.scope.cause() {
-            Some(cause) => Err(cause.during(operation)),
-            None => Ok(()),
-        }
+        self.origin.scope.check(operation)
     }
 
     fn has_ended(&self) -> bool {
-        self.origin.scope.cause().is_some()
+        self.origin.scope.has_ended()
     }
 
     /// One handle more; `false` when the last one is gone already.

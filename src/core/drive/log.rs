@@ -72,18 +72,15 @@ impl Log {
     /// Adds a line, which the hook gets at the edge.
     pub fn line(self: &Arc<Self>, line: impl FnOnce() -> String) {
         if self.is_wanted() {
-            self.gather([line()]);
+            self.lines(vec![line()]);
         }
     }
 
     /// Adds lines that were made already.
     pub fn lines(self: &Arc<Self>, lines: Vec<String>) {
-        if !lines.is_empty() {
-            self.gather(lines);
+        if lines.is_empty() {
+            return;
         }
-    }
-
-    fn gather(self: &Arc<Self>, lines: impl IntoIterator<Item = String>) {
         debug_assert!(DEPTH.with(Cell::get) > 0, "a log line outside of every edge would never be handed out");
         GATHERED.with_borrow_mut(|gathered| gathered.extend(lines.into_iter().map(|line| (Arc::clone(self), line))));
     }
@@ -103,25 +100,31 @@ impl Log {
 pub(crate) struct Edge(());
 
 /// Begins a call of the program, or a round of one of our threads.
+#[inline(never)]
 pub(crate) fn edge() -> Edge {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     Edge(())
 }
 
 impl Drop for Edge {
+    // Not inlined: there are many edges.
+    #[inline(never)]
     fn drop(&mut self) {
         let left = DEPTH.with(|depth| {
             depth.set(depth.get() - 1);
             depth.get()
         });
-        if left > 0 {
-            return;
+        if left == 0 {
+            hand_out_all();
         }
-        let lines = GATHERED.with_borrow_mut(|gathered| std::mem::take(&mut **gathered));
-        // A hook that panics too would end the program.
-        if !std::thread::panicking() {
-            lines.iter().for_each(|(log, line)| log.hand_out(line));
-        }
+    }
+}
+
+fn hand_out_all() {
+    let lines = GATHERED.with_borrow_mut(|gathered| std::mem::take(&mut **gathered));
+    // A hook that panics too would end the program.
+    if !std::thread::panicking() {
+        lines.iter().for_each(|(log, line)| log.hand_out(line));
     }
 }
 

@@ -142,7 +142,19 @@ impl<T> Pending<T> {
         limit: Option<Duration>,
         now: Instant,
     ) -> Self {
-        let mut pending = Pending::new(process, operation, Some(Box::new(job)), State::Running);
+        Pending::begin_boxed(process, operation, Box::new(job), limit, now)
+    }
+
+    /// The same for every kind of job: one piece of code.
+    #[inline(never)]
+    fn begin_boxed(
+        process: &Arc<Process>,
+        operation: Operation,
+        job: Box<dyn Job<T>>,
+        limit: Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        let mut pending = Pending::new(process, operation, Some(job), State::Running);
         (pending.limit, pending.deadline) = (limit, after(limit, now));
         drop(pending.step(now));
         pending
@@ -180,11 +192,9 @@ impl<T> Pending<T> {
         }
     }
 
+    #[inline(never)]
     fn time_out(&mut self) -> Error {
-        let milliseconds = self.limit.unwrap_or_default().as_millis();
-        let stage = self.stage_name().to_string_lossy();
-        let message = format!("{} did not end within {milliseconds} ms ({stage})", self.operation);
-        let error = Error::new(Status::Timeout, self.operation, message);
+        let error = timed_out(self.operation, self.limit, self.stage_name());
         self.give_up();
         self.state = State::Failed(error.clone());
         error
@@ -192,21 +202,7 @@ impl<T> Pending<T> {
 
     /// Waits until the operation has ended or `limit` has passed; then it goes on and may be waited for again.
     pub fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
-        let mut now = Instant::now();
-        let until = after(limit, now);
-        loop {
-            if self.step(now)? == Progress::Done {
-                return Ok(Progress::Done);
-            }
-            if passed(until, now) {
-                return Ok(Progress::Block);
-            }
-            let Interest { fd, events } = self.interest();
-            let attended = self.job.as_ref().and_then(|job| job.attended());
-            driver::wait(fd, events, attended.as_ref(), earlier(self.due(), until), now)
-                .map_err(|error| Error::io(self.operation, "poll", &error))?;
-            now = Instant::now();
-        }
+        wait_for(self, limit)
     }
 
     /// Waits until the operation has ended, one way or the other.
@@ -324,6 +320,7 @@ impl<T> Pending<T> {
         self.job.as_ref()?.reply()?.get(key)
     }
 
+    #[inline(never)]
     fn give_up(&mut self) {
         let _edge = log::edge();
         self.last_generation = self.generation();
@@ -345,6 +342,52 @@ impl<T> Drop for Pending<T> {
             self.give_up();
         }
     }
+}
+
+/// What waiting needs to know of an operation, whatever it makes: so there is one piece of code for all of them.
+trait Waitable {
+    fn step(&mut self, now: Instant) -> Result<Progress>;
+    fn awaited(&self) -> (Interest, Option<Attended>, Deadline);
+    fn operation(&self) -> Operation;
+}
+
+impl<T> Waitable for Pending<T> {
+    fn step(&mut self, now: Instant) -> Result<Progress> {
+        Pending::step(self, now)
+    }
+
+    fn awaited(&self) -> (Interest, Option<Attended>, Deadline) {
+        (self.interest(), self.job.as_ref().and_then(|job| job.attended()), self.due())
+    }
+
+    fn operation(&self) -> Operation {
+        self.operation
+    }
+}
+
+fn wait_for(pending: &mut dyn Waitable, limit: Option<Duration>) -> Result<Progress> {
+    let mut now = Instant::now();
+    let until = after(limit, now);
+    loop {
+        if pending.step(now)? == Progress::Done {
+            return Ok(Progress::Done);
+        }
+        if passed(until, now) {
+            return Ok(Progress::Block);
+        }
+        let (Interest { fd, events }, attended, due) = pending.awaited();
+        driver::wait(fd, events, attended.as_ref(), earlier(due, until), now)
+            .map_err(|error| Error::io(pending.operation(), "poll", &error))?;
+        now = Instant::now();
+    }
+}
+
+#[cold]
+fn timed_out(operation: Operation, limit: Option<Duration>, stage: &CStr) -> Error {
+    let milliseconds = limit.unwrap_or_default().as_millis();
+    let stage = stage.to_string_lossy();
+    let message = format!("{operation} did not end within {milliseconds} ms ({stage})");
+    Error::new(Status::Timeout, operation, message)
 }
 
 /// A job, and what is made of what it makes.

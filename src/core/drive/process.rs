@@ -16,12 +16,14 @@ impl Process {
     /// Calls in a child made by fork(2) would disturb the parent.
     pub fn check(&self) -> Result<()> {
         if self.in_child() {
-            return Err(Error::new(
-                Status::State,
-                Operation::None,
-                "this handle was made before fork(2): in the child it can only be freed",
-            ));
+            return Err(inherited());
         }
         Ok(())
     }
+}
+
+#[cold]
+fn inherited() -> Error {
+    let message = "this handle was made before fork(2): in the child it can only be freed";
+    Error::new(Status::State, Operation::None, message)
 }

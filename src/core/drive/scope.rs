@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::error::Error;
+use crate::error::{Error, Operation};
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::SharedFd;
 
@@ -39,8 +39,23 @@ impl Scope {
     }
 
     /// Why the scope has ended, if it has.
+    #[inline(never)]
     pub fn cause(&self) -> Option<Error> {
         self.cause.lock().clone()
+    }
+
+    /// The error for whatever is tried on what has ended.
+    #[inline(never)]
+    pub(crate) fn check(&self, operation: Operation) -> std::result::Result<(), Error> {
+        match &*self.cause.lock() {
+            Some(cause) => Err(cause.clone().during(operation)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.cause.lock().is_some()
     }
 
     /// Ends the scope: the first cause counts. Sockets that carry payload already are left to their own end unless

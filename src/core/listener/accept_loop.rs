@@ -126,6 +126,7 @@ impl AcceptLoop {
         Ok(Watched::new(accept, &self.watch))
     }
 
+    #[inline(never)]
     fn step(&self, armed: &mut Armed, session: &Arc<Session>, mut accept: Watched<BridgeConnection>, now: Instant) {
         match accept.step(|accept| accept.step(now)) {
             Ok(Progress::Block) => armed.accepts.push(accept),
@@ -150,6 +151,7 @@ impl AcceptLoop {
         self.put(stream);
     }
 
+    #[inline(never)]
     fn put(&self, stream: Stream) {
         let mut queue = self.queue.lock();
         if !queue.over {
@@ -158,6 +160,7 @@ impl AcceptLoop {
         }
     }
 
+    #[inline(never)]
     fn fail(&self, armed: &mut Armed, session: &Session, error: Error, now: Instant) {
         // The router takes one accept at a time: the others wait for their turn here.
         if error.tag == "ALREADY_ACCEPTING" && armed.width > 1 && !armed.accepts.is_empty() {
@@ -209,7 +212,7 @@ impl Follower for AcceptLoop {
 
     fn run(&self, session: &Arc<Session>, now: Instant) {
         let Some(mut armed) = self.armed.try_lock() else { return };
-        if session.scope().cause().is_some() || self.queue.lock().over {
+        if session.scope().has_ended() || self.queue.lock().over {
             armed.drop_all(&self.watch);
             // Nothing is due before there is a session again.
             armed.pause = None;

@@ -16,10 +16,15 @@ const CUT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 /// What is made of a finished connection.
 pub(super) type Make<T> = Box<dyn FnOnce(Finished, &BridgeConnection) -> Result<T> + Send>;
 
-/// A request on its way.
+/// A request on its way, and what is made of its answer.
 pub(crate) struct Call<T> {
-    connection: Box<BridgeConnection>,
+    asked: Asked,
     make: Option<Make<T>>,
+}
+
+/// A request on its way, whatever is made of its answer.
+struct Asked {
+    connection: Box<BridgeConnection>,
     /// The session it belongs to, if any: its end is the cause of whatever fails then.
     session: Option<Arc<Session>>,
     /// A connection that ended: is it alone, or has its session ended?
@@ -33,46 +38,31 @@ impl<T: 'static> Call<T> {
         session: Option<Arc<Session>>,
         make: impl FnOnce(Finished, &BridgeConnection) -> Result<T> + Send + 'static,
     ) -> Self {
-        Call { connection: Box::new(connection), make: Some(Box::new(make)), session, cut: None }
+        Call { asked: Asked { connection: Box::new(connection), session, cut: None }, make: Some(Box::new(make)) }
     }
 
     /// Begins the operation.
     pub(crate) fn begin(self, limit: Limit, now: Instant) -> Pending<T> {
-        let (bridge, operation) = (Arc::clone(self.connection.bridge()), self.connection.request().operation());
-        let limit = limit.or(self.connection.default_timeout());
+        let connection = &self.asked.connection;
+        let (bridge, operation) = (Arc::clone(connection.bridge()), connection.request().operation());
+        let limit = limit.or(connection.default_timeout());
         Pending::begin(&bridge.process, operation, self, limit, now)
     }
 }
 
 impl<T> Call<T> {
-    /// The connection.
     pub(crate) fn connection(&self) -> &BridgeConnection {
-        &self.connection
+        &self.asked.connection
     }
 
     /// The connection itself, unless it has failed.
     pub(crate) fn into_connection(self) -> Option<Box<BridgeConnection>> {
-        self.cut.is_none().then_some(self.connection)
-    }
-
-    /// What ends a session ends its connections too, in no certain order: the session's end is the cause, also when it
-    /// shows a moment later.
-    fn blame_session(&mut self, error: Error, now: Instant) -> Result<Option<T>> {
-        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else {
-            return Err(error);
-        };
-        session.drive();
-        session.check_alive(error.operation)?;
-        if !self.connection.is_cut() {
-            return Err(error);
-        }
-        self.cut = Some((error, after(Some(CUT_PATIENCE), now)));
-        Ok(None)
+        self.asked.cut.is_none().then_some(self.asked.connection)
     }
 }
 
-impl<T> Job<T> for Call<T> {
-    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<T>> {
+impl Asked {
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Finished>> {
         if let Some(session) = &self.session {
             match self.cut {
                 Some(_) => session.drive(),
@@ -87,23 +77,24 @@ impl<T> Job<T> for Call<T> {
         }
         match self.connection.step(now) {
             Ok(Progress::Block) => Ok(None),
-            Ok(Progress::Done) => {
-                let finished = self.connection.finish()?;
-                self.make.take().map(|make| make(finished, &self.connection)).transpose()
-            }
-            Err(error) => self.blame_session(error, now),
+            Ok(Progress::Done) => self.connection.finish().map(Some),
+            Err(error) => self.blame_session(error, now).map(|()| None),
         }
     }
 
-    fn interest(&self) -> Interest {
-        match self.cut {
-            None => self.connection.interest(),
-            Some(_) => Interest::NONE,
+    /// What ends a session ends its connections too, in no certain order: the session's end is the cause, also when it
+    /// shows a moment later.
+    fn blame_session(&mut self, error: Error, now: Instant) -> Result<()> {
+        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else {
+            return Err(error);
+        };
+        session.drive();
+        session.check_alive(error.operation)?;
+        if !self.connection.is_cut() {
+            return Err(error);
         }
-    }
-
-    fn generation(&self) -> u64 {
-        self.connection.generation()
+        self.cut = Some((error, after(Some(CUT_PATIENCE), now)));
+        Ok(())
     }
 
     fn deadline(&self) -> Deadline {
@@ -123,12 +114,38 @@ impl<T> Job<T> for Call<T> {
             Phase::Done => Stage::Done,
         }
     }
+}
+
+impl<T> Job<T> for Call<T> {
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<T>> {
+        let Some(finished) = self.asked.step(now, deadline)? else { return Ok(None) };
+        self.make.take().map(|make| make(finished, &self.asked.connection)).transpose()
+    }
+
+    fn interest(&self) -> Interest {
+        match self.asked.cut {
+            None => self.asked.connection.interest(),
+            Some(_) => Interest::NONE,
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.asked.connection.generation()
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.asked.deadline()
+    }
+
+    fn stage(&self) -> Stage {
+        self.asked.stage()
+    }
 
     fn reply(&self) -> Option<&Fields> {
-        self.connection.reply()
+        self.asked.connection.reply()
     }
 
     fn attended(&self) -> Option<Attended> {
-        self.session.as_ref().and_then(|session| session.attended())
+        self.asked.session.as_ref().and_then(|session| session.attended())
     }
 }

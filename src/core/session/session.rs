@@ -181,10 +181,7 @@ impl Session {
 
     /// The error for whatever is tried on a session that has ended.
     pub fn check_alive(&self, operation: Operation) -> Result<()> {
-        match self.scope.cause() {
-            Some(cause) => Err(cause.during(operation)),
-            None => Ok(()),
-        }
+        self.scope.check(operation)
     }
 
     /// Asks the session's own connection for a name.

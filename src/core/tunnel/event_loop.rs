@@ -221,6 +221,7 @@ impl EventLoop {
         ids
     }
 
+    #[inline(never)]
     fn take_connections(&mut self, again: &mut Vec<u64>, now: Instant) {
         for _ in 0..TAKES {
             if !self.has_room() || self.is_stopped() {
@@ -255,6 +256,7 @@ impl EventLoop {
     }
 
     /// Leaves new connections alone for a while.
+    #[inline(never)]
     fn pause(&mut self, error: Error, now: Instant) {
         self.shared.remember_and_count(error, &self.shared.counts.refused);
         self.pause = after(Some(NO_DESCRIPTORS), now);
@@ -262,6 +264,7 @@ impl EventLoop {
 
     /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
     /// one does, since those that wait have descriptors, too.
+    #[inline(never)]
     fn fail(&mut self, near: Option<End>, error: Error, now: Instant) {
         let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
         if near.is_some() && wanting && self.waiting.is_none() {
@@ -300,6 +303,7 @@ impl EventLoop {
     }
 
     /// Serves a connection; whether it wants another turn at once.
+    #[inline(never)]
     fn serve(&mut self, id: u64, now: Instant) -> bool {
         let Some((mut connection, due)) = self.connections.remove(&id) else { return false };
         if let Some(due) = due {
