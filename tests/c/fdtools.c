@@ -79,7 +79,7 @@ static void select_beside_others(void) {
     FD_ZERO(&set);
     FD_SET(i2psock_stream_fd(p.in), &set);
     FD_SET(other[0], &set);
-    soon.tv_sec = 5;
+    soon.tv_sec = HANG / 1000;
     CHECK_INT(select(most + 1, &set, NULL, NULL, &soon), 1);
     CHECK(FD_ISSET(i2psock_stream_fd(p.in), &set));
     CHECK(write(other[1], "y", 1) == 1);
