@@ -72,8 +72,10 @@ fill_in = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${
 	-e 's|@ROOT@|$(ROOT)|' -e 's|@RELEASE@|$(RELEASE)|' -e "s|@NATIVE_LIBS@|$$(cat $(PC)/native-libs)|"
 
 pkgconfig: $(PC)/native-libs
-	@$(fill_in) pkgconfig/i2psock.pc.in >$(PC)/i2psock.pc
-	@$(fill_in) pkgconfig/i2psock-uninstalled.pc.in >$(PC)/i2psock-uninstalled.pc
+	@# In one go: steps of `make check` that go on at the same time may be reading them.
+	@for name in i2psock i2psock-uninstalled; do \
+		$(fill_in) pkgconfig/$$name.pc.in >$(PC)/$$name.$$$$ && mv $(PC)/$$name.$$$$ $(PC)/$$name.pc || exit 1; \
+	done
 
 $(PC)/native-libs: Cargo.toml
 	@mkdir -p $(PC)
