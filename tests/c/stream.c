@@ -780,14 +780,18 @@ static void end_and_reset_while_closing_without_limit(void) { reset_on_close(1, 
 
 static void close_after_reset(void) {
     lab l;
+    char *big = big_text(1 << 20, 'x');
     size_t n;
     lab_open(&l);
-    OK(i2psock_stream_send(l.s, "x", 1, 0, &n, &E));
+    /* More than the other side has room for: what its system has taken would count as taken. */
+    OK(i2psock_stream_set_nonblocking(l.s, 1, &E));
+    while (ST(ANY, i2psock_stream_send(l.s, big, 1 << 20, 0, &n, &E)) == I2PSOCK_OK) { }
     say_reset(far_conn);
     CHECK(readable(i2psock_stream_fd(l.s), HANG));
     ST(I2PSOCK_CLOSED, i2psock_stream_close(l.s, HANG, &E));
     l.s = NULL;
     lab_close(&l);
+    free(big);
 }
 
 /* A peer that talks for ever does not keep a close from ending. */
