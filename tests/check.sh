@@ -113,7 +113,9 @@ for step in ${front[@]+"${front[@]}"}; do
     show_aside
 done
 if [ "${#lanes[@]}" -gt 0 ]; then
-    printf '\nWaiting for what is done aside: %s\n' "${aside[*]}"
+    for step in "${aside[@]}"; do
+        [ -f "$results/$step.status" ] || printf '\nWaiting for check-%s.\n' "$step"
+    done
     wait "${lanes[@]}"
     lanes=()
     show_aside
