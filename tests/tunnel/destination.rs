@@ -18,7 +18,7 @@ use i2psock_bridge::{Bridge, Config};
 /// A bridge that stops and is started again: nobody has to call anything, with a keeper or without.
 #[test]
 fn both_ends_outlive_the_router() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
         let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let target = Server::echo();
@@ -47,13 +47,13 @@ fn both_ends_outlive_the_router() {
             std::thread::sleep(Duration::from_millis(20));
         }
         round_trip(&mut call(&client), 2, 100_000);
-    }
+    });
 }
 
 /// A session that is lost without recovery: the tunnel says so by failing what comes, and closes in time.
 #[test]
 fn a_destination_that_ends_under_it() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let target = Server::echo();
@@ -68,20 +68,31 @@ fn a_destination_that_ends_under_it() {
         client.close();
         server.close();
         assert!(start.elapsed() < SOON);
+    });
+}
+
+/// Every session is asked this many times, one time after the other, and each time all of them answer.
+fn all_answer(bridge: &Bridge, times: usize) {
+    let sessions = bridge.sessions().len();
+    for time in 0..times {
+        let ping = format!("PING {time} of {times}\n");
+        assert_eq!(bridge.faults().unsolicited(&ping), sessions);
+        let pong = ping.trim_end().replace("PING", "PONG");
+        let answers = |bridge: &Bridge| bridge.texts().iter().filter(|line| **line == pong).count();
+        assert!(bridge.wait_for(LONG, |bridge| answers(bridge) == sessions), "{:?}", bridge.texts());
     }
 }
 
 /// A full tunnel still serves its destination.
 #[test]
 fn a_full_tunnel_without_a_keeper_is_driven() {
-    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_secs(2)), ..Config::default() }).unwrap();
+    let bridge = Bridge::start(Config::default()).unwrap();
     let controller = controller_with(&bridge, &[("keeper", "0")]);
     let target = Server::echo();
     let (server, client) = both(&controller, &target, &[("nconnect", "1")]);
     let mut stream = call(&client);
     round_trip(&mut stream, 1, 100);
-    let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
-    assert!(bridge.wait_for(LONG, |bridge| pongs(bridge) >= 4), "{:?}", bridge.texts());
+    all_answer(&bridge, 4);
     round_trip(&mut stream, 2, 100);
     assert_eq!((count(&client, |c| &c.now), count(&server, |c| &c.now)), (1, 1));
 }
@@ -89,7 +100,7 @@ fn a_full_tunnel_without_a_keeper_is_driven() {
 /// A full tunnel still serves the destination of a listener that was lent to it.
 #[test]
 fn a_full_tunnel_without_a_keeper_drives_its_listener() {
-    let bridge = Bridge::start(Config { idle_ping: Some(Duration::from_secs(2)), ..Config::default() }).unwrap();
+    let bridge = Bridge::start(Config::default()).unwrap();
     let (lazy, busy) = (controller_with(&bridge, &[("keeper", "0")]), controller(&bridge));
     let (dest, from) = (Arc::new(open(&lazy)), open(&busy));
     let listener = Arc::new(Listener::open(&dest, 4, &Options::default()).unwrap());
@@ -103,9 +114,7 @@ fn a_full_tunnel_without_a_keeper_drives_its_listener() {
     let mut server = taken(&target);
     server.read_exact(&mut [0]).unwrap();
     assert_eq!(count(&tunnel, |c| &c.now), 1);
-    let pongs = |bridge: &Bridge| bridge.texts().iter().filter(|line| line.contains("PONG")).count();
-    // Both answer.
-    bridge.wait_for(LONG, |bridge| pongs(bridge) >= 8 || dest.destination().state().0 != State::Ready);
+    all_answer(&bridge, 4);
     assert_eq!(dest.destination().state().0, State::Ready);
     stream.send_all(b"y").1.unwrap();
     server.read_exact(&mut [0]).unwrap();

@@ -99,7 +99,7 @@ fn a_failure_is_told_before_it_is_counted() {
 /// Errors, and changes of the destination's state, can be waited for.
 #[test]
 fn news_are_on_a_descriptor() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
         let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let wanted = options(&[("recover", "1")]);
@@ -137,5 +137,5 @@ fn news_are_on_a_descriptor() {
             assert!(Instant::now() < end, "it does not come back with keeper {keeper}");
         }
         assert!(!has_news(&server));
-    }
+    });
 }

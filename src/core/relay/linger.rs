@@ -110,3 +110,108 @@ impl Linger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::core::stream::Stream;
+
+    /// An end that was sent `sent` bytes, and its peer, which has read none of them.
+    fn pair(sent: usize) -> (End, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        (&ours).write_all(&vec![b'a'; sent]).unwrap();
+        (End::Socket(ours.into()), peer)
+    }
+
+    /// The step is done until there is nothing more to do at once.
+    fn settle(linger: &mut Linger, now: Instant) -> LingerStep {
+        loop {
+            match linger.step(now) {
+                LingerStep::Goes => {}
+                step => return step,
+            }
+        }
+    }
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_reader_may_take_any_break_when_the_other_end_ended_in_order() {
+        let start = Instant::now();
+        let (end, mut peer) = pair(50_000);
+        let mut linger = Linger::new(end, true, start);
+        for round in 0..1000 {
+            let now = start + PATIENCE * round;
+            assert_eq!(settle(&mut linger, now), LingerStep::Waits, "round {round}");
+            assert!(linger.deadline().unwrap() > now, "nothing is due at once");
+        }
+        // What it says in the break changes nothing.
+        peer.write_all(b"x").unwrap();
+        assert_eq!(settle(&mut linger, start + PATIENCE * 1001), LingerStep::Waits);
+        let mut got = vec![0; 50_000];
+        peer.read_exact(&mut got).unwrap();
+        drop(peer);
+        assert_eq!(settle(&mut linger, start + PATIENCE * 1001), LingerStep::Over);
+    }
+
+    #[test]
+    fn after_a_reset_what_is_not_taken_is_given_up() {
+        let start = Instant::now();
+        let (end, mut peer) = pair(50_000);
+        let mut linger = Linger::new(end, false, start);
+        assert_eq!(settle(&mut linger, start), LingerStep::Waits);
+        assert_eq!(settle(&mut linger, start + PATIENCE - MOMENT), LingerStep::Waits);
+        // Whatever it takes gives it as much time again.
+        peer.read_exact(&mut [0; 40_000]).unwrap();
+        let later = start + PATIENCE - MOMENT;
+        assert_eq!(settle(&mut linger, later), LingerStep::Waits);
+        assert_eq!(settle(&mut linger, later + PATIENCE - MOMENT), LingerStep::Waits);
+        assert_eq!(linger.deadline(), Some(later + PATIENCE));
+        assert_eq!(settle(&mut linger, later + PATIENCE), LingerStep::Over);
+    }
+
+    #[test]
+    fn one_that_has_everything_may_stay_for_a_while() {
+        for in_order in [true, false] {
+            let start = Instant::now();
+            let (end, _peer) = pair(0);
+            let mut linger = Linger::new(end, in_order, start);
+            assert_eq!(settle(&mut linger, start), LingerStep::Waits);
+            let told = start + PATIENCE;
+            assert_eq!(settle(&mut linger, told - MOMENT), LingerStep::Waits);
+            assert_eq!(settle(&mut linger, told), LingerStep::Over);
+        }
+    }
+
+    #[test]
+    fn one_that_only_talks_is_not_waited_for() {
+        let start = Instant::now();
+        let (end, mut peer) = pair(50_000);
+        let mut linger = Linger::new(end, true, start);
+        peer.set_nonblocking(true).unwrap();
+        let mut said = 0;
+        while said < WASTE {
+            said += peer.write(&[0; 10_000]).unwrap_or(0);
+            assert_eq!(settle(&mut linger, start), LingerStep::Waits);
+        }
+        assert_eq!(settle(&mut linger, start + PATIENCE), LingerStep::Over);
+    }
+
+    #[test]
+    fn looks_at_a_stream_come_at_growing_intervals() {
+        let start = Instant::now();
+        let (ours, _peer) = UnixStream::pair().unwrap();
+        (&ours).write_all(b"unread").unwrap();
+        let mut linger = Linger::new(End::Stream(Stream::of_socket(ours.into())), true, start);
+        let mut now = start;
+        for milliseconds in [5, 10, 20, 40, 80, 160, 320, 320] {
+            let due = now + Duration::from_millis(milliseconds);
+            assert_eq!(linger.deadline(), Some(due));
+            now = due;
+            assert_eq!(settle(&mut linger, now), LingerStep::Waits);
+        }
+    }
+}

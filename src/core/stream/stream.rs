@@ -271,3 +271,12 @@ fn moved(operation: Operation, result: io::Result<usize>) -> Result<Moved> {
         Err(error) => Err(Error::io(operation, operation.name(), &error)),
     }
 }
+
+#[cfg(test)]
+impl Stream {
+    /// A stream of any connected socket, for tests of what uses streams.
+    pub fn of_socket(fd: std::os::fd::OwnedFd) -> Self {
+        let remote = Remote { address: None, text: String::new(), from_port: None, to_port: None, verified: false };
+        Stream::new(Arc::default(), Arc::new(SharedFd::new(fd)), remote)
+    }
+}

@@ -329,3 +329,334 @@ pub(super) fn connect(places: Vec<Place>) -> Result<Stage> {
 fn system(error: std::io::Error) -> Error {
     Error::io(Operation::None, "a descriptor for the tunnel", &error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::destination::State;
+    use crate::core::drive::{Interest, Job};
+    use crate::core::tunnel::report::{Counts, Unheard};
+    use crate::sys::lock::{Rank, RankedMutex};
+    use crate::sys::Wake;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MOMENT: Duration = Duration::from_millis(1);
+    /// Longer than the system takes to move bytes on one machine; only a hang gets there.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A connection and what its tunnel lends to it. The time stands still unless a test makes it pass.
+    struct Bench {
+        connection: Option<Connection>,
+        selector: Selector,
+        carriers: Carriers,
+        limits: Limits,
+        shared: Shared,
+        now: Instant,
+    }
+
+    fn limits(life: Option<Duration>, idle: Option<Duration>) -> Limits {
+        Limits { connections: 1, life, idle, buffer: 1 << 17, splice: true }
+    }
+
+    impl Bench {
+        fn new(near: End, stage: Stage, limits: Limits) -> Self {
+            let unheard = Unheard { errors: VecDeque::new(), told: State::Ready };
+            let now = Instant::now();
+            let mut bench = Bench {
+                connection: Some(Connection::new(1, near, stage, &limits, now)),
+                selector: Selector::new().unwrap(),
+                carriers: Carriers::new(limits.buffer, limits.splice),
+                limits,
+                shared: Shared {
+                    counts: Counts::default(),
+                    wake: Wake::new().unwrap(),
+                    stop: AtomicBool::new(false),
+                    news: Arc::new(Wake::new().unwrap()),
+                    unheard: RankedMutex::new(Rank::TunnelReport, unheard),
+                },
+                now,
+            };
+            bench.serve();
+            bench
+        }
+
+        /// Between two sockets that are connected.
+        fn open(near: impl Into<OwnedFd>, far: impl Into<OwnedFd>, limits: Limits) -> Self {
+            let near: OwnedFd = near.into();
+            sys::set_nonblocking(near.as_raw_fd(), true).unwrap();
+            Bench::new(End::Socket(near), far_socket(far.into()).unwrap(), limits)
+        }
+
+        /// As the tunnel serves it: again and again, as long as it wants to be.
+        fn serve(&mut self) {
+            loop {
+                let Some(connection) = &mut self.connection else { return };
+                let served = connection.serve(&mut Tools {
+                    selector: &self.selector,
+                    carriers: &mut self.carriers,
+                    limits: &self.limits,
+                    shared: &self.shared,
+                    turn: 1 << 20,
+                    now: self.now,
+                });
+                match served.unwrap() {
+                    Served::Again => {}
+                    Served::Stays => return,
+                    Served::Over => {
+                        let over = self.connection.take().unwrap();
+                        over.close(&self.selector, &mut self.carriers);
+                    }
+                }
+            }
+        }
+
+        /// Serves it at every event until `done`.
+        fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+            let (start, mut ready) = (Instant::now(), Vec::new());
+            while !done(self) {
+                assert!(start.elapsed() < LONG, "never: {what}");
+                self.selector.wait(&mut ready, 1).unwrap();
+                for ready in &ready {
+                    self.connection.iter_mut().for_each(|connection| connection.look(ready));
+                }
+                self.serve();
+            }
+        }
+
+        /// Lets time pass; whether it is still there then.
+        fn pass(&mut self, time: Duration) -> bool {
+            self.now += time;
+            self.serve();
+            self.connection.is_some()
+        }
+
+        fn count(&self, pick: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+            pick(&self.shared.counts).load(Ordering::Relaxed)
+        }
+
+        fn lingers(&self) -> bool {
+            matches!(&self.connection, Some(Connection { stage: Stage::Linger(_), .. }))
+        }
+
+        /// When it is given up since nobody takes what an end had sent that was reset.
+        fn given_up(&self) -> Deadline {
+            self.connection.as_ref().and_then(|connection| connection.given_up)
+        }
+
+        fn next_error(&self) -> Option<Error> {
+            self.shared.unheard.lock().errors.pop_front()
+        }
+    }
+
+    /// Both ends of a TCP connection.
+    fn tcp() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    /// Sends until nothing more fits all the way.
+    fn stuff(bench: &mut Bench, stream: &impl AsRawFd) -> usize {
+        let mut sent = 0;
+        for _ in 0..20 {
+            bench.until("it takes a little", |bench| {
+                let before = sent;
+                while let Ok(count) = sys::send_now(stream.as_raw_fd(), &[b'a'; 10_000]) {
+                    sent += count;
+                }
+                bench.serve();
+                sent == before
+            });
+            // What is on its way between the sockets may make room.
+            bench.selector.wait(&mut Vec::new(), 2).unwrap();
+            bench.serve();
+        }
+        sent
+    }
+
+    #[test]
+    fn a_life_ends_whatever_happens_in_it() {
+        let ((near, mut client), (far, mut target)) = (tcp(), UnixStream::pair().unwrap());
+        let mut bench = Bench::open(near, far, limits(Some(60 * SECOND), None));
+        for _ in 0..59 {
+            client.write_all(b"x").unwrap();
+            let before = bench.count(|c| &c.bytes_out);
+            bench.until("the byte", |bench| bench.count(|c| &c.bytes_out) > before);
+            target.read_exact(&mut [0]).unwrap();
+            assert!(bench.pass(SECOND));
+        }
+        assert!(bench.pass(SECOND - MOMENT));
+        assert!(!bench.pass(MOMENT));
+        assert_eq!((bench.count(|c| &c.expired), client.read(&mut [0]).unwrap()), (1, 0));
+    }
+
+    #[test]
+    fn traffic_keeps_a_connection_from_being_idle() {
+        let ((near, mut client), (far, mut target)) = (tcp(), UnixStream::pair().unwrap());
+        let mut bench = Bench::open(near, far, limits(None, Some(10 * SECOND)));
+        for round in 0..20 {
+            assert!(bench.pass(10 * SECOND - MOMENT), "round {round}");
+            // Both ways count.
+            let (from, to): (&mut dyn Write, &mut dyn Read) =
+                if round % 2 == 0 { (&mut client, &mut target) } else { (&mut target, &mut client) };
+            from.write_all(b"x").unwrap();
+            let moved = |bench: &mut Bench| bench.count(|c| &c.bytes_out) + bench.count(|c| &c.bytes_in);
+            bench.until("the byte", |bench| moved(bench) == round + 1);
+            to.read_exact(&mut [0]).unwrap();
+        }
+        assert_eq!(bench.connection.as_ref().unwrap().deadline(), Some(bench.now + 10 * SECOND));
+        assert!(!bench.pass(10 * SECOND));
+        assert_eq!((bench.count(|c| &c.expired), client.read(&mut [0]).unwrap()), (1, 0));
+    }
+
+    /// Connecting over I2P, until it is told to have been done.
+    struct Connecting(Arc<AtomicBool>, Option<Stream>);
+
+    impl Job<Stream> for Connecting {
+        fn step(&mut self, _: Instant, _: Deadline) -> Result<Option<Stream>> {
+            Ok(if self.0.load(Ordering::Relaxed) { self.1.take() } else { None })
+        }
+
+        fn interest(&self) -> Interest {
+            Interest::NONE
+        }
+
+        fn generation(&self) -> u64 {
+            0
+        }
+    }
+
+    /// Connecting over I2P takes longer than a connection may be idle.
+    #[test]
+    fn nobody_is_idle_before_it_is_connected() {
+        let ((near, _client), (far, _target)) = (tcp(), UnixStream::pair().unwrap());
+        near.set_nonblocking(true).and_then(|()| far.set_nonblocking(true)).unwrap();
+        let connected = Arc::new(AtomicBool::new(false));
+        let job = Connecting(Arc::clone(&connected), Some(Stream::of_socket(far.into())));
+        let pending = Pending::begin(&Arc::default(), Operation::Connect, job, None, Instant::now());
+        let near = End::Socket(near.into());
+        let mut bench = Bench::new(near, Stage::Pending(Box::new(pending)), limits(None, Some(2 * SECOND)));
+        assert!(bench.pass(600 * SECOND));
+        connected.store(true, Ordering::Relaxed);
+        assert!(bench.pass(600 * SECOND));
+        assert!(bench.pass(2 * SECOND - MOMENT) && bench.count(|c| &c.expired) == 0);
+        assert!(!bench.pass(MOMENT));
+        assert_eq!(bench.count(|c| &c.expired), 1);
+    }
+
+    /// Nobody takes what was sent, and who has sent it has gone: such a connection must not stay for ever.
+    #[test]
+    fn nothing_is_kept_for_a_target_that_never_reads() {
+        for reads_a_little in [false, true] {
+            let ((near, client), (far, mut target)) = (tcp(), UnixStream::pair().unwrap());
+            let mut bench = Bench::open(near, far, limits(None, None));
+            stuff(&mut bench, &client);
+            // What is closed with something unread is reset.
+            target.write_all(b"x").unwrap();
+            bench.until("it may be read", |bench| bench.count(|c| &c.bytes_in) == 1);
+            assert_eq!(client.peek(&mut [0]).unwrap(), 1);
+            drop(client);
+            bench.until("the reset is noticed", |bench| bench.given_up().is_some());
+            assert_eq!(bench.given_up(), Some(bench.now + PATIENCE));
+            assert!(bench.pass(PATIENCE - MOMENT), "the target may still read");
+            if reads_a_little {
+                let before = bench.count(|c| &c.bytes_out);
+                target.read_exact(&mut vec![0; 100_000]).unwrap();
+                bench.until("it gets more", |bench| bench.count(|c| &c.bytes_out) > before);
+                assert_eq!(bench.given_up(), Some(bench.now + PATIENCE), "it has as much time again");
+                assert!(bench.pass(PATIENCE - MOMENT));
+            }
+            assert!(!bench.pass(MOMENT));
+            assert!(bench.next_error().unwrap().to_string().contains("was reset"));
+        }
+    }
+
+    /// Whoever breaks off while it is being answered: the target has not taken what it had sent, and never will.
+    #[test]
+    fn nothing_is_kept_of_a_reset_amid_an_answer() {
+        let ((near, mut client), (far, target)) = (tcp(), tcp());
+        let mut bench = Bench::open(near, far, limits(None, None));
+        // Up to the target there is no room for more, and neither is there up to the client.
+        stuff(&mut bench, &client);
+        stuff(&mut bench, &target);
+        client.read_exact(&mut [0; 100_000]).unwrap();
+        stuff(&mut bench, &target);
+        // With something unread, which resets it.
+        assert_eq!(client.peek(&mut [0]).unwrap(), 1);
+        drop(client);
+        bench.until("the reset is noticed", |bench| bench.given_up().is_some());
+        assert!(bench.pass(PATIENCE - MOMENT));
+        assert!(!bench.pass(MOMENT));
+    }
+
+    /// A connection whose client has sent `size` bytes and gone, more than the target has room for.
+    fn unread(size: usize, limits: Limits) -> (Bench, TcpStream) {
+        let ((near, mut client), (far, target)) = (tcp(), tcp());
+        let mut bench = Bench::open(near, far, limits);
+        client.set_nonblocking(true).unwrap();
+        let mut left = size;
+        bench.until("all is sent", |_| {
+            left -= client.write(&vec![b'a'; left]).unwrap_or(0);
+            left == 0
+        });
+        drop(client);
+        bench.until("all is passed on", |bench| bench.lingers());
+        assert_eq!(bench.count(|c| &c.bytes_out), size as u64);
+        (bench, target)
+    }
+
+    /// More than a reader has room for, and not more than that and the tunnel's socket have.
+    const SIZE: usize = 500_000;
+
+    /// A reader that takes a long break and says something before it reads on.
+    #[test]
+    fn a_reader_that_talks_in_a_break_loses_nothing() {
+        let (mut bench, mut target) = unread(SIZE, limits(None, None));
+        for _ in 0..100 {
+            assert!(bench.pass(PATIENCE + SECOND));
+        }
+        target.write_all(b"x").unwrap();
+        assert!(bench.pass(PATIENCE + SECOND));
+        target.set_nonblocking(true).unwrap();
+        let (mut got, mut buffer) = (0, [0; 10_000]);
+        // The end comes when it has everything.
+        bench.until("the end", |_| loop {
+            match target.read(&mut buffer) {
+                Ok(0) => break true,
+                Ok(count) => got += count,
+                Err(_) => break false,
+            }
+        });
+        assert_eq!(got, SIZE);
+    }
+
+    /// That break is limited by the time a connection may be idle, and no shorter.
+    #[test]
+    fn a_break_is_as_long_as_idleness_may_be() {
+        let (mut bench, mut target) = unread(SIZE, limits(None, Some(60 * SECOND)));
+        assert!(bench.pass(60 * SECOND - MOMENT));
+        let unsent = |bench: &Bench| match &bench.connection.as_ref().unwrap().stage {
+            Stage::Linger(linger) => linger.unsent(),
+            _ => unreachable!(),
+        };
+        let before = unsent(&bench);
+        // A little at a time, so that something is left.
+        bench.until("it takes more", |bench| {
+            target.read_exact(&mut [0; 10_000]).unwrap();
+            unsent(bench) < before
+        });
+        assert!(unsent(&bench) > 0);
+        // Reading is not idling; a break is.
+        assert!(bench.pass(60 * SECOND - MOMENT));
+        assert!(!bench.pass(60 * SECOND));
+        assert_eq!(bench.count(|c| &c.expired), 0, "it was over already");
+    }
+}
