@@ -7,9 +7,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use i2psock::core::drive::{Limit, Pending};
+use i2psock::core::drive::{Limit, Pending, Progress, Stage};
 use i2psock::core::settings::Options;
-use i2psock::error::{Result, Status};
+use i2psock::error::{Operation, Result, Status};
 use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -103,6 +103,45 @@ fn close(fd: i32) {
     drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
 }
 
+/// Goes on with an operation until it ends or comes no further, and then lets its time run out. `reply` is the one that
+/// the bridge treats by `action`.
+fn go_as_far_as_it_goes<T>(pending: Result<Pending<T>>, reply: Reply, action: &Action) {
+    let Ok(mut pending) = pending else { return };
+    let operation = pending.operation();
+    let touched = match reply {
+        Reply::Hello => true,
+        Reply::DestGenerate => operation == Operation::Generate,
+        Reply::SessionCreate => operation == Operation::Create,
+        Reply::NamingLookup => operation == Operation::Lookup,
+        Reply::StreamConnect => operation == Operation::Connect,
+        Reply::StreamAccept => operation == Operation::Accept,
+        _ => false,
+    };
+    let withheld = touched && *action == Action::Stall;
+    // An accept waits for the connect that comes next, and that one for an accept, if there is none.
+    let waits_for_peer = !touched
+        && match operation {
+            Operation::Accept => true,
+            Operation::Connect => reply == Reply::StreamAccept,
+            _ => false,
+        };
+    let last = match operation {
+        _ if touched && reply == Reply::Hello => Stage::Greeting,
+        Operation::Accept if !touched => Stage::Listening,
+        _ => Stage::Working,
+    };
+    let end = Instant::now() + LONG;
+    while !((withheld || waits_for_peer) && pending.stage() == last) {
+        assert!(Instant::now() < end, "{operation:?} stays at {:?}", pending.stage());
+        match pending.wait(Some(Duration::from_millis(1))) {
+            Ok(Progress::Block) => {}
+            Ok(Progress::Done) | Err(_) => return,
+        }
+    }
+    let late = now() + LONG * 10;
+    assert_eq!(failure(pending.step(late)).status, Status::Timeout, "{operation:?}");
+}
+
 #[test]
 fn stalls_and_deadlines_at_every_step() {
     let _alone = alone();
@@ -127,16 +166,14 @@ fn stalls_and_deadlines_at_every_step() {
                 let controller = controller_with(bridge, &[("keeper", keeper)]);
                 let (a, b) = (open(&controller), open(&controller));
                 let before = descriptors_with(bridge, 2);
-                let limit = Limit::After(Duration::from_millis(25));
                 bridge.faults().every(reply, action.clone());
-                drop(controller.check(limit));
-                drop(try_open(&controller, limit));
-                drop(controller.generate(7, limit).and_then(|mut p| p.complete()));
-                drop(controller.lookup("x.i2p", limit).and_then(|mut p| p.complete()));
-                drop(a.lookup("x.i2p", limit).and_then(|mut p| p.complete()));
-                let accept = b.accept(limit).and_then(|mut p| stream_of(&mut p));
-                let connect = a.connect(base64(&b), &Options::default(), limit).and_then(|mut p| stream_of(&mut p));
-                drop((accept, connect));
+                drop(controller.check(Limit::After(Duration::from_millis(25))));
+                go_as_far_as_it_goes(controller.open_dest("", 1, &Options::default(), LIMIT), reply, &action);
+                go_as_far_as_it_goes(controller.generate(7, LIMIT), reply, &action);
+                go_as_far_as_it_goes(controller.lookup("x.i2p", LIMIT), reply, &action);
+                go_as_far_as_it_goes(a.lookup("x.i2p", LIMIT), reply, &action);
+                go_as_far_as_it_goes(b.accept(LIMIT), reply, &action);
+                go_as_far_as_it_goes(a.connect(base64(&b), &Options::default(), LIMIT), reply, &action);
                 bridge.faults().clear();
                 // What is left are accepts that were parked, and they end with their destination.
                 b.shutdown().unwrap();

@@ -3,6 +3,7 @@
 
 pub mod datagram;
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::RawFd;
@@ -25,9 +26,58 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub const SOON: Duration = Duration::from_secs(8);
 pub const LIMIT: Limit = Limit::After(LONG);
 
-/// The time, for calls that take it. Tests that let it pass without waiting add to it.
+/// The time, for calls that take it.
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// A time that a test makes pass without waiting, for what is driven by the calls of the program: steps, and everything of
+/// a controller without a keeper. What reads the clock itself (the start of an operation, the keeper, a tunnel) knows
+/// nothing of it.
+#[derive(Default)]
+pub struct Clock(Cell<Duration>);
+
+impl Clock {
+    pub fn now(&self) -> Instant {
+        Instant::now() + self.0.get()
+    }
+
+    pub fn pass(&self, time: Duration) {
+        self.0.set(self.0.get() + time);
+    }
+
+    /// Lets the milliseconds pass that a call has given as its time-out.
+    pub fn pass_timeout(&self, milliseconds: i32) {
+        self.pass(Duration::from_millis(milliseconds.try_into().unwrap()));
+    }
+}
+
+/// Completes an operation. Nobody waits for its pauses, when it has no descriptor to wait on: they pass on a clock.
+pub fn complete_without_pauses<T>(pending: &mut Pending<T>) -> Result<()> {
+    let (clock, end) = (Clock::default(), Instant::now() + LONG);
+    while pending.step(clock.now())? == Progress::Block {
+        assert!(Instant::now() < end, "stays at {:?}", pending.stage());
+        match pending.fd() {
+            -1 => clock.pass_timeout(pending.timeout_ms(clock.now())),
+            fd => drop(i2psock::sys::poll_one(fd, pending.events(), 20).unwrap()),
+        }
+    }
+    Ok(())
+}
+
+/// Runs `body` for all cases at the same time: for those that mostly wait.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, body: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            let body = &body;
+            scope.spawn(move || body(case));
+        }
+    });
+}
+
+/// Runs `body` with a keeper and without, at the same time.
+pub fn each_keeper(body: impl Fn(&'static str) + Sync) {
+    at_once(["1", "0"], body);
 }
 
 /// xorshift64*: random enough for tests and the same on every machine.

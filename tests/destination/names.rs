@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::common::*;
 use i2psock::core::destination::DestHandle;
-use i2psock::core::drive::Limit;
+use i2psock::core::drive::{Limit, Progress};
 use i2psock::core::settings::Options;
 use i2psock::error::{Result, Status};
 use i2psock::identity::Keys;
+use i2psock::sys::poll_one;
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
 /// A folder of its own, removed when dropped.
@@ -158,8 +160,7 @@ fn whoever_waits_for_a_name_gets_it_when_the_first_gives_up() {
     let mut first = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
     until_stage(&mut first, i2psock::core::drive::Stage::Working);
     let mut second = controller.open_dest("alice", 1, &none, LIMIT).unwrap();
-    let mut third =
-        controller.open_dest("alice", 1, &none, Limit::After(std::time::Duration::from_millis(20))).unwrap();
+    let mut third = controller.open_dest("alice", 1, &none, Limit::After(Duration::from_millis(20))).unwrap();
     assert_eq!(failure(third.complete()).status, Status::Timeout);
     drop(first);
     second.complete().unwrap();
@@ -232,18 +233,44 @@ fn keys_can_be_brought_along() {
     drop(try_named(&controller, "carol", 1, &wanted).unwrap());
 }
 
-/// As after a crash of the program: the router finds out only later.
+/// As after a crash of the program: the router finds out only later. It is asked again and again, with pauses, for six
+/// seconds.
 #[test]
 fn a_router_that_needs_five_seconds() {
-    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
-    let controller = folder.controller(&bridge);
-    drop(named(&controller, "alice"));
-    bridge.faults().duplicated_for(std::time::Duration::from_secs(5));
-    let dest = named(&controller, "alice");
-    // Not asked without a pause.
-    let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
-    assert!((3..30).contains(&asked), "asked {asked} times");
-    drop(dest);
+    for (times, opens) in [(20, true), (1000, false)] {
+        let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+        let controller = folder.controller(&bridge);
+        drop(named(&controller, "alice"));
+        bridge.clear_lines();
+        bridge.faults().duplicated_times(times);
+        let mut opening = controller.open_dest("alice", 1, &Options::default(), Limit::Never).unwrap();
+        // It stands still but for the pauses.
+        let start = now();
+        let mut time = start;
+        let result = loop {
+            match opening.step(time) {
+                Ok(Progress::Block) if opening.fd() < 0 => {
+                    time += Duration::from_millis(opening.timeout_ms(time).try_into().unwrap());
+                }
+                Ok(Progress::Block) => {
+                    assert_ne!(poll_one(opening.fd(), opening.events(), LONG.as_millis() as i32).unwrap(), 0);
+                }
+                other => break other,
+            }
+        };
+        let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
+        let passed = (time - start).as_millis();
+        if opens {
+            assert_eq!(result.unwrap(), Progress::Done);
+            assert_eq!(asked, 21);
+            assert!((5000..5100).contains(&passed), "{passed} ms");
+        } else {
+            assert_eq!(failure(result).tag, "DUPLICATED_DEST");
+            // Some of the six seconds may have passed before the clock was stopped.
+            assert!((20..=25).contains(&asked), "asked {asked} times");
+            assert!(passed <= 6100, "{passed} ms");
+        }
+    }
 }
 
 #[test]

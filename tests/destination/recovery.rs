@@ -16,17 +16,22 @@ fn recovering(controller: &Control) -> DestHandle {
 }
 
 /// Serves the destinations as a program's poll loop does, until `done`; returns the states that the first one went through.
-fn serve(dests: &[&DestHandle], what: &str, mut done: impl FnMut() -> bool) -> Vec<State> {
+/// Nobody waits for the pause before an attempt: without a keeper it passes on the clock.
+fn serve(clock: &Clock, dests: &[&DestHandle], what: &str, mut done: impl FnMut() -> bool) -> Vec<State> {
     let end = Instant::now() + LONG;
     let mut states = Vec::new();
     while !done() {
         assert!(Instant::now() < end, "never: {what}");
-        let timeouts = dests.iter().map(|dest| dest.destination().timeout_ms(now())).filter(|ms| *ms >= 0).min();
+        let timeouts = dests.iter().map(|dest| dest.destination().timeout_ms(clock.now())).filter(|ms| *ms >= 0).min();
         let mut fds: Vec<_> =
             dests.iter().map(|dest| sys::PollFd { fd: dest.destination().fd(), events: sys::IN, revents: 0 }).collect();
-        sys::poll(&mut fds, timeouts.unwrap_or(20).min(20)).unwrap();
+        let pauses = dests.iter().filter(|dest| dest.destination().state().0 == State::Recovering);
+        match pauses.map(|dest| dest.destination().timeout_ms(clock.now())).filter(|ms| *ms >= 0).min() {
+            Some(pause) => clock.pass_timeout(pause),
+            None => drop(sys::poll(&mut fds, timeouts.unwrap_or(20).min(20)).unwrap()),
+        }
         for (number, dest) in dests.iter().enumerate() {
-            while let Some(state) = dest.destination().service(now()) {
+            while let Some(state) = dest.destination().service(clock.now()) {
                 if number == 0 {
                     states.push(state);
                 }
@@ -42,7 +47,8 @@ fn is_ready(dest: &DestHandle) -> bool {
 
 #[test]
 fn a_lost_session_is_opened_again() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
         for announce in [false, true] {
             let bridge = Bridge::start(Config::default()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
@@ -50,7 +56,7 @@ fn a_lost_session_is_opened_again() {
             let address = base64(&server).to_owned();
             let listener = Listener::open(&server, 0, &Options::default()).unwrap();
             let fds = (server.destination().fd(), listener.fd());
-            assert_eq!(server.destination().service(now()), Some(State::Ready));
+            assert_eq!(server.destination().service(clock.now()), Some(State::Ready));
             let id = server.destination().session().id().to_owned();
             bridge.faults().every(Reply::StreamConnect, Action::Stall);
             let mut waiting = client.connect(&address, &Options::default(), LIMIT).unwrap();
@@ -58,7 +64,7 @@ fn a_lost_session_is_opened_again() {
             assert_eq!(bridge.faults().kill_all_sessions(announce), 2);
             let error = failure(waiting.complete());
             assert_eq!(error.status, Status::Closed, "{error:?}");
-            let mut states = serve(&[&server, &client], "lost", || !is_ready(&server) && !is_ready(&client));
+            let mut states = serve(&clock, &[&server, &client], "lost", || !is_ready(&server) && !is_ready(&client));
             // Between the sessions everything says why.
             let (state, attempt, cause) = server.destination().state();
             assert_eq!((state, attempt), (State::Recovering, 1));
@@ -66,10 +72,10 @@ fn a_lost_session_is_opened_again() {
             let error = failure(client.connect(&address, &Options::default(), LIMIT));
             assert_eq!(error.status, Status::Closed);
             assert!(error.message.contains("opened again"), "{error:?}");
-            assert!(listener.accept(now()).unwrap().is_none());
+            assert!(listener.accept(clock.now()).unwrap().is_none());
             bridge.faults().clear_rules();
-            states.extend(serve(&[&server, &client], "ready again", || is_ready(&server) && is_ready(&client)));
-            states.extend(std::iter::from_fn(|| server.destination().service(now())));
+            states.extend(serve(&clock, &[&server, &client], "ready again", || is_ready(&server) && is_ready(&client)));
+            states.extend(std::iter::from_fn(|| server.destination().service(clock.now())));
             assert_eq!(states.first(), Some(&State::Recovering), "{states:?}");
             assert!(states.contains(&State::Connecting), "{states:?}");
             assert_eq!(server.destination().state().2, None);
@@ -78,19 +84,20 @@ fn a_lost_session_is_opened_again() {
             assert_ne!(server.destination().session().id(), id);
             let mut connecting = connect(&client, &server);
             let mut accepted = None;
-            serve(&[&server, &client], "a stream", || {
-                let _ = connecting.step(now()).unwrap();
-                accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
+            serve(&clock, &[&server, &client], "a stream", || {
+                let _ = connecting.step(clock.now()).unwrap();
+                accepted = accepted.take().or_else(|| listener.accept(clock.now()).unwrap());
                 accepted.is_some()
             });
             echo(&stream_of(&mut connecting).unwrap(), &accepted.unwrap(), 1, 10_000);
         }
-    }
+    });
 }
 
 #[test]
 fn a_bridge_that_is_started_anew() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
         let bridge = Bridge::start_to_stay(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let (server, client) = (recovering(&controller), recovering(&controller));
@@ -99,15 +106,15 @@ fn a_bridge_that_is_started_anew() {
         let (x, y) = {
             let mut connecting = connect(&client, &server);
             let mut accepted = None;
-            serve(&[&server, &client], "a stream", || {
-                let _ = connecting.step(now()).unwrap();
-                accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
+            serve(&clock, &[&server, &client], "a stream", || {
+                let _ = connecting.step(clock.now()).unwrap();
+                accepted = accepted.take().or_else(|| listener.accept(clock.now()).unwrap());
                 accepted.is_some()
             });
             (stream_of(&mut connecting).unwrap(), accepted.unwrap())
         };
         bridge.stop();
-        serve(&[&server, &client], "an attempt that fails", || {
+        serve(&clock, &[&server, &client], "an attempt that fails", || {
             server.destination().state().1 >= 2 && client.destination().state().1 >= 2
         });
         let cause = server.destination().state().2.unwrap();
@@ -115,64 +122,68 @@ fn a_bridge_that_is_started_anew() {
         // Streams of the lost session have ended.
         assert_eq!((receive(&x, 1), receive(&y, 1)), (vec![], vec![]));
         let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
-        serve(&[&server, &client], "ready again", || is_ready(&server) && is_ready(&client));
+        serve(&clock, &[&server, &client], "ready again", || is_ready(&server) && is_ready(&client));
         let mut connecting = connect(&client, &server);
         let mut accepted = None;
-        serve(&[&server, &client], "a stream", || {
-            let _ = connecting.step(now()).unwrap();
-            accepted = accepted.take().or_else(|| listener.accept(now()).unwrap());
+        serve(&clock, &[&server, &client], "a stream", || {
+            let _ = connecting.step(clock.now()).unwrap();
+            accepted = accepted.take().or_else(|| listener.accept(clock.now()).unwrap());
             accepted.is_some()
         });
         echo(&stream_of(&mut connecting).unwrap(), &accepted.unwrap(), 1, 10_000);
-    }
+    });
 }
 
 #[test]
 fn without_recovery_a_loss_is_the_end() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
         let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
         assert_eq!(bridge.faults().kill_all_sessions(false), 1);
-        let mut states = serve(&[&dest], "dead", || dest.destination().state().0 == State::Dead);
+        let mut states = serve(&clock, &[&dest], "dead", || dest.destination().state().0 == State::Dead);
         // The state may be known before the change was asked for.
-        states.extend(std::iter::from_fn(|| dest.destination().service(now())));
+        states.extend(std::iter::from_fn(|| dest.destination().service(clock.now())));
         assert_eq!(states, [State::Ready, State::Dead]);
-        assert_eq!(failure(listener.accept(now())).status, Status::Closed);
-    }
+        assert_eq!(failure(listener.accept(clock.now())).status, Status::Closed);
+    });
 }
 
 #[test]
 fn keys_that_are_refused_end_it() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = recovering(&controller);
         bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=INVALID_KEY\n"));
         bridge.faults().kill_all_sessions(false);
-        serve(&[&dest], "dead", || dest.destination().state().0 == State::Dead);
+        serve(&clock, &[&dest], "dead", || dest.destination().state().0 == State::Dead);
         let cause = dest.destination().state().2.unwrap();
         assert_eq!((cause.status, cause.tag.as_str()), (Status::Closed, "INVALID_KEY"));
-    }
+    });
 }
 
 #[test]
 fn duplicates_are_waited_out() {
+    let clock = Clock::default();
     let bridge = Bridge::start(Config::default()).unwrap();
-    let controller = controller(&bridge);
+    let controller = controller_with(&bridge, &[("keeper", "0")]);
     let dest = recovering(&controller);
     bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=DUPLICATED_DEST\n"));
     bridge.faults().kill_all_sessions(false);
-    serve(&[&dest], "one refusal", || dest.destination().state().1 == 2);
+    serve(&clock, &[&dest], "one refusal", || dest.destination().state().1 == 2);
     assert_eq!(dest.destination().state().2.unwrap().tag, "DUPLICATED_DEST");
     bridge.faults().clear_rules();
-    serve(&[&dest], "ready", || is_ready(&dest));
+    serve(&clock, &[&dest], "ready", || is_ready(&dest));
 }
 
 #[test]
 fn closing_in_the_middle_of_it() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
         for stage in [State::Recovering, State::Building] {
             let bridge = Bridge::start(Config::default()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
@@ -180,18 +191,19 @@ fn closing_in_the_middle_of_it() {
             let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
             bridge.faults().every(Reply::SessionCreate, Action::Stall);
             bridge.faults().kill_all_sessions(false);
-            serve(&[&dest], "that stage", || dest.destination().state().0 == stage);
+            serve(&clock, &[&dest], "that stage", || dest.destination().state().0 == stage);
             drop(dest);
-            assert_eq!(failure(listener.accept(now())).status, Status::Closed);
+            assert_eq!(failure(listener.accept(clock.now())).status, Status::Closed);
             assert!(bridge.wait_for(LONG, |bridge| bridge.connections_open() == 0));
         }
-    }
+    });
 }
 
 #[test]
 fn datagrams_go_on() {
-    for in_band in ["0", "1"] {
-        for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
+        let clock = Clock::default();
+        for in_band in ["0", "1"] {
             let bridge = Bridge::start(Config::default()).unwrap();
             let udp = bridge.udp_addr().to_string();
             let controller = controller_with(&bridge, &[("keeper", keeper), ("udp", &udp)]);
@@ -208,12 +220,12 @@ fn datagrams_go_on() {
             };
             exchange(b"before");
             assert_eq!(bridge.faults().kill_all_sessions(false), 2);
-            serve(&[&dests[0], &dests[1]], "lost", || !is_ready(&dests[0]) && !is_ready(&dests[1]));
+            serve(&clock, &[&dests[0], &dests[1]], "lost", || !is_ready(&dests[0]) && !is_ready(&dests[1]));
             let error = failure(a.send_to(base64(&dests[1]), b"lost", 0, &Default::default()));
             assert_eq!(error.status, Status::Closed);
-            serve(&[&dests[0], &dests[1]], "ready again", || is_ready(&dests[0]) && is_ready(&dests[1]));
+            serve(&clock, &[&dests[0], &dests[1]], "ready again", || is_ready(&dests[0]) && is_ready(&dests[1]));
             exchange(b"after");
             assert_eq!(b.fd(), fd);
         }
-    }
+    });
 }

@@ -165,7 +165,7 @@ fn no_more_than_the_backlog() {
 
 #[test]
 fn a_refused_or_broken_promise_is_asked_for_again() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let (server, client) = (open(&controller), open(&controller));
@@ -180,12 +180,12 @@ fn a_refused_or_broken_promise_is_asked_for_again() {
         let accepted = next(&listener, Some(&mut connecting));
         bridge.faults().ping_every(None);
         echo(&stream_of(&mut connecting).unwrap(), &accepted, 1, 1000);
-    }
+    });
 }
 
 #[test]
 fn it_goes_on_with_the_next_session() {
-    for keeper in ["1", "0"] {
+    each_keeper(|keeper| {
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let recovering =
@@ -200,7 +200,7 @@ fn it_goes_on_with_the_next_session() {
         let mut connecting = connect(&client, &server);
         let accepted = next(&listener, Some(&mut connecting));
         echo(&stream_of(&mut connecting).unwrap(), &accepted, 1, 1000);
-    }
+    });
 }
 
 #[test]
