@@ -43,7 +43,10 @@ impl Folder {
     fn new() -> Self {
         static ONE: Mutex<()> = Mutex::new(());
         let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let path = std::env::temp_dir().join(format!("i2psock-store-{}", std::process::id()));
+        // In memory, where there is such a place: a disk takes its time for every file that is to be safe there.
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let path = place.join(format!("i2psock-store-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         chmod(&path, 0o755);

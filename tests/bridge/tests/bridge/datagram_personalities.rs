@@ -19,6 +19,7 @@ fn impatient(personality: Personality) -> Bridge {
 
 #[test]
 fn styles() {
+    let mut cases = Vec::new();
     for (style, known) in [
         ("DATAGRAM", [true; 4]),
         ("DATAGRAM1", [false, false, true, false]),
@@ -26,19 +27,20 @@ fn styles() {
         ("DATAGRAM3", [true, false, true, false]),
         ("RAW", [true; 4]),
     ] {
-        for (personality, known) in Personality::ALL.into_iter().zip(known) {
-            let bridge = impatient(personality);
-            let mut client = Client::new(&bridge);
-            client.send(&create(style, "a", "HOST=127.0.0.1 PORT=9"));
-            if known {
-                assert!(client.line().contains("RESULT=OK"), "{personality} {style}");
-            } else if personality == EMISSARY {
-                assert!(client.rest().is_empty());
-            } else {
-                assert!(client.line().starts_with("SESSION STATUS RESULT=I2P_ERROR"), "{personality} {style}");
-            }
-        }
+        cases.extend(Personality::ALL.into_iter().zip(known).map(|(personality, known)| (style, personality, known)));
     }
+    at_once(cases, |(style, personality, known)| {
+        let bridge = impatient(personality);
+        let mut client = Client::new(&bridge);
+        client.send(&create(style, "a", "HOST=127.0.0.1 PORT=9"));
+        if known {
+            assert!(client.line().contains("RESULT=OK"), "{personality} {style}");
+        } else if personality == EMISSARY {
+            assert!(client.rest().is_empty());
+        } else {
+            assert!(client.line().starts_with("SESSION STATUS RESULT=I2P_ERROR"), "{personality} {style}");
+        }
+    });
 }
 
 #[test]
@@ -66,11 +68,11 @@ fn forward_addresses() {
     let bridge = impatient(EMISSARY);
     let a = Mail::with(&bridge, "RAW", "a", "HOST=10.1.2.3");
     assert_eq!(bridge.session("a").unwrap().udp, Some(a.udp.local_addr().unwrap()));
-    for options in ["HOST=127.0.0.1", "PORT=0", "PORT=x", ""] {
+    at_once(["HOST=127.0.0.1", "PORT=0", "PORT=x", ""], |options| {
         let mut client = Client::new(&bridge);
         client.send(&create("RAW", "b", options));
         assert!(client.rest().is_empty(), "{options}");
-    }
+    });
 }
 
 #[test]

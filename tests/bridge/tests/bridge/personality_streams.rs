@@ -101,7 +101,7 @@ fn talking_while_accepting() {
 
 #[test]
 fn ok_before_the_peer_accepts() {
-    for personality in Personality::ALL {
+    at_once(Personality::ALL, |personality| {
         let (bridge, _a, _b) =
             two_sessions(Config { park: Some(Duration::from_secs(2)), ..Config::with_personality(personality) });
         let mut connected = Client::connecting(&bridge, "b", "a");
@@ -127,7 +127,7 @@ fn ok_before_the_peer_accepts() {
             _ => "STREAM STATUS RESULT=OK\n",
         };
         assert_eq!(lost.rest_text(), wanted, "{personality}");
-    }
+    });
 }
 
 #[test]

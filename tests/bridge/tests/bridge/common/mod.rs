@@ -170,3 +170,13 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
         })
         .collect()
 }
+
+/// Runs `body` for all cases at the same time: for those that mostly wait.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, body: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            let body = &body;
+            scope.spawn(move || body(case));
+        }
+    });
+}
