@@ -139,16 +139,29 @@ fn the_session_is_blamed_although_its_end_shows_later() {
             let controller = try_controller(&script.address(), &[("keeper", keeper)]).unwrap();
             let dest = open(&controller);
             let control = receiver.recv_timeout(LONG).unwrap();
+            // The clock stands still: however slow this machine is, the session ends in the moment that is waited for it.
+            let time = now();
             let mut connecting = dest.connect(&destination(9), &Options::default(), LIMIT).unwrap();
             wait_until("the end of the connection is noticed", || {
-                assert_eq!(connecting.step(now()).unwrap(), Progress::Block);
-                // The session's end is waited for a moment.
-                (0..=1000).contains(&connecting.timeout_ms(now()))
+                assert_eq!(connecting.step(time).unwrap(), Progress::Block);
+                connecting.fd() < 0
             });
+            let pause = connecting.timeout_ms(time);
+            // Counted from when it was noticed, which the start of the operation may have done.
+            assert!(pause >= 100, "{pause} ms");
+            let end = time + Duration::from_millis(pause.try_into().unwrap());
             if ends {
                 control.hang_up();
+            } else {
+                assert_eq!(connecting.step(end - Duration::from_millis(1)).unwrap(), Progress::Block);
             }
-            let error = failure(stream_of(&mut connecting));
+            let mut result = connecting.step(if ends { time } else { end });
+            wait_until("it fails", || {
+                let over = result.is_err();
+                result = connecting.step(time);
+                over
+            });
+            let error = failure(result);
             assert_eq!(error.operation, Operation::Connect);
             let expected = if ends { Status::Closed } else { Status::Protocol };
             assert_eq!(error.status, expected, "keeper {keeper}: {error:?}");

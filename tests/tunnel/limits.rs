@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use super::{address, call, count, local, reach, round_trip, try_client, try_server, Server};
 use crate::common::*;
@@ -40,8 +41,9 @@ fn a_life_is_bounded_and_idleness_too() {
     // Traffic keeps a connection from being idle, not from being over; how long exactly is tested beside the code.
     for (option, busy) in [("timeout", true), ("idle_timeout", false)] {
         let client = try_client(&controller, "0", &address(&server), &options(&[(option, "300")])).unwrap();
-        let mut stream = call(&client);
-        while busy && stream.write_all(b"x").is_ok() && matches!(stream.read(&mut [0]), Ok(1)) {}
+        let (mut stream, end) = (call(&client), Instant::now() + LONG);
+        while busy && Instant::now() < end && stream.write_all(b"x").is_ok() && matches!(stream.read(&mut [0]), Ok(1)) {
+        }
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "{option}");
         wait_until("it is counted", || count(&client, |c| &c.expired) == 1);
     }

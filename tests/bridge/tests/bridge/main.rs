@@ -11,6 +11,5 @@ mod faults;
 mod lifetime;
 mod personalities;
 mod personality_streams;
-mod program;
 mod recovery;
 mod relay;

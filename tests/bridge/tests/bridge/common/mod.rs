@@ -68,6 +68,8 @@ impl Client {
                 Ok(0) => panic!("end of file after {:?}", String::from_utf8_lossy(&line)),
                 Ok(_) if byte == *b"\n" => return String::from_utf8(line).unwrap(),
                 Ok(_) => line.push(byte[0]),
+                // A process that was stopped and goes on.
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => panic!("{e} after {:?}", String::from_utf8_lossy(&line)),
             }
         }

@@ -1,4 +1,8 @@
 //! The program: its options, its one line of output, its end.
+//!
+//! A program of its own: a process that is just being started has the sockets of all other tests for a moment, so that no
+//! bridge of theirs could be started again in its place.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use i2psock_bridge::destination::{generate, text};
 use std::io::{BufRead, BufReader, Read, Write};
