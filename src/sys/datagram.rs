@@ -1,4 +1,4 @@
-//! Datagram sockets: one system call per datagram, or one for many.
+//! Datagram sockets, one system call per datagram; `datagram_batch` has the calls that move many at once.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,29 +9,29 @@ use std::ptr;
 use crate::sys::socket::{raw_address, set_int, RawAddress};
 use crate::sys::{check, check_len, retry, Place};
 
-/// A peer's address in the form of the system, made once.
+/// A peer's address converted to a `sockaddr` once, so that sending does not convert it again.
 pub struct UdpAddress(RawAddress);
 
 impl UdpAddress {
-    /// Converts `address`.
+    /// Converts `address` to the system's form.
     pub fn new(address: SocketAddr) -> io::Result<Self> {
         raw_address(&Place::Tcp(address)).map(UdpAddress)
     }
 }
 
-/// A UDP socket bound to `address`, blocking. Drops of the kernel are counted where the system can.
+/// Creates a blocking UDP socket bound to `address`. The kernel counts the datagrams it drops, where it can.
 pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     let raw = raw_address(&Place::Tcp(address))?;
     // SAFETY: plain system call; the new descriptor is ours.
     let socket =
         unsafe { OwnedFd::from_raw_fd(check(libc::socket(raw.family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?) };
-    // SAFETY: the address lives as long as the call.
+    // SAFETY: the address outlives the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), ptr::addr_of!(raw.storage).cast(), raw.len) })?;
-    // A burst while the program does something else should fit; the system cuts this to what it allows.
+    // A burst should fit while the program does something else; the system caps this at its own limit.
     drop(set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 21));
     #[cfg(target_os = "linux")]
     set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // So that a bridge that is gone shows; see `drain_errors`.
+    // Makes ICMP errors visible, so that we notice when the bridge is gone; see `drain_errors`.
     #[cfg(target_os = "linux")]
     match address {
         SocketAddr::V4(_) => set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
@@ -40,8 +40,8 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes away the details of errors that were reported already: as long as they lie there, poll says POLLERR. Whether
-/// there were any.
+/// Empties the error queue: poll reports POLLERR while it holds details of errors that were already reported. Returns
+/// whether there were any.
 pub fn drain_errors(fd: RawFd) -> bool {
     let mut any = false;
     #[cfg(target_os = "linux")]
@@ -58,7 +58,7 @@ pub fn drain_errors(fd: RawFd) -> bool {
     any
 }
 
-/// A connected pair of local datagram sockets.
+/// Creates a connected pair of unix datagram sockets.
 pub fn datagram_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: room for two descriptors, which are ours.
@@ -68,12 +68,12 @@ pub fn datagram_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Address a socket is bound to.
+/// Returns the address a socket is bound to.
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = std::mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: storage and length live as long as the call.
+    // SAFETY: storage and length outlive the call.
     check(unsafe { libc::getsockname(fd, ptr::addr_of_mut!(storage).cast(), &mut len) })?;
     socket_address(&storage).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -81,7 +81,7 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
 pub(super) fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the family says which address it is, and storage has room for each.
+            // SAFETY: the family says which kind of address it is, and the storage has room for either.
             let v4: &libc::sockaddr_in = unsafe { &*ptr::from_ref(storage).cast() };
             let ip = IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes());
             Some(SocketAddr::new(ip, u16::from_be(v4.sin_port)))
@@ -101,7 +101,8 @@ pub(super) fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketA
     }
 }
 
-/// Sends `header` and `payload` as one datagram; without `to` on a connected socket. EINTR is retried: nothing was sent.
+/// Sends `header` and `payload` as one datagram; `to` is `None` on a connected socket. Retries after EINTR, since
+/// nothing was sent then.
 pub fn send_datagram(
     fd: RawFd,
     to: Option<&UdpAddress>,
@@ -112,7 +113,7 @@ pub fn send_datagram(
     let mut parts =
         [header, payload].map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
     let message = outgoing(to, &mut parts);
-    // SAFETY: everything the message points to lives as long as the call, and sendmsg does not write to it.
+    // SAFETY: everything the message points to outlives the call, and sendmsg does not write to it.
     retry(|| check_len(unsafe { libc::sendmsg(fd, &message, flags | libc::MSG_NOSIGNAL) }))
 }
 
@@ -128,22 +129,22 @@ pub(super) fn outgoing(to: Option<&UdpAddress>, parts: &mut [libc::iovec]) -> li
     message
 }
 
-/// What came with a datagram.
+/// What the kernel reports along with a received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// Length on the wire, which may be more than there was room for.
+    /// Length on the wire, which may exceed the room that was provided.
     pub len: usize,
-    /// Sender, where the socket has addresses.
+    /// The sender, if the socket family has addresses.
     pub from: Option<SocketAddr>,
-    /// Datagrams the kernel has dropped since the socket was made, where it tells.
+    /// Number of datagrams the kernel has dropped since the socket was created, where it reports that.
     pub dropped: Option<u32>,
 }
 
-/// Longest header a datagram may begin with, its line feed included.
+/// Longest header a datagram may start with, including its line feed.
 pub const MAX_FRONT: usize = 2049;
 
-/// What is received in front of the buffer for the payload and behind it. What does not fit into the buffer because the
-/// header was longer than predicted waits in `tail`.
+/// The memory before and after the payload buffer in a scattered receive. If the header is longer than predicted, it
+/// pushes the end of the payload out of the buffer into `tail`.
 pub(super) struct Front {
     pub head: [u8; MAX_FRONT],
     pub tail: [u8; MAX_FRONT],
@@ -152,7 +153,7 @@ pub(super) struct Front {
 impl Front {
     pub(super) const EMPTY: Front = Front { head: [0; MAX_FRONT], tail: [0; MAX_FRONT] };
 
-    /// Where the next datagram is to go, `predicted` being at most [`MAX_FRONT`].
+    /// The pieces the next datagram is received into; `predicted` is at most [`MAX_FRONT`].
     pub(super) fn parts(&mut self, predicted: usize, buffer: &mut [MaybeUninit<u8>]) -> [libc::iovec; 3] {
         [
             libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: predicted },
@@ -162,9 +163,10 @@ impl Front {
     }
 }
 
-/// Receives one datagram whose header is expected to have `predicted` bytes, so that the payload lands in `buffer` at
-/// once. `decide` sees the first bytes, up to [`MAX_FRONT`], and says how long the header really is, or `None` to drop
-/// the datagram; only when the prediction was wrong is the payload moved. Returns how many payload bytes are in `buffer`.
+/// Receives one datagram whose header is expected to be `predicted` bytes long, so that the payload lands in `buffer`
+/// without a copy. `decide` gets the first bytes, up to [`MAX_FRONT`], and returns the real length of the header, or
+/// `None` to drop the datagram; the payload is moved only if the prediction was wrong. Returns how many payload bytes
+/// are in `buffer`.
 pub fn receive_split(
     fd: RawFd,
     flags: i32,
@@ -180,10 +182,11 @@ pub fn receive_split(
     Ok((arrival, moved))
 }
 
-/// Puts header and payload of a received datagram where they belong; how many payload bytes are in `buffer` then.
+/// Moves header and payload of a received datagram to where they belong. Returns how many payload bytes end up in
+/// `buffer`.
 ///
 /// # Safety
-/// The datagram was received into [`Front::parts`] of these arguments.
+/// The datagram must have been received into [`Front::parts`] of these arguments.
 pub(super) unsafe fn settle(
     front: &mut Front,
     predicted: usize,
@@ -199,7 +202,7 @@ pub(super) unsafe fn settle(
     let filled = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), in_buffer) };
     let in_tail = stored.saturating_sub(predicted + room);
     let front = stored.min(predicted);
-    // The prediction was right if the header is all that lies in front.
+    // The prediction was right if the header fills the front exactly.
     if predicted > 0 && head[..front].ends_with(b"\n") && decide(&head[..front], arrival) == Some(front) {
         return Some(in_buffer);
     }
@@ -232,28 +235,29 @@ pub(super) unsafe fn settle(
     Some(kept + rest.len().min(room - kept))
 }
 
-/// Takes one datagram away without looking at it, if there is one.
+/// Discards the next datagram unread. Returns false if none was queued.
 pub fn discard_datagram(fd: RawFd) -> bool {
     // SAFETY: a zero-length receive writes nothing.
     unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_DONTWAIT) >= 0 }
 }
 
-/// Receives one datagram into `parts`, one after the other; reports EINTR. The length is the true one.
+/// Receives one datagram scattered over `parts` in order; reports EINTR. The length is that of the whole datagram, even
+/// if it was truncated.
 fn receive_parts(fd: RawFd, parts: &mut [libc::iovec], flags: i32) -> io::Result<Arrival> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut from: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut control = CONTROL;
     let mut message = incoming(parts, &mut from, &mut control);
-    // SAFETY: everything the message points to lives as long as the call and is only written within its lengths, which
-    // the callers in this file take from slices.
+    // SAFETY: everything the message points to outlives the call and is written only within its lengths, which the
+    // callers in this file take from slices.
     let len = check_len(unsafe { libc::recvmsg(fd, &mut message, flags | libc::MSG_TRUNC) })?;
     Ok(Arrival { len, from: socket_address(&from), dropped: dropped(&message) })
 }
 
-/// Room for one control message with an int, suitably aligned.
+/// Room for one control message holding an int, suitably aligned.
 pub(super) const CONTROL: [u64; 8] = [0; 8];
 
-/// A message that is received into these. It holds pointers to them, so they must outlive its use.
+/// Builds a message to receive into the arguments. It points to them, so they must outlive its use.
 pub(super) fn incoming(
     parts: &mut [libc::iovec],
     from: &mut libc::sockaddr_storage,
@@ -270,7 +274,7 @@ pub(super) fn incoming(
     message
 }
 
-/// Datagrams the kernel has dropped since the socket was made, as a received message tells.
+/// Reads the kernel's drop counter from a received message.
 #[cfg(target_os = "linux")]
 pub(super) fn dropped(message: &libc::msghdr) -> Option<u32> {
     // SAFETY: the kernel has filled the control buffer, and the macros stay within its length.
@@ -305,7 +309,7 @@ mod tests {
         assert_eq!([(); 4].map(|()| discard_datagram(ours.as_raw_fd())), [true, true, true, false]);
     }
 
-    /// Receives `header` and `payload` with a wrong or right prediction and returns what landed in the buffer.
+    /// Receives `header` and `payload` with a right or wrong prediction and returns what landed in the buffer.
     fn receive(header: &[u8], payload: &[u8], predicted: usize, room: usize) -> (usize, Option<Vec<u8>>) {
         let (ours, theirs) = datagram_pair().unwrap();
         send_datagram(theirs.as_raw_fd(), None, header, payload, 0).unwrap();

@@ -1,4 +1,4 @@
-//! Many datagrams in one system call: sendmmsg and recvmmsg on Linux, elsewhere a loop that does the same.
+//! Many datagrams in one system call: sendmmsg and recvmmsg on Linux, an equivalent loop elsewhere.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -7,21 +7,21 @@ use std::os::fd::RawFd;
 use crate::sys::datagram::{dropped, incoming, outgoing, settle, socket_address, Front, CONTROL, MAX_FRONT};
 use crate::sys::{check_len, drain_errors, retry, Arrival, UdpAddress};
 
-/// So many at once.
+/// Most datagrams moved by one call.
 pub(crate) const MANY: usize = 16;
 
 #[cfg(target_os = "linux")]
 use libc::mmsghdr as Message;
 
-/// As on Linux.
+/// Same layout as Linux's mmsghdr.
 #[cfg(not(target_os = "linux"))]
 struct Message {
     msg_hdr: libc::msghdr,
     msg_len: libc::c_uint,
 }
 
-/// Sends up to [`MANY`] datagrams of a header and a payload each. Returns how many went, and why not all of them;
-/// there may be no reason, and then the rest is to be tried again.
+/// Sends up to [`MANY`] datagrams, each a header and a payload. Returns how many were sent and the error that stopped
+/// the rest; if some are left without an error, try them again.
 pub(crate) fn send_datagrams(
     fd: RawFd,
     to: &UdpAddress,
@@ -54,17 +54,17 @@ fn send_with(
         message.msg_hdr = outgoing(Some(to), parts);
         count += 1;
     }
-    // Everything the messages point to lives as long as this call.
+    // Everything the messages point to outlives this call.
     send(fd, messages.get_mut(..count).unwrap_or_default(), flags | libc::MSG_NOSIGNAL)
 }
 
 #[cfg(target_os = "linux")]
 fn send_at_once(fd: RawFd, messages: &mut [Message], flags: i32) -> (usize, Option<io::Error>) {
-    // SAFETY: the messages point to what outlives the call; of them only their lengths are written.
+    // SAFETY: what the messages point to outlives the call; only their lengths are written.
     let send = || check_len(unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), messages.len() as _, flags) } as _);
     match retry(send) {
-        // What stopped it is told by the next call, unless it was the refusal of an earlier datagram: that was told to
-        // sendmmsg, which keeps it to itself. It is still in the queue of errors.
+        // The next call reports what stopped this one, unless an earlier datagram was refused: sendmmsg consumed that
+        // error without returning it. It is still in the error queue.
         Ok(sent) if sent < messages.len() && drain_errors(fd) => {
             (sent, Some(io::Error::from_raw_os_error(libc::ECONNREFUSED)))
         }
@@ -84,29 +84,29 @@ fn send_each(fd: RawFd, messages: &mut [Message], flags: i32) -> (usize, Option<
     (messages.len(), None)
 }
 
-/// Room for what belongs to [`MANY`] datagrams besides their payload.
+/// Everything about [`MANY`] received datagrams except their payloads.
 pub(crate) struct Batch {
     fronts: Vec<Front>,
     arrivals: [(Arrival, Option<usize>); MANY],
 }
 
 impl Batch {
-    /// New room. It is of some size, so keep it.
+    /// Boxed and meant to be kept, as it is large.
     pub(crate) fn boxed() -> Box<Self> {
         let nothing = Arrival { len: 0, from: None, dropped: None };
         let fronts = std::iter::repeat_with(|| Front::EMPTY).take(MANY).collect();
         Box::new(Batch { fronts, arrivals: [(nothing, None); MANY] })
     }
 
-    /// What was received last, one for each buffer that was used: as [`super::receive_split`] returns it.
+    /// Results of the last receive, one per buffer used, in the form [`super::receive_split`] returns.
     pub(crate) fn arrivals(&self, count: usize) -> &[(Arrival, Option<usize>)] {
         self.arrivals.get(..count).unwrap_or_default()
     }
 }
 
-/// Receives up to [`MANY`] datagrams like [`super::receive_split`], one into each buffer: waits for the first, if
-/// `flags` allow, and takes what else is there. `decide` is also told which one it is about. Returns how many came;
-/// what came of each is in `batch`.
+/// Receives up to [`MANY`] datagrams, one into each buffer, like [`super::receive_split`]: waits for the first, if
+/// `flags` allow, then takes whatever else is queued. `decide` also gets the index of the datagram. Returns how many
+/// were received; their results are in `batch`.
 pub(crate) fn receive_many(
     fd: RawFd,
     flags: i32,
@@ -121,7 +121,7 @@ pub(crate) fn receive_many(
     return receive_with(receive_each, fd, flags, predicted, buffers, batch, decide);
 }
 
-/// Says how long the header of a datagram is, or `None` to drop it.
+/// Returns the length of a datagram's header, or `None` to drop the datagram.
 type Decide<'a> = &'a mut dyn FnMut(usize, &[u8], &Arrival) -> Option<usize>;
 
 type Receive = fn(RawFd, &mut [Message], i32) -> io::Result<usize>;
@@ -149,7 +149,7 @@ fn receive_with(
         message.msg_hdr = incoming(parts, from, control);
         count += 1;
     }
-    // Everything the messages point to lives as long as this call.
+    // Everything the messages point to outlives this call.
     let came = receive(fd, messages.get_mut(..count).unwrap_or_default(), flags | libc::MSG_TRUNC)?;
     let arrived = messages.iter().zip(&from).take(came);
     let targets = batch.fronts.iter_mut().zip(&mut batch.arrivals).zip(buffers.iter_mut());
@@ -167,7 +167,7 @@ fn receive_with(
 #[cfg(target_os = "linux")]
 fn receive_at_once(fd: RawFd, messages: &mut [Message], flags: i32) -> io::Result<usize> {
     let flags = flags | libc::MSG_WAITFORONE;
-    // SAFETY: the messages point to what outlives the call and is only written within its lengths.
+    // SAFETY: what the messages point to outlives the call and is written only within its lengths.
     let came = unsafe {
         libc::recvmmsg(fd, messages.as_mut_ptr(), messages.len() as _, flags, std::ptr::null_mut::<libc::timespec>())
     };
@@ -182,7 +182,7 @@ fn receive_each(fd: RawFd, messages: &mut [Message], flags: i32) -> io::Result<u
         match check_len(unsafe { libc::recvmsg(fd, &mut message.msg_hdr, flags) }) {
             Ok(len) => message.msg_len = libc::c_uint::try_from(len).unwrap_or(libc::c_uint::MAX),
             Err(error) if index == 0 => return Err(error),
-            // Mostly that nothing else is there. The next call tells what lasts.
+            // Usually just "nothing else queued". A lasting error comes back with the next call.
             Err(_) => return Ok(index),
         }
         flags |= libc::MSG_DONTWAIT;
@@ -232,7 +232,7 @@ mod tests {
                 let mut take = |buffers: &mut [&mut [MaybeUninit<u8>]], flags, batch: &mut Batch| {
                     receive_with(receive, ours.as_raw_fd(), flags, 5, buffers, batch, &mut decide)
                 };
-                // More room than there are datagrams: it does not wait for the rest.
+                // More buffers than datagrams: it must not wait for the rest.
                 assert_eq!(take(&mut buffers, 0, &mut batch).unwrap(), 10, "{receives}");
                 for (index, (arrival, moved)) in batch.arrivals(10).iter().enumerate() {
                     let whole = &payloads[index];
@@ -244,7 +244,7 @@ mod tests {
                 }
                 let nothing = take(&mut buffers, libc::MSG_DONTWAIT, &mut batch).unwrap_err();
                 assert!(would_block(&nothing), "{receives}: {nothing}");
-                // Less room: the rest stays where it is.
+                // Fewer buffers than datagrams: the rest stays queued.
                 assert_eq!(send_with(send, theirs.as_raw_fd(), &to, &both[..5], 0).0, 5);
                 assert_eq!(take(&mut buffers[..3], 0, &mut batch).unwrap(), 3, "{receives}");
                 let mut rest =
@@ -262,17 +262,17 @@ mod tests {
             let ours = bind_udp(loopback()).unwrap();
             let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
             let to = UdpAddress::new(sink.local_addr().unwrap()).unwrap();
-            // One that is too large for UDP stops the others.
+            // One too large for UDP stops those behind it.
             let large = vec![0; 70_000];
             let list: [(&[u8], &[u8]); 4] = [(b"1", b"x"), (b"2", b"x"), (b"3", &large), (b"4", b"x")];
             let (sent, error) = send_with(send, ours.as_raw_fd(), &to, &list, 0);
             assert_eq!(sent, 2, "{name}");
             let error = error.or_else(|| send_with(send, ours.as_raw_fd(), &to, &list[2..], 0).1).unwrap();
             assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE), "{name}");
-            // Nobody listens: the refusal of one is told to the next.
+            // The port is closed: the refusal of one datagram is reported by a later send.
             drop(sink);
             let list = [(&b"1"[..], &b"x"[..]); MANY];
-            // A busy system may be late with it.
+            // On a busy system the report may come late.
             let told = (0..1000).any(|_| {
                 let ours = bind_udp(loopback()).unwrap();
                 let (sent, error) = send_with(send, ours.as_raw_fd(), &to, &list, 0);
@@ -289,7 +289,7 @@ mod tests {
         for (name, send) in SENDS {
             let (ours, theirs) = datagram_pair().unwrap();
             let mut parts = [libc::iovec { iov_base: [0u8; 1].as_mut_ptr().cast(), iov_len: 1 }];
-            // Without an address: the pair is connected.
+            // No address, since the pair is connected.
             // SAFETY: all-zero is a valid message.
             let mut messages: Vec<Message> = (0..4000).map(|_| unsafe { std::mem::zeroed() }).collect();
             for message in &mut messages {

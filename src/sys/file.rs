@@ -1,4 +1,4 @@
-//! Files below a folder that is held open, and locks between processes.
+//! Files addressed relative to an open folder, and file locks between processes.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
@@ -13,31 +13,30 @@ use crate::sys::{check, retry};
 /// What a file of a [`Folder`] is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// To be read; it must be there.
+    /// For reading; it must exist.
     Read,
-    /// To be written; it must not be there.
+    /// For writing; it must not exist yet.
     New,
-    /// To be locked, read and written; made when it is not there.
+    /// For locking, reading and writing; created if missing.
     Lock,
 }
 
-/// A folder, held by its descriptor: what happens to its path meanwhile does not matter.
+/// A folder held open by its descriptor, so that renaming or replacing its path has no effect on us.
 #[derive(Debug)]
 pub(crate) struct Folder(File);
 
 impl Folder {
-    /// Opens a folder; a symbolic link to one will do.
+    /// Follows a symbolic link to a folder.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(Folder)
     }
 
-    /// Owner, mode and identity.
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
         self.0.metadata()
     }
 
-    /// Opens a file without following a symbolic link (ELOOP), without waiting for the other side of a FIFO,
-    /// close-on-exec. A new one is for its owner alone, or, by the umask, for nobody.
+    /// Opens a file close-on-exec, without following a symbolic link (ELOOP) or waiting for the other side of a FIFO. A
+    /// new file is accessible to its owner alone; the umask may take away even that.
     pub(crate) fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
         let flags = match access {
             Access::Read => libc::O_RDONLY,
@@ -49,18 +48,18 @@ impl Folder {
             | libc::O_CLOEXEC;
         let name = c_name(name)?;
         let mode: libc::c_uint = 0o600;
-        // SAFETY: the name is NUL-terminated and lives as long as the call.
+        // SAFETY: the name is NUL-terminated and outlives the call.
         let fd = retry(|| check(unsafe { libc::openat(self.0.as_raw_fd(), name.as_ptr(), flags, mode) }))?;
         // SAFETY: the new descriptor is ours.
         Ok(unsafe { File::from_raw_fd(fd) })
     }
 
-    /// Whether `name` is a regular file; `None` when there is nothing of that name.
+    /// Whether `name` is a regular file; `None` if it does not exist.
     pub(crate) fn is_regular(&self, name: &str) -> io::Result<Option<bool>> {
         let name = c_name(name)?;
         // SAFETY: all-zero is a valid stat to be overwritten.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: name and room live as long as the call.
+        // SAFETY: name and stat outlive the call.
         let result = unsafe { libc::fstatat(self.0.as_raw_fd(), name.as_ptr(), &mut stat, libc::AT_SYMLINK_NOFOLLOW) };
         match check(result) {
             Ok(_) => Ok(Some(stat.st_mode & libc::S_IFMT == libc::S_IFREG)),
@@ -69,21 +68,20 @@ impl Folder {
         }
     }
 
-    /// Gives a file another name; a file that had that name is gone.
+    /// Renames a file, replacing any existing `to`.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to, fd) = (c_name(from)?, c_name(to)?, self.0.as_raw_fd());
-        // SAFETY: both names are NUL-terminated and live as long as the call.
+        // SAFETY: both names are NUL-terminated and outlive the call.
         check(unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) }).map(drop)
     }
 
-    /// Removes a file.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         let name = c_name(name)?;
         // SAFETY: as in `rename`.
         check(unsafe { libc::unlinkat(self.0.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
     }
 
-    /// Makes new names survive a loss of power, where the file system can do that.
+    /// Makes created and renamed names survive a power loss, where the file system supports that.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match self.0.sync_all() {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
@@ -96,15 +94,15 @@ fn c_name(name: &str) -> io::Result<CString> {
     CString::new(OsStr::new(name).as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// Opens a file anywhere to read it, without waiting for the other side of a FIFO.
+/// Opens a file by any path for reading, without waiting for the other side of a FIFO.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// flock(2): takes the file for this open file description; false when another one has it. The lock ends when the last
-/// descriptor of the description is closed, in whatever process.
+/// flock(2): locks the file for this open file description; false if another one has the lock. It is released when the
+/// last descriptor of the description is closed, in any process.
 pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: plain system call on a descriptor that is borrowed for its time.
+    // SAFETY: plain system call on a descriptor borrowed for its duration.
     match retry(|| check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -112,14 +110,14 @@ pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Gives a file up that [`try_lock`] has taken, for everybody who has a descriptor of that description: a child of fork(2)
-/// that lives on must not keep it.
+/// Releases a lock taken by [`try_lock`] for every holder of the open file description: otherwise a child of fork(2)
+/// that outlives us would keep it.
 pub(crate) fn unlock(fd: RawFd) {
-    // SAFETY: plain system call. It can only fail for a descriptor that is not open.
+    // SAFETY: plain system call. It can only fail if the descriptor is not open.
     unsafe { libc::flock(fd, libc::LOCK_UN) };
 }
 
-/// The effective user.
+/// The effective user id.
 pub(crate) fn user() -> u32 {
     // SAFETY: always succeeds.
     unsafe { libc::geteuid() }

@@ -1,11 +1,11 @@
-//! Which process this is: handles are inherited by children of fork(2), which must leave them alone.
+//! Detecting a child of fork(2): it inherits the handles of its parent and must leave them alone.
 
 use std::ptr;
 
-/// Knows whether this process is the one it was made in, without a system call each time.
+/// Tells whether the process was forked since this was created, without a system call per check.
 ///
-/// One page that the kernel hands to a forked child as zeros (MADV_WIPEONFORK); where the kernel cannot do that, the
-/// process number is compared.
+/// It is a page that the kernel zeroes in a forked child (MADV_WIPEONFORK); where the kernel cannot do that, the
+/// process id is compared.
 #[derive(Debug)]
 pub(crate) struct ForkGuard {
     page: *mut u8,
@@ -20,7 +20,6 @@ unsafe impl Sync for ForkGuard {}
 const PAGE: usize = 4096;
 
 impl ForkGuard {
-    /// Remembers the present process.
     pub(crate) fn new() -> Self {
         let pid = std::process::id();
         // SAFETY: an anonymous private mapping of one page; nothing else refers to it.
@@ -48,12 +47,12 @@ impl ForkGuard {
         ForkGuard { page: page.cast(), pid }
     }
 
-    /// Whether this is a child that inherited the guard by fork(2).
+    /// Whether this process is a child that inherited the guard through fork(2).
     pub(crate) fn in_child(&self) -> bool {
         if self.page.is_null() {
             return std::process::id() != self.pid;
         }
-        // SAFETY: the mapping lives as long as `self`.
+        // SAFETY: the mapping lives until `self` is dropped.
         unsafe { ptr::read_volatile(self.page) == 0 }
     }
 }
@@ -67,7 +66,7 @@ impl Default for ForkGuard {
 impl Drop for ForkGuard {
     fn drop(&mut self) {
         if !self.page.is_null() {
-            // SAFETY: the mapping made in `new`; nothing uses it any more.
+            // SAFETY: the mapping made in `new`; this was its last user.
             unsafe { libc::munmap(self.page.cast(), PAGE) };
         }
     }
@@ -81,14 +80,14 @@ mod tests {
     fn the_fork_guard_tells_parent_from_child() {
         let guard = ForkGuard::new();
         assert!(!guard.in_child());
-        // SAFETY: the child only reads memory and leaves at once.
+        // SAFETY: the child only reads memory and exits at once.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: leaves without running destructors of the parent's threads.
+            // SAFETY: exits without running destructors of the parent's threads.
             unsafe { libc::_exit(if guard.in_child() { 42 } else { 1 }) };
         }
         let mut status = 0;
-        // SAFETY: waits for the child made above.
+        // SAFETY: waits for the child forked above.
         unsafe { libc::waitpid(child, &mut status, 0) };
         assert_eq!(libc::WEXITSTATUS(status), 42);
     }

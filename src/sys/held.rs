@@ -1,23 +1,22 @@
-//! The ranks of the locks that the present thread holds; in builds for debugging only.
+//! The ranks of the locks that the current thread holds; debug builds only.
 
 use std::cell::Cell;
 
 use crate::sys::rank::Rank;
 
-/// No thread holds as many locks.
+/// More locks than any thread ever holds.
 const PLACES: usize = 32;
 
 thread_local! {
-    /// The rank of each lock the thread holds, in no certain order: guards may be dropped in any. Plain values in
-    /// an array, so that no destructor is registered for the thread, which would keep the library from being
-    /// unloaded.
+    /// The rank of each lock the thread holds, unordered, as guards may be dropped in any order. An array of plain
+    /// values, so that no thread destructor is registered: one would keep the library from being unloaded.
     static HELD: [Cell<Option<Rank>>; PLACES] = const { [const { Cell::new(None) }; PLACES] };
 }
 
 const _: () = assert!(!std::mem::needs_drop::<[Cell<Option<Rank>>; PLACES]>());
 
-/// One lock the present thread holds: its place in the list. It lies beside a guard of parking_lot, which stays in
-/// its thread.
+/// One lock the current thread holds: its index in [`HELD`]. It is stored next to a parking_lot guard, which is not
+/// `Send` either.
 #[derive(Debug)]
 pub(super) struct Held(usize);
 
@@ -28,7 +27,7 @@ impl Held {
             if let Some(free) = place.and_then(|place| held.get(place)) {
                 free.set(Some(rank));
             }
-            // Beyond the end there is no such place, and the lock is not counted.
+            // If the array is full, the index is out of range and the lock is not tracked.
             Held(place.unwrap_or(PLACES))
         })
     }
@@ -61,7 +60,7 @@ pub(super) fn check_none(what: &str) {
 #[track_caller]
 #[allow(clippy::panic)]
 fn fail(message: &str) {
-    // A second panic would end the process before the first one is told.
+    // A second panic would abort the process before the first one is reported.
     if !std::thread::panicking() {
         panic!("{message}");
     }

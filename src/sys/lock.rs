@@ -1,10 +1,10 @@
-//! Mutexes with a rank: the order they may be taken in is written down once, and builds for debugging check it.
+//! Mutexes with a rank: the order in which they may be taken is written down once, and debug builds check it.
 //!
-//! Two threads that take the same two locks in different order wait for each other for ever, but only when they meet,
-//! which no test can be relied on to bring about. So every lock has a [`Rank`], and a thread that waits for a lock must
-//! hold none of the same rank or one behind it: then no circle of waiting threads can close. With `debug_assertions` a
-//! thread that breaks the rule panics each time, whether another one is in its way or not; without them a
-//! [`RankedMutex`] is a mutex of parking_lot and nothing else.
+//! Two threads that take the same two locks in different orders can deadlock, but only if their timing happens to
+//! collide, and no test reliably makes that happen. So every lock has a [`Rank`], and a thread waiting for a lock must
+//! not hold one of the same or a later rank; then threads cannot wait in a cycle. With `debug_assertions`, a thread
+//! that breaks the rule panics every time, contended or not; without them a [`RankedMutex`] is nothing but a
+//! parking_lot mutex.
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::sys::held;
 pub(crate) use crate::sys::rank::Rank;
 
-/// A mutex of parking_lot that knows its place in the order.
+/// A parking_lot mutex that knows its place in the lock order.
 #[derive(Debug)]
 pub struct RankedMutex<T> {
     #[cfg(debug_assertions)]
@@ -20,11 +20,11 @@ pub struct RankedMutex<T> {
     mutex: Mutex<T>,
 }
 
-/// What a [`RankedMutex`] guards, as long as it is locked.
+/// Access to the value of a locked [`RankedMutex`]; unlocks when dropped.
 #[derive(Debug)]
 pub struct RankedMutexGuard<'a, T> {
     guard: MutexGuard<'a, T>,
-    // Dropped after the lock is free.
+    // Declared last, so that it is dropped after the lock is released.
     #[cfg(debug_assertions)]
     _held: held::Held,
 }
@@ -39,7 +39,7 @@ const _: () = {
 };
 
 impl<T> RankedMutex<T> {
-    /// A mutex of this rank, not locked.
+    /// Creates an unlocked mutex of this rank.
     #[cfg_attr(not(debug_assertions), allow(unused_variables))]
     pub const fn new(rank: Rank, value: T) -> Self {
         RankedMutex {
@@ -49,7 +49,7 @@ impl<T> RankedMutex<T> {
         }
     }
 
-    /// Waits for the lock. The thread may hold no lock of the same rank or one behind it.
+    /// Waits for the lock. The thread must not hold a lock of the same or a later rank.
     #[inline]
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> RankedMutexGuard<'_, T> {
@@ -62,7 +62,7 @@ impl<T> RankedMutex<T> {
         }
     }
 
-    /// Takes the lock if it is free. Whatever the thread holds: what does not wait cannot wait for ever.
+    /// Takes the lock if it is free. Allowed whatever the thread holds: what never waits cannot deadlock.
     #[inline]
     pub fn try_lock(&self) -> Option<RankedMutexGuard<'_, T>> {
         let guard = self.mutex.try_lock()?;
@@ -73,12 +73,12 @@ impl<T> RankedMutex<T> {
         })
     }
 
-    /// What it guards: the only reference to the mutex needs no lock.
+    /// Accesses the value without locking: `&mut self` proves there is no other reference.
     pub fn get_mut(&mut self) -> &mut T {
         self.mutex.get_mut()
     }
 
-    /// What it guarded.
+    /// Consumes the mutex and returns the value.
     pub fn into_inner(self) -> T {
         self.mutex.into_inner()
     }
@@ -100,8 +100,8 @@ impl<T> std::ops::DerefMut for RankedMutexGuard<'_, T> {
     }
 }
 
-/// The present thread is about to do `what`, which may take any time or call the library again: with a lock held, other
-/// threads would wait just as long. Checked in builds for debugging only.
+/// Call before doing `what`, if that may take arbitrarily long or call back into the library: with a lock held, other
+/// threads would have to wait that long too. Checked in debug builds only.
 #[inline]
 #[cfg_attr(debug_assertions, track_caller)]
 #[cfg_attr(not(debug_assertions), allow(unused_variables))]
@@ -152,7 +152,7 @@ mod tests {
         use super::*;
         use std::panic::{catch_unwind, AssertUnwindSafe};
 
-        /// What a thread of its own panics with, if it does.
+        /// Runs `body` in its own thread and returns the panic message, if it panics.
         fn told(body: impl FnOnce() + Send) -> Option<String> {
             std::thread::scope(|scope| {
                 let panic = scope.spawn(|| catch_unwind(AssertUnwindSafe(body)).err()).join().unwrap()?;
@@ -186,7 +186,7 @@ mod tests {
             });
             let text = text.unwrap();
             assert!(text.contains("Names") && text.contains("Present"), "{text}");
-            // It was told before the lock was taken, and nothing is left locked.
+            // It panicked before taking the second lock, and nothing is left locked.
             assert!(a.try_lock().is_some() && b.try_lock().is_some());
         }
 
@@ -215,7 +215,7 @@ mod tests {
                 let _b = b.lock();
             });
             assert!(counts.unwrap().contains("Names"));
-            // One that was not got does not.
+            // A failed try_lock does not count.
             let missed = told(|| {
                 let _c = c.lock();
                 std::thread::scope(|scope| {
@@ -235,7 +235,7 @@ mod tests {
                 let (first, second, third) = (a.lock(), b.lock(), c.lock());
                 drop(second);
                 drop(first);
-                // The last one still counts.
+                // The third is still held.
                 assert!(catch_unwind(AssertUnwindSafe(|| drop(b.lock()))).is_err());
                 drop(third);
                 drop(a.lock());

@@ -1,7 +1,8 @@
-//! The few system calls `std` lacks. Besides `ffi` the only place with `unsafe`.
+//! The few system calls `std` lacks, safely wrapped, and ranked locks; nothing here knows about I2P or SAM. Apart from
+//! `ffi`, this is the only place with `unsafe` code.
 //!
-//! Every function here is safe to call: descriptors come in as types that own or borrow them, lengths come from
-//! slices, EINTR is retried (or, in [`poll`], reported to callers that own the deadline).
+//! Every function here is safe to call: descriptors come in as types that own or borrow them, lengths come from slices,
+//! EINTR is retried (or, in [`poll`], reported to callers, which own the deadline).
 #![allow(unsafe_code)]
 
 mod datagram;
@@ -43,7 +44,7 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Retries `call` while it is interrupted by a signal.
+/// Calls `call` again for as long as a signal interrupts it (EINTR).
 pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -1,4 +1,4 @@
-//! Memory, randomness and threads.
+//! Wiping memory, random bytes, and signal masks of new threads.
 
 use std::io;
 use std::ptr;
@@ -6,7 +6,7 @@ use std::sync::atomic::{compiler_fence, Ordering};
 
 use crate::sys::{check_len, retry};
 
-/// Overwrites `bytes` with zeros in a way the compiler may not leave out.
+/// Overwrites `bytes` with zeros in a way the compiler cannot optimise away.
 pub(crate) fn wipe(bytes: &mut [u8]) {
     for byte in bytes.iter_mut() {
         // SAFETY: `byte` is a valid, exclusive reference.
@@ -15,7 +15,7 @@ pub(crate) fn wipe(bytes: &mut [u8]) {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Fills `bytes` with random numbers of the system, fit for identifiers nobody may guess.
+/// Fills `bytes` from the system's random generator; good enough for ids that must be unguessable.
 pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -25,9 +25,10 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `start` with every signal blocked in this thread, so that a thread it creates never runs a program's handlers.
+/// Runs `start` with every signal blocked in this thread, so that a thread it spawns never runs the program's signal
+/// handlers.
 pub(crate) fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: all-zero is a valid sigset_t to be overwritten; both sets live as long as the calls.
+    // SAFETY: all-zero is a valid sigset_t to be overwritten; both sets outlive the calls.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };

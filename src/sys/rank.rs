@@ -1,7 +1,7 @@
-//! The order of the locks.
+//! The lock order.
 
-/// Every lock of the library, in the order they may be taken in: a thread that holds one may wait only for those behind
-/// it. What each one guards is told at the top of `core`.
+/// Every lock of the library, in the order they may be taken: a thread holding one may wait only for later ones. The
+/// table at the top of `core` says what each one guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// `Keeper::thread`

@@ -1,4 +1,4 @@
-//! Sockets: connecting without waiting, sending, receiving, options.
+//! Stream sockets: non-blocking connect, send, receive, and socket options.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use std::ptr;
 
 use crate::sys::{check, check_len, retry};
 
-/// Flags the stream functions understand; the system's values.
+/// See recv(2). These flags have the system's values and are those the stream functions accept.
 pub const MSG_DONTWAIT: i32 = libc::MSG_DONTWAIT;
 /// See recv(2).
 pub const MSG_PEEK: i32 = libc::MSG_PEEK;
@@ -20,19 +20,19 @@ pub const MSG_NOSIGNAL: i32 = libc::MSG_NOSIGNAL;
 /// See send(2).
 pub const MSG_MORE: i32 = libc::MSG_MORE;
 
-/// recv(2). 0 means end of stream (or an empty buffer).
+/// recv(2), retried after EINTR. 0 means end of stream (or an empty buffer).
 pub fn recv(fd: RawFd, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
     // SAFETY: pointer and length belong to `buffer`.
     retry(|| check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) }))
 }
 
-/// recv(2) into memory that need not be initialised; reports EINTR.
+/// recv(2) into possibly uninitialised memory; reports EINTR.
 pub fn recv_once(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<usize> {
     // SAFETY: pointer and length belong to `buffer`, which is only written to.
     check_len(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
-/// Takes `count` bytes away that were looked at before, so that this does not wait.
+/// Discards `count` bytes that were already seen with MSG_PEEK, and so are there without waiting.
 pub fn discard(fd: RawFd, count: usize) -> io::Result<()> {
     let mut waste = [0; 512];
     let mut left = count;
@@ -52,17 +52,17 @@ pub fn send_once(fd: RawFd, bytes: &[u8], flags: i32) -> io::Result<usize> {
     check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | MSG_NOSIGNAL) })
 }
 
-/// send(2) without SIGPIPE and without waiting.
+/// send(2) without SIGPIPE and without blocking.
 pub fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     retry(|| send_once(fd, bytes, MSG_DONTWAIT))
 }
 
-/// Whether a result means "would block".
+/// Whether an error only means that the call would have blocked.
 pub fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Where a bridge listens.
+/// Where a bridge listens: the address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// TCP over IPv4 or IPv6.
@@ -71,7 +71,7 @@ pub enum Place {
     Unix(std::path::PathBuf),
 }
 
-/// A socket address as the system wants it.
+/// A socket address in the system's form.
 pub(super) struct RawAddress {
     pub storage: libc::sockaddr_storage,
     pub len: libc::socklen_t,
@@ -90,7 +90,7 @@ pub(super) fn raw_address(place: &Place) -> io::Result<RawAddress> {
                 sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
                 sin_zero: [0; 8],
             };
-            // SAFETY: sockaddr_storage is large and aligned enough for every socket address.
+            // SAFETY: sockaddr_storage is large and aligned enough for any socket address.
             unsafe { ptr::write(target.cast(), raw) };
             (libc::AF_INET, std::mem::size_of::<libc::sockaddr_in>())
         }
@@ -123,12 +123,12 @@ fn write_unix(path: &Path, target: *mut libc::sockaddr_storage) -> io::Result<us
     for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
-    // SAFETY: sockaddr_storage is large and aligned enough for every socket address.
+    // SAFETY: sockaddr_storage is large and aligned enough for any socket address.
     unsafe { ptr::write(target.cast(), raw) };
     Ok(std::mem::size_of::<libc::sockaddr_un>())
 }
 
-/// Starts a connection without waiting for it. `true`: it is established already.
+/// Starts a connection without waiting for it. `true` means it is already established.
 pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     let address = raw_address(place)?;
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -137,30 +137,30 @@ pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     if matches!(place, Place::Tcp(_)) {
         set_int(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     }
-    // SAFETY: the address lives as long as the call and `len` is the length of the variant written into it.
+    // SAFETY: the address outlives the call, and `len` is the length of the variant written into it.
     let result = unsafe { libc::connect(socket.as_raw_fd(), ptr::addr_of!(address.storage).cast(), address.len) };
     match check(result) {
         Ok(_) => Ok((socket, true)),
-        // An interrupted connect goes on in the background, like one in progress.
+        // An interrupted connect continues in the background, like one in progress.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Ok((socket, false)),
         Err(error) => Err(error),
     }
 }
 
-/// shutdown(2) of the sending half: the peer gets the end after all that was sent.
+/// Shuts down the sending half: the peer sees end of stream after everything that was sent.
 pub fn end_sending(fd: RawFd) {
-    // SAFETY: plain system call. It fails only when the connection is gone anyway.
+    // SAFETY: plain system call. It fails only if the connection is gone anyway.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
-/// shutdown(2) of both halves; a listening socket listens no more. Unlike closing it does so for every process that has
-/// it.
+/// Shuts down both halves; a listening socket stops listening. Unlike close, this affects every process that holds the
+/// socket.
 pub fn end_both(fd: RawFd) {
-    // SAFETY: plain system call. It fails only when the connection is gone anyway.
+    // SAFETY: plain system call. It fails only if the connection is gone anyway.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
-/// Bytes that were received and not read yet (FIONREAD).
+/// Number of bytes received but not yet read (FIONREAD).
 pub fn unread(fd: RawFd) -> io::Result<usize> {
     let mut value: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -168,19 +168,19 @@ pub fn unread(fd: RawFd) -> io::Result<usize> {
     Ok(usize::try_from(value).unwrap_or(0))
 }
 
-/// Whether `fd` is a socket of a stream type that listens.
+/// Whether `fd` is a listening stream socket.
 pub fn is_listening(fd: RawFd) -> io::Result<bool> {
     Ok(get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0
         && get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM)
 }
 
-/// Whether `fd` is a socket of a stream type that does not listen.
+/// Whether `fd` is a stream socket that is not listening.
 pub fn is_stream(fd: RawFd) -> io::Result<bool> {
     Ok(get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? == 0
         && get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM)
 }
 
-/// accept(2) on somebody's socket without waiting, whatever its flags; the connection is non-blocking.
+/// accept(2) on a socket we were given, without blocking whatever its flags; the accepted connection is non-blocking.
 pub fn accept_now(fd: RawFd) -> io::Result<OwnedFd> {
     if super::poll_one(fd, super::IN, 0)? == 0 {
         return Err(io::Error::from(io::ErrorKind::WouldBlock));
@@ -192,12 +192,12 @@ pub fn accept_now(fd: RawFd) -> io::Result<OwnedFd> {
     })
 }
 
-/// Small pieces are sent at once; only TCP has that, and others do not need it.
+/// Sends small writes at once (TCP_NODELAY); other kinds of socket do so anyway.
 pub fn set_nodelay(fd: RawFd) {
     drop(set_int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1));
 }
 
-/// Urgent data is received in its place among the rest, like the rest.
+/// Delivers urgent data in order within the normal stream (SO_OOBINLINE).
 pub fn set_urgent_inline(fd: RawFd) {
     drop(set_int(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1));
 }
@@ -207,7 +207,7 @@ pub fn is_local(fd: RawFd) -> bool {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = std::mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: name and length live as long as the call.
+    // SAFETY: name and length outlive the call.
     let result = check(unsafe { libc::getsockname(fd, ptr::addr_of_mut!(name).cast(), &mut len) });
     result.is_ok() && libc::c_int::from(name.ss_family) == libc::AF_UNIX
 }
@@ -215,18 +215,18 @@ pub fn is_local(fd: RawFd) -> bool {
 fn get_int(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: value and length live as long as the call.
+    // SAFETY: value and length outlive the call.
     check(unsafe { libc::getsockopt(fd, level, name, ptr::addr_of_mut!(value).cast(), &mut len) })?;
     Ok(value)
 }
 
 pub(super) fn set_int(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value lives as long as the call.
+    // SAFETY: the value outlives the call.
     check(unsafe { libc::setsockopt(fd, level, name, ptr::addr_of!(value).cast(), len) }).map(drop)
 }
 
-/// The pending error of a socket (SO_ERROR), which also tells whether a started connection was made.
+/// Returns and clears the pending error of a socket (SO_ERROR), which is also the result of a started connect.
 pub fn socket_error(fd: RawFd) -> io::Result<()> {
     let value = get_int(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     if value == 0 {
@@ -236,14 +236,14 @@ pub fn socket_error(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// A bound of blocking receives (SO_RCVTIMEO).
+/// A time limit on blocking receives (SO_RCVTIMEO).
 #[derive(Clone, Copy)]
 pub struct ReceiveTimeout(libc::timeval);
 
 impl ReceiveTimeout {
-    /// `None` is no bound.
+    /// `None` means no limit.
     pub fn new(timeout: Option<std::time::Duration>) -> Self {
-        // Zero would mean "no bound": the shortest bound the system knows is a microsecond.
+        // Zero would mean "no limit"; the shortest limit the system knows is a microsecond.
         let timeout = timeout.map_or(std::time::Duration::ZERO, |t| t.max(std::time::Duration::from_micros(1)));
         ReceiveTimeout(libc::timeval {
             tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
@@ -251,27 +251,27 @@ impl ReceiveTimeout {
         })
     }
 
-    /// The bound `fd` has.
+    /// Reads the limit set on `fd`.
     pub fn of(fd: RawFd) -> io::Result<Self> {
         let mut value = ReceiveTimeout::new(None);
         let mut len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
-        // SAFETY: value and length live as long as the call.
+        // SAFETY: value and length outlive the call.
         check(unsafe {
             libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of_mut!(value.0).cast(), &mut len)
         })?;
         Ok(value)
     }
 
-    /// Sets the bound of `fd`.
+    /// Sets this limit on `fd`.
     pub fn set(&self, fd: RawFd) -> io::Result<()> {
         let len = std::mem::size_of::<libc::timeval>() as libc::socklen_t;
-        // SAFETY: the value lives as long as the call.
+        // SAFETY: the value outlives the call.
         check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, ptr::addr_of!(self.0).cast(), len) })
             .map(drop)
     }
 }
 
-/// Whether the description behind `fd` has O_NONBLOCK.
+/// Whether the open file description of `fd` has O_NONBLOCK set.
 pub fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
     // SAFETY: plain system call.
     Ok(check(unsafe { libc::fcntl(fd, libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
@@ -280,11 +280,11 @@ pub fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
 /// Sets or clears O_NONBLOCK.
 pub fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
     let mut value = libc::c_int::from(on);
-    // SAFETY: FIONBIO reads one int. It is one system call, where fcntl needs two.
+    // SAFETY: FIONBIO reads one int. This is one system call where fcntl needs two.
     check(unsafe { libc::ioctl(fd, libc::FIONBIO, &mut value) }).map(drop)
 }
 
-/// Bytes written to a socket that its other end has not taken yet (SIOCOUTQ).
+/// Number of bytes written to a socket that its other end has not taken yet (SIOCOUTQ).
 pub fn unsent(fd: RawFd) -> io::Result<usize> {
     let mut value: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (the same request as TIOCOUTQ) writes one int.

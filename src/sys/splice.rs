@@ -1,4 +1,4 @@
-//! Moving bytes between sockets: through a pipe in the kernel where the system can, else through a buffer.
+//! Moving bytes between sockets: through a kernel pipe where the system supports it, otherwise through a buffer.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,21 +8,20 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 #[cfg(target_os = "linux")]
 use crate::sys::{check, check_len, retry};
 
-/// What a pipe is asked to hold; the system may give less.
+/// Requested pipe capacity; the system may grant less.
 #[cfg(target_os = "linux")]
 const PIPE_SIZE: libc::c_int = 1 << 18;
 
-/// Room for bytes on their way.
 #[derive(Debug)]
 enum Room {
-    /// A pipe, through which bytes pass without being copied to us.
+    /// Bytes pass through the pipe without being copied to user space.
     #[cfg(target_os = "linux")]
     Pipe { read: OwnedFd, write: OwnedFd },
-    /// A buffer, and how much of its beginning has been passed on.
+    /// `done` bytes from the start of the buffer have been passed on.
     Buffer { bytes: Box<[u8]>, done: usize },
 }
 
-/// Bytes on their way from one socket to another, and the room they have.
+/// Bytes in transit from one socket to another, and the pipe or buffer that holds them.
 #[derive(Debug)]
 pub(crate) struct Carrier {
     room: Room,
@@ -31,7 +30,7 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    /// An empty one for up to `size` bytes at a time.
+    /// Moves up to `size` bytes at a time.
     pub(crate) fn new(size: usize, splice: bool) -> Self {
         #[cfg(target_os = "linux")]
         if let Some(Ok(room)) = splice.then(|| pipe(size)) {
@@ -41,17 +40,17 @@ impl Carrier {
         Carrier { room: Room::Buffer { bytes: vec![0; size].into_boxed_slice(), done: 0 }, held: 0, size }
     }
 
-    /// Whether bytes stay in the kernel.
+    /// Whether the bytes stay in the kernel.
     pub(crate) fn splices(&self) -> bool {
         !matches!(self.room, Room::Buffer { .. })
     }
 
-    /// Bytes that were taken and not given yet.
+    /// Number of bytes taken but not yet given.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Takes what `from` has into an empty carrier, without waiting: how many bytes, 0 at the end.
+    /// Fills an empty carrier with what `from` has, without blocking. Returns the number of bytes, 0 at end of stream.
     pub(crate) fn take(&mut self, from: RawFd) -> io::Result<usize> {
         let count = match &mut self.room {
             #[cfg(target_os = "linux")]
@@ -65,7 +64,7 @@ impl Carrier {
         Ok(count)
     }
 
-    /// Gives `to` what it takes without waiting: how many bytes.
+    /// Writes as much to `to` as it accepts without blocking. Returns the number of bytes.
     pub(crate) fn give(&mut self, to: RawFd) -> io::Result<usize> {
         let count = match &mut self.room {
             #[cfg(target_os = "linux")]
@@ -90,13 +89,13 @@ fn pipe(size: usize) -> io::Result<Room> {
         (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
     };
     let wanted = libc::c_int::try_from(size).unwrap_or(PIPE_SIZE).min(1 << 20);
-    // Users have a limit for all their pipes together: beyond it they are small, which is only slower.
+    // The system limits the total per user: beyond that, pipes stay small, which is only slower.
     // SAFETY: plain system call on our descriptor.
     unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, wanted) };
     Ok(Room::Pipe { read, write })
 }
 
-/// splice(2) without waiting. A broken receiver raises SIGPIPE, which the threads that call this have blocked.
+/// splice(2) without blocking. A broken receiver raises SIGPIPE, which the calling threads have blocked.
 #[cfg(target_os = "linux")]
 fn splice(from: RawFd, to: RawFd, count: usize) -> io::Result<usize> {
     let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;

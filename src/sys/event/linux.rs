@@ -1,4 +1,4 @@
-//! eventfd(2) and epoll(7).
+//! Linux: wake-ups by eventfd(2), descriptor sets by epoll(7).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,7 +13,6 @@ use crate::sys::shared_fd::SharedFd;
 pub struct Wake(SharedFd);
 
 impl Wake {
-    /// A new one, not readable.
     pub fn new() -> io::Result<Self> {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -21,26 +20,23 @@ impl Wake {
         Ok(Wake(SharedFd::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Makes it readable.
     pub fn set(&self) {
         let one: u64 = 1;
-        // SAFETY: the value lives as long as the call. It can only fail when it is readable anyway.
+        // SAFETY: the value outlives the call. It can only fail if the descriptor is readable already.
         unsafe { libc::write(self.as_raw_fd(), ptr::addr_of!(one).cast(), 8) };
     }
 
-    /// Makes it unreadable.
     pub fn clear(&self) {
         let mut value: u64 = 0;
-        // SAFETY: the value lives as long as the call. It can only fail when it is not readable anyway.
+        // SAFETY: the value outlives the call. It can only fail if the descriptor is not readable anyway.
         unsafe { libc::read(self.as_raw_fd(), ptr::addr_of_mut!(value).cast(), 8) };
     }
 
-    /// Whether it is readable.
     pub fn is_set(&self) -> bool {
         poll_one(self.as_raw_fd(), IN, 0).is_ok_and(|events| events != 0)
     }
 
-    /// In a child of fork(2): closes it, whoever seems to use it.
+    /// For a child of fork(2): closes it now; any other users stayed in the parent.
     pub fn abandon(&self) {
         self.0.abandon();
     }
@@ -58,12 +54,11 @@ impl AsRawFd for Wake {
     }
 }
 
-/// One descriptor that is readable while any of several others has the events asked of it (epoll).
+/// An epoll descriptor, for handing out: readable while any of the watched descriptors has its requested events.
 #[derive(Debug)]
 pub struct Watch(SharedFd);
 
 impl Watch {
-    /// A new one that watches nothing.
     pub fn new() -> io::Result<Self> {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -72,27 +67,27 @@ impl Watch {
     }
 
     fn control(&self, operation: libc::c_int, fd: &impl AsFd, events: i16) -> io::Result<()> {
-        // In a child of fork(2) the description is the parent's, and is left as it is.
+        // In a child of fork(2) the open file description is shared with the parent, so leave it alone.
         if self.0.is_taken() {
             return Ok(());
         }
         let mut event = libc::epoll_event { events: events as u32, u64: 0 };
         let fd = fd.as_fd().as_raw_fd();
-        // SAFETY: the event lives as long as the call.
+        // SAFETY: the event outlives the call.
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Watches `fd` as well.
+    /// Starts watching `fd`.
     pub fn add(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events)
     }
 
-    /// Changes what is asked of `fd`.
+    /// Changes the events `fd` is watched for.
     pub fn modify(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }
 
-    /// Watches `fd` for these events, whether it was watched before or not.
+    /// Adds `fd`, or changes its events if it is already watched.
     pub fn set(&self, fd: &impl AsFd, events: i16) -> io::Result<()> {
         match self.modify(fd, events) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.add(fd, events),
@@ -100,13 +95,13 @@ impl Watch {
         }
     }
 
-    /// Watches `fd` no longer. To be called while it is open: a child of fork(2) may have the description too, and then
-    /// closing it here would leave it watched.
+    /// Stops watching `fd`. Call this while it is still open: if a child of fork(2) holds the same description, closing
+    /// it here would leave it watched.
     pub fn remove(&self, fd: &impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0)
     }
 
-    /// In a child of fork(2): closes it, whoever seems to use it.
+    /// For a child of fork(2): closes it now; any other users stayed in the parent.
     pub fn abandon(&self) {
         self.0.abandon();
     }
@@ -124,14 +119,13 @@ impl AsRawFd for Watch {
     }
 }
 
-/// One of the descriptors of a [`Selector`] is ready.
+/// A ready descriptor, as reported by [`Selector::wait`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ready {
-    /// What it was added with.
+    /// The token it was added with.
     pub token: u64,
-    /// It is broken; an end in good order is not told here.
+    /// It has an error; an orderly end does not count.
     pub broken: bool,
-    /// It has urgent data.
     pub urgent: bool,
 }
 
@@ -142,12 +136,11 @@ impl Ready {
     }
 }
 
-/// Many descriptors to wait for, each with a token (epoll).
+/// An epoll set for our own threads: many descriptors, each with a token.
 #[derive(Debug)]
 pub(crate) struct Selector(OwnedFd);
 
 impl Selector {
-    /// A new one without descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -155,31 +148,32 @@ impl Selector {
         Ok(Selector(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Tells whenever something becomes possible on `fd` that was not possible before, in either direction.
+    /// Watches `fd` in both directions, edge-triggered: reports when something becomes possible that was not before.
     pub(crate) fn add_changes(&self, fd: RawFd, token: u64) -> io::Result<()> {
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
         self.add_events(fd, token, events as u32)
     }
 
-    /// Tells as long as `fd` has one of `events`.
+    /// Watches `fd` level-triggered: reports it for as long as it has one of `events`.
     pub(crate) fn add(&self, fd: RawFd, token: u64, events: i16) -> io::Result<()> {
         self.add_events(fd, token, events as u32)
     }
 
     fn add_events(&self, fd: RawFd, token: u64, events: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: the event lives as long as the call.
+        // SAFETY: the event outlives the call.
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
     }
 
-    /// Tells nothing about `fd` any more. To be called before it is closed: a child of fork(2) may have it, too.
+    /// Stops watching `fd`. Call this before closing it, as a child of fork(2) may hold it too.
     pub(crate) fn remove(&self, fd: RawFd) {
         let mut event = libc::epoll_event { events: 0, u64: 0 };
-        // SAFETY: the event lives as long as the call. It fails only when it is not in there.
+        // SAFETY: the event outlives the call. It fails only if `fd` is not in the set.
         unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, &mut event) };
     }
 
-    /// Waits up to `timeout_ms` (-1: for ever) and writes what is ready to `ready`. An interrupted wait finds nothing.
+    /// Waits up to `timeout_ms` (-1: forever) and stores what is ready in `ready`, which is empty after an interrupted
+    /// wait.
     pub(crate) fn wait(&self, ready: &mut Vec<Ready>, timeout_ms: i32) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         ready.clear();

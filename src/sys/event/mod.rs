@@ -1,5 +1,5 @@
-//! Waiting: poll(2), an event of our own, and one descriptor for several. What poll cannot do is each system's own and
-//! has a file of its own.
+//! Waiting for descriptors: poll(2), wake-ups from our own threads, and sets of descriptors. Nothing here knows what a
+//! descriptor is for. What POSIX does not cover is in one file per system.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -11,20 +11,20 @@ mod linux;
 
 pub(crate) use linux::{Ready, Selector, Wake, Watch};
 
-/// Readable.
+/// There is something to read, or the end.
 pub const IN: i16 = libc::POLLIN;
-/// Writable.
+/// A write would not block.
 pub const OUT: i16 = libc::POLLOUT;
-/// Broken; always told.
+/// The descriptor has an error; reported even if not asked for.
 pub const ERR: i16 = libc::POLLERR;
-/// Over in both directions; always told.
+/// Shut down in both directions; reported even if not asked for.
 pub(crate) const HUP: i16 = libc::POLLHUP;
 
-/// A descriptor, the events asked of it, and the events seen; descriptor -1 is skipped.
+/// A descriptor, the events requested and the events seen; poll skips descriptor -1.
 pub use libc::pollfd as PollFd;
 
-/// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: for ever). An interrupted wait is
-/// reported as 0 events, so that the caller looks at its deadline again.
+/// poll(2): waits until one of `fds` has an event or `timeout_ms` has passed (-1: forever). An interrupted wait returns
+/// 0 events, so that the caller checks its deadline again.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
     if timeout_ms != 0 {
         assert_none_held("a wait");
@@ -40,7 +40,7 @@ pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
     }
 }
 
-/// poll(2) on one descriptor: the events seen, 0 when there were none.
+/// poll(2) on one descriptor: returns the events seen, 0 for none.
 pub fn poll_one(fd: RawFd, events: i16, timeout_ms: i32) -> io::Result<i16> {
     let mut fds = [PollFd { fd, events, revents: 0 }];
     poll(&mut fds, timeout_ms)?;
