@@ -1,4 +1,4 @@
-//! Public destinations: the bytes other people reach us by.
+//! Public destinations: the bytes that others reach us by.
 //!
 //! ```text
 //! 0..256    encryption public key field (unused today)
@@ -16,26 +16,23 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::encoding::{base32_encode, base64_decode, base64_encode};
 
-/// Bytes of a destination with an empty certificate: the shortest there is.
+/// Length of a destination with an empty certificate, the shortest possible.
 pub(super) const MIN_LEN: usize = CERTIFICATE + 3;
-/// Where the certificate starts.
+/// Offset of the certificate.
 const CERTIFICATE: usize = 384;
-/// What the fixed part holds of a signing key.
+/// Bytes of the signing key that fit into the fixed part.
 const SIGNING_AREA: usize = 128;
 
-/// Bytes that belong to a signature type.
+/// Key and signature lengths of one signature type, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyLengths {
-    /// Of the signing public key.
     pub public: usize,
-    /// Of the signing private key.
     pub private: usize,
-    /// Of a signature.
     pub signature: usize,
 }
 
 impl KeyLengths {
-    /// The lengths of a signature type; `None` for types whose keys we do not know.
+    /// `None` for signature types whose keys we do not know.
     pub(super) fn of(sig_type: u16) -> Option<Self> {
         let (public, private, signature) = match sig_type {
             0 => (128, 20, 40),         // DSA_SHA1
@@ -54,7 +51,7 @@ impl KeyLengths {
     }
 }
 
-/// A public destination. Cloning is cheap; the texts are computed once.
+/// A public destination. Cheap to clone; the text forms are computed once.
 #[derive(Clone)]
 pub struct Address(Arc<Inner>);
 
@@ -69,13 +66,12 @@ struct Inner {
 }
 
 impl Address {
-    /// From the binary form, which must be exactly one destination of 387 + L bytes.
+    /// Parses the binary form, which must be exactly one destination of 387 + L bytes.
     ///
-    /// Accepted are the NULL certificate (DSA_SHA1) and the KEY certificate. Signature types that we do not know are
-    /// taken as they are; of the others the part of the key that does not fit into the fixed field must be there.
-    /// Surplus bytes inside the certificate are kept, as routers do. HASHCASH, SIGNED and MULTIPLE certificates were
-    /// never put to use and HIDDEN belongs to routers: all are refused, and so are encryption types 5 to 7, which occur
-    /// in lease sets only.
+    /// Accepts the NULL certificate (DSA_SHA1) and the KEY certificate. Unknown signature types are taken as they are;
+    /// for known ones, the part of the key that does not fit into the fixed field must be present. Surplus bytes inside
+    /// the certificate are kept, as routers do. HASHCASH, SIGNED and MULTIPLE certificates were never used and HIDDEN
+    /// is for routers, so all of these are rejected, as are encryption types 5 to 7, which only occur in lease sets.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (address, len) = Address::split_prefix(bytes)?;
         match bytes.len() - len {
@@ -84,12 +80,12 @@ impl Address {
         }
     }
 
-    /// From I2P base64; the padding may be missing, white space is not allowed.
+    /// Parses I2P base64; the padding may be missing, white space is not allowed.
     pub fn parse(text: &str) -> Result<Self> {
         Address::from_bytes(&base64_decode(text)?)
     }
 
-    /// [`Address::parse`], and an error if the certificate does not name the signature type that was asked for.
+    /// Like [`Address::parse`], but fails if the certificate names a signature type other than `sig_type`.
     pub fn parse_expecting(text: &str, sig_type: Option<u16>) -> Result<Self> {
         let address = Address::parse(text)?;
         match sig_type {
@@ -101,7 +97,7 @@ impl Address {
         }
     }
 
-    /// Cuts the destination from the front of a longer blob; returns it and its length in bytes.
+    /// Parses the destination at the start of a longer blob; returns it and its length in bytes.
     pub fn split_prefix(bytes: &[u8]) -> Result<(Self, usize)> {
         let Some(&[kind, high, low]) = bytes.get(CERTIFICATE..MIN_LEN) else {
             return Err(Error::invalid(format!(
@@ -147,12 +143,12 @@ impl Address {
         &self.0.hash
     }
 
-    /// Signature type of the certificate, 0 (DSA_SHA1) without one.
+    /// Signature type from the certificate; 0 (DSA_SHA1) for a NULL certificate.
     pub fn signature_type(&self) -> u16 {
         self.0.sig_type
     }
 
-    /// Encryption type of the certificate. Not what the network uses: each session chooses that.
+    /// Encryption type from the certificate. The network does not use it: each session chooses its own.
     pub fn encryption_type(&self) -> u16 {
         self.0.enc_type
     }
@@ -188,7 +184,7 @@ impl Address {
     }
 }
 
-/// Signature and encryption type of a certificate that a destination can have.
+/// Returns signature and encryption type, or an error for certificates a destination cannot have.
 fn certificate(kind: u8, payload: &[u8]) -> Result<(u16, u16)> {
     let name = match kind {
         0 if payload.is_empty() => return Ok((0, 0)),
@@ -211,7 +207,7 @@ fn key_certificate(payload: &[u8]) -> Result<(u16, u16)> {
     if (5..=7).contains(&enc_type) {
         return Err(Error::invalid(format!("encryption type {enc_type} is for lease sets, not destinations")));
     }
-    // No encryption key of a destination is longer than its field, so whatever is here belongs to the signing key.
+    // A destination's encryption key never exceeds its field, so everything here belongs to the signing key.
     let needed = KeyLengths::of(sig_type).map_or(0, |l| l.public.saturating_sub(SIGNING_AREA));
     if excess.len() < needed {
         return Err(Error::invalid(format!(
@@ -222,7 +218,7 @@ fn key_certificate(payload: &[u8]) -> Result<(u16, u16)> {
     Ok((sig_type, enc_type))
 }
 
-/// Our encoders write ASCII, so the default is never used.
+/// Never falls back to the default, as our encoders write ASCII.
 fn text(text: &CStr) -> &str {
     text.to_str().unwrap_or_default()
 }
@@ -248,7 +244,7 @@ impl fmt::Debug for Address {
 }
 
 impl fmt::Display for Address {
-    /// The host form: short enough for a log line.
+    /// The host form, which is short enough for a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.host())
     }

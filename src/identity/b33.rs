@@ -1,17 +1,17 @@
-//! b33 addresses: those of encrypted lease sets.
+//! b33 addresses, which lead to encrypted lease sets.
 
 use crate::error::{Error, Result};
 use crate::identity::address::KeyLengths;
 use crate::identity::encoding::{base32_decode, base32_encode, crc32};
 
-/// What every b32 and b33 address ends in.
+/// Suffix of every b32 and b33 address.
 pub(super) const B32_SUFFIX: &str = ".b32.i2p";
 
-/// Address of an encrypted lease set: the public key itself, from which the hash of the day is derived.
+/// Address of an encrypted lease set: the public key itself, from which each day's hash is derived.
 ///
-/// The binary form is flags, signature type, blinded signature type, public key, with the CRC-32 of everything from the
-/// fourth byte on xored into the first three. That is the only checksum, so a wrong character shows by flags and types
-/// that do not exist, and nothing but what exists is accepted.
+/// The binary form is flags, signature type, blinded signature type and public key, with the CRC-32 of everything from
+/// the fourth byte on XORed into the first three. There is no other checksum, so a mistyped character shows up as
+/// undefined flags or types; only defined ones are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct B33 {
     flags: u8,
@@ -22,19 +22,19 @@ pub struct B33 {
 }
 
 impl B33 {
-    /// Flag: the two types take two bytes each.
+    /// Flag: the two signature types take two bytes each.
     pub const TWO_BYTE_TYPES: u8 = 1;
     /// Flag: a secret is needed to find the lease set.
     pub const SECRET: u8 = 2;
-    /// Flag: each client needs a key of its own.
+    /// Flag: each client needs its own key.
     pub const CLIENT_AUTH: u8 = 4;
 
-    /// Checks the parts and composes the address.
+    /// Checks the parts and builds the address from them.
     pub fn new(flags: u8, sig_type: u16, blinded_sig_type: u16, public_key: &[u8]) -> Result<Self> {
         if flags & !(B33::TWO_BYTE_TYPES | B33::SECRET | B33::CLIENT_AUTH) != 0 {
             return Err(mistyped("unknown flags"));
         }
-        // Blinding is defined from Ed25519 (7) and RedDSA (11) to RedDSA only.
+        // Blinding is only defined from Ed25519 (7) and RedDSA (11) to RedDSA.
         if !matches!((sig_type, blinded_sig_type), (7 | 11, 11)) {
             return Err(mistyped("signature types without blinding"));
         }
@@ -55,7 +55,7 @@ impl B33 {
         Ok(B33 { flags, sig_type, blinded_sig_type, public_key: public_key.to_vec(), address })
     }
 
-    /// From the text, with its suffix, in either case.
+    /// Parses the text form, suffix included, in upper or lower case.
     pub fn parse(text: &str) -> Result<Self> {
         let name = text.to_ascii_lowercase();
         let label = name.strip_suffix(B32_SUFFIX).ok_or_else(|| Error::invalid("a b33 address ends in .b32.i2p"))?;
@@ -71,7 +71,7 @@ impl B33 {
         B33::new(flags, sig_type, blinded_sig_type, public_key)
     }
 
-    /// All flags.
+    /// The flags; see [`B33::SECRET`] and its siblings.
     pub fn flags(&self) -> u8 {
         self.flags
     }
@@ -81,12 +81,12 @@ impl B33 {
         self.flags & B33::SECRET != 0
     }
 
-    /// Whether each client needs a key of its own.
+    /// Whether each client needs its own key.
     pub fn client_auth_required(&self) -> bool {
         self.flags & B33::CLIENT_AUTH != 0
     }
 
-    /// Signature type of the destination.
+    /// Signature type of the destination, before blinding.
     pub fn sig_type(&self) -> u16 {
         self.sig_type
     }
@@ -101,13 +101,13 @@ impl B33 {
         &self.public_key
     }
 
-    /// The text in lower case, with its suffix.
+    /// The text form in lower case, suffix included.
     pub fn address(&self) -> &str {
         &self.address
     }
 }
 
-/// Both directions are the same: the CRC covers only bytes that are not changed.
+/// Encoding and decoding are the same operation, since the CRC covers only bytes that do not change.
 fn xor_crc(bytes: &mut [u8]) {
     if let Some((head, rest)) = bytes.split_first_chunk_mut::<3>() {
         for (byte, crc) in head.iter_mut().zip(crc32(rest).to_le_bytes()) {

@@ -1,6 +1,6 @@
-//! I2P's text encodings: base64 with `-` and `~`, base32 of addresses, and the CRC inside b33 addresses.
+//! I2P's text encodings: base64 with `-` and `~`, the base32 of addresses, and the CRC inside b33 addresses.
 //!
-//! Messages never quote the input: it may be a private key.
+//! Error messages never quote the input, as it may be a private key.
 
 use base64::alphabet::Alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -10,7 +10,7 @@ use base64::{DecodeError, DecodeSliceError, Engine};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
-/// `A-Z a-z 0-9 - ~`. The panic is at compile time, it never gets into the program.
+/// `A-Z a-z 0-9 - ~`. The panic can only happen at compile time.
 const I2P: Alphabet = match Alphabet::new("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~") {
     Ok(alphabet) => alphabet,
     Err(_) => panic!("not an alphabet"),
@@ -24,13 +24,13 @@ const PADDED: GeneralPurpose = GeneralPurpose::new(
 const UNPADDED: GeneralPurpose =
     GeneralPurpose::new(&I2P, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone));
 
-/// I2P base64, always padded: some routers refuse text whose length is no multiple of 4.
+/// Encodes I2P base64, always padded: some routers reject text whose length is not a multiple of 4.
 pub fn base64_encode(bytes: &[u8]) -> String {
     PADDED.encode(bytes)
 }
 
-/// Decodes I2P base64 as users write it: the padding may be missing altogether, everything else is as strict as in
-/// [`base64_decode_strict`]. Encode again before sending.
+/// Decodes I2P base64 as users write it: the padding may be left out entirely; everything else is as strict as in
+/// [`base64_decode_strict`]. Re-encode before sending.
 pub fn base64_decode(text: &str) -> Result<Vec<u8>> {
     let mut bytes = vec![0; base64::decoded_len_estimate(text.len())];
     let len = decode_into(text, &mut bytes)?;
@@ -38,7 +38,7 @@ pub fn base64_decode(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes I2P base64 and refuses whatever [`base64_encode`] would not have written: other alphabets, white space,
+/// Decodes I2P base64 and rejects anything [`base64_encode`] would not have written: other alphabets, white space,
 /// wrong or missing padding, unused bits that are set.
 pub fn base64_decode_strict(text: &str) -> Result<Vec<u8>> {
     if text.len() % 4 != 0 {
@@ -47,7 +47,7 @@ pub fn base64_decode_strict(text: &str) -> Result<Vec<u8>> {
     base64_decode(text)
 }
 
-/// [`base64_decode`] for key material: straight into a buffer that is wiped, also when the text turns out wrong.
+/// [`base64_decode`] for key material: decodes directly into a buffer that is wiped, even if decoding fails.
 pub(super) fn base64_decode_secret(text: &str) -> Result<Secret> {
     let mut secret = Secret::zeroed(base64::decoded_len_estimate(text.len()));
     let len = decode_into(text, secret.as_mut_bytes())?;
@@ -87,8 +87,8 @@ fn decode_into(text: &str, out: &mut [u8]) -> Result<usize> {
 
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Base32 of RFC 4648, lower case, unpadded, as in `.b32.i2p` addresses. Our own code: it is these two functions, and
-/// not worth a dependency.
+/// Encodes base32 (RFC 4648), lower case and unpadded, as in `.b32.i2p` addresses. Written here because two functions
+/// are not worth a dependency.
 pub fn base32_encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
     let mut push = |value: u32| {
@@ -111,7 +111,7 @@ pub fn base32_encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Decodes base32 in either case; refuses padding, other characters, lengths that no bytes have, and unused bits that
+/// Decodes base32 in upper or lower case; rejects padding, other characters, impossible lengths, and unused bits that
 /// are set.
 pub fn base32_decode(text: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
@@ -139,7 +139,7 @@ pub fn base32_decode(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// CRC-32 (IEEE 802.3, as in zip). Our own code: it runs over 32 bytes.
+/// CRC-32 (IEEE 802.3, as in zip). Written here, without a table, because it only runs over 32 bytes.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn base32_is_strict() {
         assert_eq!(base32_decode("nbswy3dp").unwrap(), b"hello");
-        // Lengths 1, 3 and 6 modulo 8 do not exist; "ab" has its unused bits set.
+        // Lengths 1, 3 and 6 modulo 8 are impossible; "ab" has unused bits set.
         for text in ["a", "aaa", "aaaaaa", "ab", "aa======", "a a", "é", "a\0"] {
             assert!(base32_decode(text).is_err(), "{text:?}");
         }

@@ -1,11 +1,11 @@
-//! Private key blobs: what makes a destination ours.
+//! Private key blobs, which make a destination ours.
 //!
 //! ```text
 //! destination | encryption private key | signing private key | offline section, iff the signing key is all zero
 //! offline section: expires (4) | transient type (2) | transient public key | signature | transient private key
 //! ```
 //!
-//! A blob is kept and given back unchanged. Every copy made here is wiped, and no message says anything of its content.
+//! A blob is kept and returned unchanged. Every copy made here is wiped, and error messages never reveal its content.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::identity::address::{Address, KeyLengths};
 use crate::identity::encoding::{base64_decode_secret, base64_encode_secret_c};
 use crate::secret::Secret;
 
-/// A private key blob and the address it belongs to; wiped on drop.
+/// A private key blob and the address it belongs to; wiped when dropped.
 pub struct Keys {
     address: Address,
     bytes: Secret,
@@ -24,47 +24,47 @@ pub struct Keys {
     offline: Option<Offline>,
 }
 
-/// Keys whose signing key stays elsewhere: a transient key signs until it expires.
+/// The offline section: the signing key is kept elsewhere, and a transient key signs until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offline {
-    /// End of validity in seconds since 1970.
+    /// When the transient key expires, in seconds since 1970.
     pub expires: u32,
-    /// Signature type of the transient key.
+    /// The signature type that the transient key signs with.
     pub transient_sig_type: u16,
 }
 
 impl Keys {
-    /// From the binary form; see [`Keys::from_secret`]. The copy is wiped, the original is the caller's.
+    /// Parses the binary form; see [`Keys::from_secret`]. Our copy is wiped; wiping `bytes` is up to the caller.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Keys::from_secret(Secret::from_slice(bytes))
     }
 
-    /// From I2P base64, with or without padding, white space around it being ignored; see [`Keys::from_secret`].
+    /// Parses I2P base64, with or without padding, ignoring white space around it; see [`Keys::from_secret`].
     pub fn from_text(text: &str) -> Result<Self> {
         Keys::from_secret(base64_decode_secret(text.trim_ascii())?)
     }
 
-    /// From keys that come from anywhere.
+    /// Parses keys of any origin.
     ///
-    /// With encryption type 0, as all keys should have, every length must be right and nothing may be left over. With
-    /// any other encryption type, or a signature type we do not know, bridges differ in the lengths they write, and keys
-    /// one of them wrote must be loadable; so there it is only checked that private parts are present.
+    /// With encryption type 0, which all keys should have, every length must be right and nothing may be left over.
+    /// With any other encryption type, or an unknown signature type, bridges write different lengths, and keys written
+    /// by any of them must be loadable; so in that case we only check that private parts are present.
     pub fn from_secret(bytes: Secret) -> Result<Self> {
         Keys::build(bytes, check)
     }
 
-    /// From the content of a key file, told by what it looks like: binary; a line of I2P base64; or two lines, the
-    /// address and the keys, in any order.
+    /// Parses the content of a key file after detecting its format: binary; one line of I2P base64; or two lines, the
+    /// address and the keys, in either order.
     pub fn from_file(content: Secret) -> Result<Self> {
         let none = |error: Error| Error { message: format!("no private keys: {}", error.message), ..error };
-        // The first byte of a certificate, 0 or 5, is in no text.
+        // Text cannot contain the first byte of a certificate, which is 0 or 5.
         let Some(text) = as_text(content.as_bytes()) else { return Keys::from_secret(content).map_err(none) };
         let mut lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty());
         match (lines.next(), lines.next(), lines.next()) {
             (None, ..) => Err(none(Error::invalid("the file is empty"))),
             (Some(line), None, _) => Keys::from_text(line).map_err(none),
             (Some(first), Some(second), None) => {
-                // Keys are longer than their address: they begin with it.
+                // The keys are the longer line, as they start with the address.
                 let (public, private) = if first.len() < second.len() { (first, second) } else { (second, first) };
                 let keys = Keys::from_text(private).map_err(none)?;
                 match Address::parse(public) {
@@ -76,17 +76,17 @@ impl Keys {
         }
     }
 
-    /// From what a bridge returned as our own key: any layout that starts with a destination and goes on after it.
+    /// Parses keys that a bridge returned for us: any layout that starts with a destination and continues after it.
     pub fn from_bridge(bytes: Vec<u8>) -> Result<Self> {
         Keys::from_bridge_secret(Secret::from_vec(bytes))
     }
 
-    /// [`Keys::from_bridge`] for the text of the reply.
+    /// [`Keys::from_bridge`] for the base64 text of the reply.
     pub fn from_bridge_text(text: &str) -> Result<Self> {
         Keys::from_bridge_secret(base64_decode_secret(text)?)
     }
 
-    /// [`Keys::from_bridge`] for bytes that are wiped already.
+    /// [`Keys::from_bridge`] for bytes that are already in wiped memory.
     pub fn from_bridge_secret(bytes: Secret) -> Result<Self> {
         Keys::build(bytes, |address, private| match check(address, private) {
             Err(_) if !private.is_empty() => Ok(None),
@@ -101,28 +101,28 @@ impl Keys {
         Ok(Keys { address, bytes, base64, offline })
     }
 
-    /// A second copy, wiped like the first.
+    /// A copy, wiped like the original.
     pub fn duplicate(&self) -> Self {
         let (bytes, base64) = (self.bytes.duplicate(), self.base64.duplicate());
         Keys { address: self.address.clone(), bytes, base64, offline: self.offline }
     }
 
-    /// The public part.
+    /// The public destination these keys belong to.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The blob. Secret: copy it only into something that is wiped.
+    /// The binary blob. Secret: copy it only into memory that will be wiped.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_bytes()
     }
 
-    /// The blob in padded I2P base64. Secret, as [`Keys::bytes`].
+    /// The blob in padded I2P base64. Secret, like [`Keys::bytes`].
     pub fn base64(&self) -> &str {
         self.base64_c().to_str().unwrap_or_default()
     }
 
-    /// [`Keys::base64`] for C; lives as long as the keys.
+    /// [`Keys::base64`] for C; valid until the keys are dropped.
     pub fn base64_c(&self) -> &CStr {
         CStr::from_bytes_with_nul(self.base64.as_bytes()).unwrap_or_default()
     }
@@ -132,12 +132,12 @@ impl Keys {
         self.address.signature_type()
     }
 
-    /// Whether a transient key signs. Keys in a layout of a bridge's own count as not offline.
+    /// Whether a transient key signs. Keys in a bridge's own layout count as not offline.
     pub fn is_offline(&self) -> bool {
         self.offline.is_some()
     }
 
-    /// When the transient key expires and what type it has. Whether its signature is right the router checks.
+    /// When the transient key expires and what type it has. Verifying its signature is up to the router.
     pub fn offline(&self) -> Option<Offline> {
         self.offline
     }
@@ -149,17 +149,17 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The content of a file as text, if it is text.
+/// The content as text, if it consists of printable ASCII and white space.
 fn as_text(content: &[u8]) -> Option<&str> {
     let plain = content.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     std::str::from_utf8(content).ok().filter(|_| plain)
 }
 
-/// Checks what follows the destination, by lengths.
+/// Checks the lengths of what follows the destination.
 fn check(address: &Address, private: &[u8]) -> Result<Option<Offline>> {
     match (KeyLengths::of(address.signature_type()), address.encryption_type()) {
         (Some(lengths), 0) => layout(private, 256, lengths),
-        // Some write the 32 bytes of such a key, others fill the field of 256.
+        // Some bridges write just the 32 bytes of such a key, others fill the 256-byte field.
         (Some(lengths), 4) => layout(private, 32, lengths)
             .or_else(|_| layout(private, 256, lengths))
             .or_else(|_| longer_than(private, lengths.private)),
@@ -247,7 +247,7 @@ mod tests {
         for wrong in [&section[..0], &section[..5], &section[..section.len() - 1], &[0xff; 166]] {
             assert!(Keys::from_bytes(&blob(7, 0, &[zero[0], zero[1], wrong])).is_err());
         }
-        // The same behind the shorter encryption key.
+        // The same after the shorter encryption key.
         assert!(Keys::from_bytes(&blob(7, 4, &[&[9; 32], zero[1], &section])).unwrap().is_offline());
     }
 
@@ -267,7 +267,7 @@ mod tests {
         assert!(Keys::from_bridge(blob(7, 0, &[])).is_err());
         assert!(Keys::from_bridge(blob(7, 4, &[])).is_err());
         assert!(Keys::from_bytes(&blob(7, 4, &[&[1; 32]])).is_err());
-        // Types nobody knows yet: something must be there.
+        // Unknown types: there must at least be something.
         assert!(Keys::from_bytes(&blob(65280, 0, &[&[1; 256]])).is_err());
         assert!(Keys::from_bytes(&blob(65280, 0, &[&[1; 257]])).is_ok());
         assert!(Keys::from_bytes(&blob(65280, 9, &[&[1; 1]])).is_ok());
@@ -306,7 +306,7 @@ mod tests {
             let error = file(&bad).unwrap_err();
             assert!(error.message.contains(part) && !error.message.contains("7u7u"), "{bad:?}: {error}");
         }
-        // Only the padding may be missing.
+        // Nothing but the padding may be missing.
         for len in 0..private.trim_end_matches('=').len() {
             assert!(file(&private[..len]).is_err(), "{len}");
             assert!(file(&format!("{public}\n{}", &private[..len])).is_err(), "{len}");

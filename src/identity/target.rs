@@ -1,4 +1,4 @@
-//! What a text may be where an address is expected: a destination, a host name, a b32 or a b33 address.
+//! What a text can be where an address is expected: a destination, a host name, a b32 or a b33 address.
 
 use crate::error::{Error, Result};
 use crate::identity::address::{Address, MIN_LEN};
@@ -6,25 +6,25 @@ use crate::identity::b33::{B32_SUFFIX, B33};
 use crate::identity::encoding::base32_decode;
 
 const SUFFIX: &str = ".i2p";
-/// Characters of a b32 address before the suffix.
+/// Number of characters of a b32 address before the suffix.
 const B32_LEN: usize = 52;
-/// Fewest characters of a b33 address before the suffix.
+/// Minimum number of characters of a b33 address before the suffix.
 const B33_MIN_LEN: usize = 56;
-/// Longest host name that is put into a command.
+/// Longest host name we put into a command.
 const HOST_MAX_LEN: usize = 255;
 
-/// An address as given by the caller, checked: nothing in it can break a command line.
+/// An address given by the caller, validated so that nothing in it can break a SAM command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A complete destination; needs no lookup.
     Destination(Address),
     /// A name for the router's address book, in lower case, ending in `.i2p`.
     Host(String),
-    /// The hash of a destination.
+    /// The hash of a destination, to be looked up.
     B32 {
         /// 52 characters in lower case and `.b32.i2p`.
         address: String,
-        /// What the characters stand for.
+        /// The decoded characters.
         hash: [u8; 32],
     },
     /// The key of an encrypted lease set.
@@ -32,9 +32,10 @@ pub enum Target {
 }
 
 impl Target {
-    /// Recognises and checks. A text with a dot is a name, any other a destination: base64 has no dots.
+    /// Detects the kind of address and validates it. A text with a dot is a name, one without is a destination: base64
+    /// has no dots.
     ///
-    /// The word `ME` is not an address; whoever allows it checks for it before.
+    /// The word `ME` is not an address; callers that allow it check for it first.
     pub fn parse(text: &str) -> Result<Self> {
         if text.contains('.') {
             return Target::parse_name(text);
@@ -86,7 +87,7 @@ impl Target {
         }
     }
 
-    /// The exact text to put into a command.
+    /// The exact text to send in a command.
     pub fn wire(&self) -> &str {
         match self {
             Target::Destination(address) => address.base64(),

@@ -1,5 +1,5 @@
-//! The conversation on a session's control socket after the session exists: PINGs, one command at a time, and whatever
-//! the bridge says unasked. A forward's socket is the same, without commands.
+//! The conversation on a session's control socket once the session exists: PINGs, one command at a time, and
+//! unsolicited messages from the bridge. The socket of a forward works the same, without commands.
 
 use std::collections::VecDeque;
 
@@ -14,53 +14,54 @@ use crate::protocol::request;
 use crate::protocol::trace::Trace;
 use crate::secret::Secret;
 
-/// Answers to PING that a bridge may leave unread before it is taken for hostile.
+/// Bytes of PONGs that a bridge may leave unread before we treat it as hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
 
-/// What the bridge has said.
+/// What a message from the bridge means for the session.
 #[derive(Debug)]
 pub enum Event {
-    /// The lookup with this number is answered.
+    /// The lookup with this number was answered.
     Found(u64, Answer),
-    /// The bridge announced the end of the session, or of the forward.
+    /// The bridge announced the end of the session or the forward.
     Ending(Error),
-    /// A datagram: what would have been its UDP packet.
+    /// A datagram, in the form its UDP packet would have had.
     Datagram(Vec<u8>),
 }
 
-/// Largest datagram taken on the control socket.
+/// Largest datagram accepted on the control socket.
 const MAX_IN_BAND: usize = 65536;
 
-/// Largest datagram passed over: no router has such, and for ever is too long.
+/// Largest datagram skipped rather than treated as an error: no router sends larger ones, and skipping must end some
+/// time.
 const MAX_SKIPPED: usize = 1 << 20;
 
 /// A datagram whose payload is still arriving.
 struct Arriving {
     packet: Vec<u8>,
     left: usize,
-    /// Too large: its bytes are passed over.
+    /// Too large: its bytes are discarded.
     skipped: bool,
 }
 
-/// Answer to a lookup.
+/// The answer to a lookup.
 #[derive(Debug)]
 pub struct Answer {
-    /// Destination, or why there is none.
+    /// The destination, or why the lookup failed.
     pub result: Result<Address>,
-    /// The reply itself; `None` when the session ended instead.
+    /// The reply itself; `None` if the session ended instead or the reply was malformed.
     pub fields: Option<Fields>,
 }
 
-/// State of one control socket.
+/// Protocol state of one control socket.
 #[derive(Default)]
 pub struct Control {
     partial: PartialLine,
     output: Outbox,
     waiting: VecDeque<Lookup>,
-    /// The command on the wire. It stays here even if nobody wants its answer any more: the next command must not be
-    /// taken for the question to a late reply.
+    /// The command on the wire. It stays here even after it is cancelled, so that its late reply is not mistaken for
+    /// the reply to the next command.
     asked: Option<Lookup>,
-    /// The conversation, for the log.
+    /// The conversation so far, for the log.
     pub trace: Trace,
     pongs: u64,
     arriving: Option<Arriving>,
@@ -73,45 +74,45 @@ struct Lookup {
 }
 
 impl Control {
-    /// The conversation goes on with these bytes still to be written.
+    /// Continues a conversation with these bytes still to be written.
     pub fn with_output(output: Outbox) -> Self {
         Control { output, ..Control::default() }
     }
 
-    /// Queues a lookup; `name` is in the form that is sent.
+    /// Queues a lookup; `name` is in its wire form.
     pub fn lookup(&mut self, number: u64, name: &str) -> Result<()> {
         command::naming_lookup(name)?;
         self.waiting.push_back(Lookup { number, name: name.to_owned() });
         self.next()
     }
 
-    /// Nobody waits for this lookup any more. One that is not on the wire yet is dropped.
+    /// Cancels a lookup. If it is not on the wire yet, it is dropped.
     pub fn forget(&mut self, number: u64) {
         self.waiting.retain(|lookup| lookup.number != number);
     }
 
-    /// Bytes to write with one call; empty when there are none.
+    /// Bytes to write with one call; empty if there are none.
     pub fn output(&self) -> &[u8] {
         self.output.front()
     }
 
-    /// The first `count` bytes of the output are on their way.
+    /// Records that the first `count` bytes of the output were written.
     pub fn wrote(&mut self, count: usize) {
         self.output.wrote(count);
     }
 
-    /// Bytes that wait to be written.
+    /// Number of bytes waiting to be written.
     pub fn unsent(&self) -> usize {
         self.output.unsent()
     }
 
-    /// Queues a datagram; it has no reply.
+    /// Queues a datagram; no reply will come.
     pub fn send_datagram(&mut self, command: &Command, payload: &[u8]) {
         self.trace.add(|| format!("-> {}", command.redacted()));
         self.output.push(Secret::from_vec([command.bytes(), payload].concat()));
     }
 
-    /// How many datagrams were too large to be taken.
+    /// How many datagrams were skipped for being too large.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -121,7 +122,7 @@ impl Control {
         self.pongs
     }
 
-    /// Takes bytes from the bridge. An error means that the connection cannot be used any more.
+    /// Processes bytes from the bridge. After an error the connection is unusable.
     pub fn input(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -139,7 +140,8 @@ impl Control {
         Ok(())
     }
 
-    /// Takes payload of an arriving datagram from the front of `bytes` and returns the rest; `None` when none is due.
+    /// Takes payload of the arriving datagram from the front of `bytes` and returns the rest; `None` if no payload is
+    /// due.
     fn payload<'a>(&mut self, bytes: &'a [u8], events: &mut Vec<Event>) -> Option<&'a [u8]> {
         let arriving = self.arriving.as_mut()?;
         let (part, rest) = bytes.split_at(arriving.left.min(bytes.len()));
@@ -155,7 +157,7 @@ impl Control {
         Some(rest)
     }
 
-    /// `DATAGRAM RECEIVED` or `RAW RECEIVED`: its payload follows.
+    /// Handles `DATAGRAM RECEIVED` or `RAW RECEIVED`; the payload follows.
     fn received(&mut self, fields: &Fields, events: &mut Vec<Event>) -> Result<()> {
         let lost = || Error::protocol(Operation::Session, "the bridge announced a datagram without a usable SIZE");
         let digits = fields.get("SIZE").filter(|size| size.bytes().all(|b| b.is_ascii_digit()));
@@ -163,7 +165,7 @@ impl Control {
             digits.and_then(|size| size.parse().ok()).filter(|size| *size <= MAX_SKIPPED).ok_or_else(lost)?;
         let skipped = left > MAX_IN_BAND;
         self.skipped += u64::from(skipped);
-        // A raw datagram without ports still gets a header line: one blank.
+        // A raw datagram without ports still gets a header line, a single blank.
         let mut packet = fields.get("DESTINATION").unwrap_or_default().to_owned();
         for key in ["FROM_PORT", "TO_PORT", "PROTOCOL"] {
             if let Some(value) = fields.get(key) {
@@ -182,16 +184,16 @@ impl Control {
         Ok(())
     }
 
-    /// The bridge has closed the connection. Whoever waits is told by the owner.
+    /// The bridge has closed the connection. The owner must notify those still waiting for lookups.
     pub fn eof(&mut self, events: &mut Vec<Event>) {
         let line = self.partial.take();
         if !line.is_empty() {
-            // Best effort: only an error in it is of interest.
+            // Best effort: only an error would be of interest here.
             drop(self.line(line.as_bytes(), events));
         }
     }
 
-    /// Puts the next command on the wire if none is there.
+    /// Sends the next command unless one is still unanswered.
     fn next(&mut self) -> Result<()> {
         if self.asked.is_none() {
             if let Some(lookup) = self.waiting.pop_front() {
@@ -221,13 +223,14 @@ impl Control {
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
                 self.trace.add(|| format!("<- a line that cannot be understood: {}", malformed.0));
-                // Payload follows, and nobody knows how much.
+                // Payload follows, and there is no telling how much.
                 if line.starts_with(b"DATAGRAM RECEIVED") || line.starts_with(b"RAW RECEIVED") {
                     let message =
                         format!("the bridge announced a datagram in a way that cannot be understood: {}", malformed.0);
                     return Err(Error::protocol(Operation::Session, message));
                 }
-                // Certainly the answer, whatever it says: waiting on would hold up all that is queued behind.
+                // This must be the answer, even if malformed: waiting for another would block everything queued behind
+                // it.
                 let asked = if line.starts_with(b"NAMING") { self.asked.take() } else { None };
                 if let Some(asked) = asked {
                     let message = format!("the bridge's answer cannot be understood: {}", malformed.0);
@@ -246,7 +249,7 @@ impl Control {
         }
         let code = reply::result_of(&fields);
         let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
-        // Under STREAM only on the socket of a forward: nothing of that topic is asked on a session's.
+        // STREAM only comes on the socket of a forward: on a session's we never send a STREAM command.
         let ending = failed.filter(|_| matches!(fields.topic(), "SESSION" | "STREAM")).map(|code| {
             let error = reply::refusal(Operation::Session, code, &fields);
             Error { status: Status::Closed, ..error }

@@ -1,16 +1,16 @@
-//! User and password.
+//! User name and password for bridges that require authentication.
 
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// User and password of a bridge that wants them.
+/// User name and password, both wiped when dropped.
 pub struct Credentials {
     user: Secret,
     password: Secret,
 }
 
 impl Credentials {
-    /// Checks both: any text without control characters.
+    /// Accepts any non-empty text without control characters.
     pub fn new(user: &str, password: &str) -> Result<Self> {
         for (what, text) in [("user", user), ("password", password)] {
             if text.is_empty() || text.chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}') {
@@ -20,12 +20,12 @@ impl Credentials {
         Ok(Credentials { user: quoted(user), password: quoted(password) })
     }
 
-    /// The user's name in quotes, ready to be sent.
+    /// The user name, quoted and ready to send.
     pub fn user(&self) -> &[u8] {
         self.user.as_bytes()
     }
 
-    /// The password in quotes, ready to be sent.
+    /// The password, quoted and ready to send.
     pub fn password(&self) -> &[u8] {
         self.password.as_bytes()
     }

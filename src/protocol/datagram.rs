@@ -1,40 +1,40 @@
-//! The text before a datagram's payload, in both directions (SAM specification, "Datagrams").
+//! The header line before a datagram's payload, in both directions (SAM specification, "Datagrams").
 
 use crate::error::{Error, Operation, Result};
 use crate::identity::{base64_decode_strict, Address};
 use crate::protocol::ports::Ports;
 
-/// Longest header line looked for, without its line feed.
+/// Longest header line we look for, without its line feed.
 pub const MAX_HEADER: usize = 2048;
 /// Largest payload of a repliable datagram (i2p.sam's MAX_DGRAM).
 pub const MAX_DGRAM: usize = 31744;
 /// Largest payload of a raw datagram (i2p.sam's MAX_RAW).
 pub const MAX_RAW: usize = 32768;
 
-/// Options of one datagram, for routers that know them.
+/// Per-datagram options, for routers that support them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendOptions {
-    /// I2CP ports.
+    /// I2CP source and destination port.
     pub ports: Ports,
-    /// I2CP protocol; raw only.
+    /// I2CP protocol number; raw datagrams only.
     pub protocol: Option<u8>,
-    /// ElGamal session tags to send.
+    /// Number of ElGamal session tags to send.
     pub send_tags: Option<u16>,
-    /// When to send new ElGamal session tags.
+    /// Number of ElGamal session tags below which new ones are sent.
     pub tag_threshold: Option<u16>,
-    /// Seconds after which the router may drop it.
+    /// Seconds after which the router may drop the datagram.
     pub expires: Option<u32>,
-    /// Whether the lease set goes with it.
+    /// Whether to send our lease set along.
     pub send_leaseset: Option<bool>,
 }
 
 impl SendOptions {
-    /// Whether any is set: then the header has more than every router takes.
+    /// Whether any option is set. If so, the header contains more than every router accepts.
     pub fn any(&self) -> bool {
         *self != SendOptions::default()
     }
 
-    /// Those that are set, as they are written.
+    /// The options that are set, in their wire form.
     pub fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
         let number = |value: Option<u32>| value.map(|value| value.to_string());
         [
@@ -51,7 +51,7 @@ impl SendOptions {
     }
 }
 
-/// The header of a datagram that is sent by UDP, with its line feed.
+/// The header of a datagram sent by UDP, with its line feed.
 pub fn send_header(id: &str, destination: &Address, options: &SendOptions) -> Vec<u8> {
     let mut line = format!("3.0 {id} {}", destination.base64());
     for (key, value) in options.pairs() {
@@ -61,21 +61,21 @@ pub fn send_header(id: &str, destination: &Address, options: &SendOptions) -> Ve
     line.into_bytes()
 }
 
-/// Who sent a datagram.
+/// The sender of a datagram, as the header names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Destination, verified by the router.
+    /// A destination, verified by the router.
     Destination(Address),
-    /// Hash of a destination, not verified (DATAGRAM3).
+    /// The hash of a destination, not verified (DATAGRAM3).
     Hash([u8; 32]),
 }
 
-/// What a received header says about ports.
+/// Ports and protocol from a received header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// I2CP ports, where the router tells.
+    /// I2CP ports, if the router sends them.
     pub ports: Ports,
-    /// I2CP protocol of a raw datagram, where the router tells.
+    /// I2CP protocol of a raw datagram, if the router sends it.
     pub protocol: Option<u8>,
 }
 
@@ -83,8 +83,8 @@ fn malformed(why: &str) -> Error {
     Error::protocol(Operation::Receive, format!("a datagram's header is malformed: {why}"))
 }
 
-/// Takes a repliable datagram's header line, without its line feed, apart: source token and the rest. Its first `known`
-/// bytes are known to belong to the source.
+/// Splits a repliable datagram's header line, without its line feed, into the source token and the rest. The first
+/// `known` bytes are known to belong to the source.
 pub fn split_source(line: &[u8], known: usize) -> Result<(&[u8], Origin)> {
     let end = line.iter().skip(known).position(|b| *b == b' ').map_or(line.len(), |at| known + at);
     let (source, rest) = line.split_at(end);
@@ -94,7 +94,7 @@ pub fn split_source(line: &[u8], known: usize) -> Result<(&[u8], Origin)> {
     Ok((source, pairs(rest, false)?))
 }
 
-/// Reads the source token: 44 characters are a hash, more are a destination.
+/// Parses the source token: 44 characters are a hash, anything else a destination.
 pub fn source(token: &[u8]) -> Result<Source> {
     let text = std::str::from_utf8(token).map_err(|_| malformed("the source is no text"))?;
     if text.len() == 44 {
@@ -105,8 +105,8 @@ pub fn source(token: &[u8]) -> Result<Source> {
     Address::parse(text).map(Source::Destination).map_err(|error| malformed(&error.message))
 }
 
-/// The header of a raw datagram from a bridge that was asked for one: the whole line must be pairs of known keys and
-/// numbers, otherwise the bridge has ignored the question and all of it is payload.
+/// Parses the header of a raw datagram from a bridge that was asked for headers. The whole line must be pairs of known
+/// keys and numbers; otherwise the bridge has ignored the request and everything is payload.
 pub fn raw_header(line: &[u8]) -> Option<Origin> {
     pairs(line, true).ok().filter(|_| !line.is_empty())
 }

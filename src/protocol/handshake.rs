@@ -1,7 +1,8 @@
-//! The state machine of a connection: HELLO, its reply, one command, its reply and, for an accept, the peer line.
+//! The state machine of a connection to the bridge: HELLO, its reply, one command, its reply and, for an accept, the
+//! peer line.
 //!
-//! Bytes go in by [`Handshake::input`] in whatever pieces they arrive, and never more than the header is consumed once
-//! payload may follow: the rest belongs to the program.
+//! Feed bytes to [`Handshake::input`] in whatever pieces they arrive. Once payload may follow, it consumes only the
+//! header: the rest belongs to the program.
 
 use crate::error::{Error, Operation, Result};
 use crate::identity::Target;
@@ -16,23 +17,23 @@ use crate::protocol::trace::Trace;
 use crate::protocol::version::{Version, VersionRange};
 use crate::secret::Secret;
 
-/// Answers to PING that a bridge may leave unread before it is taken for hostile.
+/// Bytes of PONGs that a bridge may leave unread before we treat it as hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
 
-/// What is awaited.
+/// What the conversation is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The answer to HELLO.
     Hello,
     /// The answer to the request.
     Reply,
-    /// The line that announces a peer.
+    /// The line that announces the peer of an accept.
     Peer,
-    /// Nothing.
+    /// Nothing: the conversation is over.
     Done,
 }
 
-/// One connection's conversation up to where it becomes a stream, a session or nothing.
+/// The conversation on one connection, up to the point where it becomes a stream or a session or is closed.
 pub struct Handshake {
     request: Request,
     range: VersionRange,
@@ -40,16 +41,16 @@ pub struct Handshake {
     version: Option<Version>,
     partial: PartialLine,
     output: Outbox,
-    /// Bytes that still have to be written before the request is out.
+    /// Number of bytes still to be written before the request is out.
     request_left: usize,
     fields: Option<Fields>,
     outcome: Option<Outcome>,
-    /// The conversation, for the log.
+    /// The conversation so far, for the log.
     pub trace: Trace,
 }
 
 impl Handshake {
-    /// A conversation that has not begun. Builds the request once, so that wrong arguments show before anything is sent.
+    /// Prepares a conversation. Builds the request once, so that invalid arguments fail before anything is sent.
     pub fn new(request: Request, range: VersionRange, credentials: Option<&Credentials>) -> Result<Self> {
         request.command(range.max)?;
         let mut handshake = Handshake {
@@ -62,14 +63,14 @@ impl Handshake {
             request_left: 0,
             fields: None,
             outcome: None,
-            // HELLO is made here, before the owner can say whether anybody listens.
+            // HELLO is built here, before the owner can say whether there is a log hook.
             trace: Trace::listening(),
         };
         handshake.send(&command::hello(range, credentials)?);
         Ok(handshake)
     }
 
-    /// Begins again on a new connection, asking for other versions.
+    /// Starts over on a new connection, asking for a different version range.
     pub fn restart(&mut self, range: VersionRange, credentials: Option<&Credentials>) -> Result<()> {
         self.range = range;
         self.phase = Phase::Hello;
@@ -80,58 +81,58 @@ impl Handshake {
         Ok(())
     }
 
-    /// The versions asked for.
+    /// The version range last asked for.
     pub fn range(&self) -> VersionRange {
         self.range
     }
 
-    /// Bytes to write with one call. After writing some, say so with [`Handshake::wrote`].
+    /// Bytes to write with one call; report how many were written to [`Handshake::wrote`].
     pub fn output(&self) -> &[u8] {
         self.output.front()
     }
 
-    /// The first `count` bytes of the output are on their way.
+    /// Records that the first `count` bytes of the output were written.
     pub fn wrote(&mut self, count: usize) {
         self.request_left = self.request_left.saturating_sub(count.min(self.output.front().len()));
         self.output.wrote(count);
     }
 
-    /// Takes what is left to write, for whoever goes on with the connection.
+    /// Takes what is left to write, for the next owner of the connection.
     pub fn take_output(&mut self) -> Outbox {
         std::mem::take(&mut self.output)
     }
 
-    /// What is awaited.
+    /// What the conversation is waiting for.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The request.
+    /// The request this connection was opened for.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Whether the whole request is written, so that the bridge may be acting on it.
+    /// Whether the whole request was written, so that the bridge may already be acting on it.
     pub fn is_asked(&self) -> bool {
         matches!(self.phase, Phase::Reply | Phase::Peer) && self.request_left == 0
     }
 
-    /// Whether bytes beyond the awaited line may be payload, which must stay in the kernel.
+    /// Whether bytes after the awaited line may be payload, which must stay in the kernel.
     pub fn must_read_exactly(&self) -> bool {
         self.phase != Phase::Hello && matches!(self.request, Request::Connect { .. } | Request::Accept { .. })
     }
 
-    /// The version the bridge answered, once it has.
+    /// The version the bridge agreed to, once it has answered HELLO.
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The last reply, private keys left out.
+    /// The last reply, without private keys.
     pub fn reply(&self) -> Option<&Fields> {
         self.fields.as_ref()
     }
 
-    /// Takes the result once the phase is [`Phase::Done`].
+    /// Takes the result; there is one once the phase is [`Phase::Done`].
     pub fn take_outcome(&mut self) -> Option<Outcome> {
         self.outcome.take()
     }
@@ -142,7 +143,7 @@ impl Handshake {
         self.request_left = self.output.unsent();
     }
 
-    /// Takes bytes from the bridge and returns how many of them belong to the header. The rest, if any, is payload.
+    /// Processes bytes from the bridge and returns how many of them belong to the header. The rest, if any, is payload.
     pub fn input(&mut self, bytes: &[u8]) -> Result<usize> {
         let mut taken = 0;
         while self.phase != Phase::Done && taken < bytes.len() {
@@ -160,14 +161,14 @@ impl Handshake {
         Ok(taken)
     }
 
-    /// The bridge has closed the connection.
+    /// The bridge has closed the connection; returns the error that this amounts to.
     pub fn eof(&mut self) -> Error {
         let line = self.partial.take();
-        // Some bridges leave out the last line feed of an error. A success that ends in mid-air is none.
+        // Some bridges omit the last line feed of an error. A success without one does not count.
         let words = line.as_bytes().split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
         if words >= 2 {
             match self.line(line.as_bytes()) {
-                // A token nobody knows, right at the end, may be the beginning of one.
+                // An unknown token right at the end may be a truncated known one.
                 Err(error) if !is_cut(line.as_bytes(), &error.tag) => error,
                 _ => {
                     self.outcome = None;
@@ -203,7 +204,7 @@ impl Handshake {
         Error::protocol(operation, message)
     }
 
-    /// Recognises by the first bytes what is certainly not a SAM bridge, so that nobody waits for the end of its line.
+    /// Rejects, by the first bytes, what is certainly not a SAM bridge, so that we need not wait for the end of a line.
     fn check_greeting(&self, start: &[u8]) -> Result<()> {
         match start {
             [0x15, 3, ..] | [0x15] => {
@@ -226,7 +227,7 @@ impl Handshake {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<()> {
-        // A destination may begin with any letters, but then no space follows them.
+        // A destination may start with the same letters, but is not followed by a space there.
         let words_of_sam = [&b"STREAM "[..], b"SESSION ", b"PING ", b"PONG "].iter().any(|word| line.starts_with(word));
         if self.phase == Phase::Peer && !words_of_sam && !matches!(line, b"PING" | b"PONG") {
             return self.peer(line);
@@ -269,13 +270,13 @@ impl Handshake {
             Some(ResultCode::Other(text)) if text.is_empty() => {
                 Err(self.protocol(format!("{topic} {action} has an empty RESULT")))
             }
-            // Errors come under any topic (i2pd: SESSION for a stream; go-bridge: without an action).
+            // Errors may come with any topic (i2pd: SESSION for a stream; go-bridge: no action).
             Some(code) if code != ResultCode::Ok => Err(self.refused(&code, &fields)),
             _ if !proper => {
                 let shown = line::excerpt(format!("{} {}", fields.topic(), fields.action()).as_bytes(), 40);
                 Err(self.protocol(format!("the bridge answered \"{shown}\" where {topic} {action} was due")))
             }
-            // DEST REPLY has no RESULT when all is well; everything else must say OK.
+            // A successful DEST REPLY has no RESULT; everything else must say OK.
             None if topic != "DEST" => Err(self.protocol(format!("{topic} {action} has no RESULT"))),
             _ => self.success(&mut fields),
         };
@@ -319,7 +320,7 @@ impl Handshake {
                 None => self.phase = Phase::Peer,
                 Some(outcome) => self.finish(outcome),
             },
-            // A second OK says nothing new.
+            // A second OK carries no information.
             Phase::Peer | Phase::Done => {}
         }
         Ok(())
@@ -334,7 +335,7 @@ impl Handshake {
 
     fn finish(&mut self, outcome: Outcome) {
         if matches!(outcome, Outcome::Connected | Outcome::Accepted(_)) {
-            // From here on everything written is payload: an answer to PING would be read by the peer.
+            // From here on everything we write is payload: the peer would read a PONG.
             self.output.clear();
         }
         self.outcome = Some(outcome);

@@ -1,29 +1,29 @@
-//! Tokenising one line that a bridge sent (SAM specification, "SAM v3 protocol: command and reply format").
+//! Splits a line from a bridge into tokens (SAM specification, "SAM v3 protocol: command and reply format").
 //!
-//! A line may hold a private key, so nothing here prints values: errors are fixed texts and `Debug` shows keys only.
+//! A line may contain a private key, so nothing here prints values: errors are fixed texts and `Debug` shows only keys.
 
 use std::fmt;
 
 use crate::secret::Secret;
 
-/// Longest line accepted from a bridge, without its line feed. A SESSION STATUS with RSA keys needs some 3 kB.
+/// Longest line accepted from a bridge, without its line feed. A SESSION STATUS with RSA keys needs about 3 kB.
 pub const MAX_LINE: usize = 65536;
 
-/// Most pairs in a line; a NAMING REPLY with lease set options has the most.
+/// Maximum number of pairs in a line. A NAMING REPLY with lease set options has the most.
 const MAX_PAIRS: usize = 512;
 
-/// What a line is.
+/// The kinds of line a bridge sends.
 #[derive(Debug)]
 pub enum Line {
-    /// Keep-alive; the opaque rest of the line including its leading space must be echoed byte for byte.
+    /// Keep-alive; the opaque rest of the line, including its leading space, must be echoed byte for byte.
     Ping(Vec<u8>),
-    /// An answer to a PING of ours, or stray.
+    /// An answer to a PING of ours, or a stray one.
     Pong,
     /// Everything else: topic, action and `KEY=value` pairs.
     Reply(Fields),
 }
 
-/// The words of a reply line.
+/// The tokens of a reply line.
 pub struct Fields {
     topic: String,
     action: String,
@@ -46,17 +46,17 @@ impl fmt::Debug for Fields {
 }
 
 impl Fields {
-    /// First word: HELLO, SESSION, STREAM, NAMING, DEST ...
+    /// First word: HELLO, SESSION, STREAM, NAMING, DEST...
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Second word: REPLY or STATUS; empty where a bridge left it out.
+    /// Second word: REPLY or STATUS; empty if the bridge left it out.
     pub fn action(&self) -> &str {
         &self.action
     }
 
-    /// Value of `key`, unless it is absent or private.
+    /// The value of `key`, unless it is absent or private.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(k, _)| k == key).and_then(|(_, value)| match value {
             Value::Text(text) => Some(text.as_str()),
@@ -64,7 +64,7 @@ impl Fields {
         })
     }
 
-    /// Takes the private key out of the reply.
+    /// Removes and returns the private value of `key`.
     pub fn take_private(&mut self, key: &str) -> Option<Secret> {
         let found = self.pairs.iter().position(|(k, v)| k == key && matches!(v, Value::Private(_)))?;
         match self.pairs.swap_remove(found).1 {
@@ -73,9 +73,9 @@ impl Fields {
         }
     }
 
-    /// The line for a log: private values replaced, long ones shortened.
+    /// The line for the log: private values replaced, long ones shortened.
     pub fn redacted(&self) -> String {
-        // A word of base64 may be a key that got into the wrong place.
+        // A base64 word may be a private key in the wrong place.
         let word = |text: &str| excerpt(text.as_bytes(), 32);
         let mut text = format!("{} {}", word(&self.topic), word(&self.action));
         for (key, value) in self.pairs.iter().take(16) {
@@ -89,16 +89,16 @@ impl Fields {
 
     /// Whether the value of `key` in a reply of this topic is a private key.
     fn is_private(topic: &str, key: &str) -> bool {
-        // SESSION STATUS carries the private blob under the name of the public thing.
+        // SESSION STATUS calls the private key blob DESTINATION.
         key == "PRIV" || key == "PASSWORD" || (topic == "SESSION" && key == "DESTINATION")
     }
 }
 
-/// A line that cannot be tokenised, and why.
+/// Why a line cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// At most `limit` bytes of foreign text, made printable.
+/// At most `limit` bytes of untrusted text, made printable.
 pub fn excerpt(bytes: &[u8], limit: usize) -> String {
     let cut = bytes.get(..limit).unwrap_or(bytes);
     let readable = String::from_utf8_lossy(cut);
@@ -114,7 +114,7 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-/// Tokenises `line`, which comes without its line feed.
+/// Parses `line`, which comes without its line feed.
 pub fn parse(line: &[u8]) -> Result<Line, Malformed> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.len() > MAX_LINE {
@@ -132,7 +132,7 @@ pub fn parse(line: &[u8]) -> Result<Line, Malformed> {
     parse_fields(line).map(Line::Reply)
 }
 
-/// The opaque rest of `line` when its first word is `word`.
+/// The opaque rest of `line` if its first word is `word`.
 fn keep_alive<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     line.strip_prefix(word).filter(|rest| rest.is_empty() || rest.starts_with(b" "))
 }
@@ -163,8 +163,8 @@ impl Fields {
         }
         let key = utf8(key)?;
         if self.pairs.iter().any(|(known, _)| *known == key) {
-            // Two results contradict each other; of anything else the first counts.
-            // And a second SIZE would leave open where the next line begins.
+            // Two RESULTs would be contradictory, and two SIZEs would leave it open where the next line starts. For all
+            // other keys the first one counts.
             return if matches!(key.as_str(), "RESULT" | "SIZE") { Err(Malformed("a key twice")) } else { Ok(()) };
         }
         let value = value.unwrap_or(Secret::from_vec(Vec::new()));
@@ -213,12 +213,12 @@ impl<'a> Tokens<'a> {
         Ok(Some(Token { key, value: Some(value) }))
     }
 
-    /// The value at the start of `text`; quotes count only there. A quoted value may be followed by more text without
-    /// a space, which then belongs to it (bridges quote messages carelessly).
+    /// The value at the start of `text`; quotes only have a meaning there. If more text follows the closing quote
+    /// without a space, it belongs to the value too (bridges quote messages carelessly).
     fn value(&mut self, text: &'a [u8]) -> Result<Secret, Malformed> {
         let raw = raw_value(text);
         self.rest = text.get(raw.len()..).unwrap_or_default();
-        // Never grows, so no copy of a private key stays behind in freed memory.
+        // Never reallocates, so no copy of a private key stays behind in freed memory.
         let mut value = Vec::with_capacity(raw.len());
         let mut bytes = raw.iter().copied();
         let mut quoted = raw.first() == Some(&b'"');
@@ -244,7 +244,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The value at the start of `text` as it is written, up to the blank after it.
+/// The value at the start of `text`, undecoded, up to the next unquoted blank.
 fn raw_value(text: &[u8]) -> &[u8] {
     let (mut quoted, mut escaped) = (text.first() == Some(&b'"'), false);
     let end = text.iter().enumerate().position(|(at, byte)| match byte {
@@ -265,7 +265,7 @@ fn raw_value(text: &[u8]) -> &[u8] {
     text.get(..end.unwrap_or(text.len())).unwrap_or_default()
 }
 
-/// Reads `KEY=value` pairs that stand without topic and action.
+/// Parses `KEY=value` pairs without a topic and action in front.
 pub fn parse_pairs(text: &[u8]) -> Result<Fields, Malformed> {
     if text.contains(&0) {
         return Err(Malformed("a NUL byte in the line"));

@@ -1,4 +1,5 @@
-//! The SAM v3 protocol without input and output: bytes in, bytes out. No sockets, no clock, no threads.
+//! The SAM v3 protocol as pure state machines: bytes in, bytes out. Nothing here does I/O, reads the clock or starts
+//! threads.
 
 pub mod command;
 pub mod control;

@@ -1,21 +1,21 @@
-//! What waits to be written: whole messages, one per write, because bridges discard what stands behind the first line of
-//! a read. Wiped, because one of them may carry a private key.
+//! Output queue of whole messages, one per write, because bridges discard whatever they read after the first line.
+//! Wiped, as a message may contain a private key.
 
 use std::collections::VecDeque;
 
 use crate::secret::Secret;
 
-/// Messages that wait to be written.
+/// Messages waiting to be written.
 #[derive(Default)]
 pub struct Outbox {
     messages: VecDeque<Secret>,
-    /// Bytes of the first message that are on their way already.
+    /// Bytes of the first message that were already written.
     begun: usize,
     unsent: usize,
 }
 
 impl Outbox {
-    /// Adds a message.
+    /// Adds a message to the end of the queue.
     pub fn push(&mut self, message: Secret) {
         if !message.is_empty() {
             self.unsent += message.len();
@@ -23,12 +23,12 @@ impl Outbox {
         }
     }
 
-    /// Bytes to write with one call; empty when there are none.
+    /// Bytes to write with one call; empty if there are none.
     pub fn front(&self) -> &[u8] {
         self.messages.front().and_then(|message| message.as_bytes().get(self.begun..)).unwrap_or_default()
     }
 
-    /// The first `count` bytes of the front are on their way.
+    /// Records that the first `count` bytes of the front were written.
     pub fn wrote(&mut self, count: usize) {
         let count = count.min(self.front().len());
         self.begun += count;
@@ -39,12 +39,12 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait.
+    /// Total number of bytes waiting to be written.
     pub fn unsent(&self) -> usize {
         self.unsent
     }
 
-    /// Drops everything.
+    /// Discards all messages.
     pub fn clear(&mut self) {
         *self = Outbox::default();
     }

@@ -1,5 +1,5 @@
-//! The one line at the head of a connection that a router makes to us for a forwarded stream. What follows it is
-//! payload, and none of it is taken.
+//! Reads the one line at the start of a connection that a router makes to us for a forwarded stream. What follows is
+//! payload and is not consumed.
 
 use crate::error::{Error, Operation, Result};
 use crate::protocol::partial_line::{PartialLine, TooLong};
@@ -7,14 +7,14 @@ use crate::protocol::reply::{self, Peer};
 
 /// The line before a forwarded stream: `$destination[ FROM_PORT=n TO_PORT=n]`.
 ///
-/// Any process of the machine can connect and say such a line: whether it was the router is for the caller to find out.
+/// Any local process can connect and send such a line; the caller has to find out whether it was the router.
 #[derive(Default)]
 pub struct PeerLine(PartialLine);
 
 impl PeerLine {
-    /// Takes bytes from the connection and returns how many of them belong to the line, and the peer once the line is
-    /// complete. The rest is payload: look at the bytes first (MSG_PEEK), and fetch so many. Not to be called again
-    /// after the peer or an error.
+    /// Processes bytes from the connection and returns how many of them belong to the line, and the peer once the line
+    /// is complete. The rest is payload, so peek first (MSG_PEEK) and then read only that many. Must not be called
+    /// again after it returned a peer or an error.
     pub fn input(&mut self, bytes: &[u8]) -> Result<(usize, Option<Peer>)> {
         let (taken, line) = self.0.input(bytes).map_err(|TooLong| {
             Error::protocol(Operation::Accept, "a connection to our forwarding port says too long a line")
@@ -23,7 +23,7 @@ impl PeerLine {
         Ok((taken, peer))
     }
 
-    /// The connection has ended before the line was complete.
+    /// The error for a connection that ended before the line was complete.
     pub fn eof(&self) -> Error {
         let message = match self.0.is_empty() {
             true => "a connection to our forwarding port ended without a word",

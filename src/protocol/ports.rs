@@ -1,16 +1,16 @@
-//! I2CP ports.
+//! I2CP ports, as in FROM_PORT and TO_PORT.
 
-/// I2CP ports of a session or stream; what is not given is the router's business.
+/// I2CP ports of a session, stream or datagram; the router chooses those that are not given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// FROM_PORT.
+    /// FROM_PORT: the sender's port.
     pub from: Option<u16>,
-    /// TO_PORT.
+    /// TO_PORT: the receiver's port.
     pub to: Option<u16>,
 }
 
 impl Ports {
-    /// Whether any is given.
+    /// Whether at least one port is given.
     pub fn any(&self) -> bool {
         self.from.is_some() || self.to.is_some()
     }

@@ -1,4 +1,4 @@
-//! What replies mean: RESULT values as an open set, and the typed content of each kind of reply.
+//! Interprets replies: RESULT values as an open set, and the typed content of each kind of reply.
 
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
@@ -6,22 +6,22 @@ use crate::protocol::line::{self, Fields};
 use crate::protocol::version::{Version, VersionRange};
 use crate::secret::Secret;
 
-/// RESULT of a reply. The set is open: what is not listed is kept as it came.
+/// RESULT of a reply. The set is open: unlisted values are kept verbatim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultCode {
-    /// Success.
+    /// The request succeeded.
     Ok,
-    /// HELLO: no common version.
+    /// HELLO: there is no common version.
     NoVersion,
-    /// Generic failure.
+    /// Any failure without a more specific code.
     I2pError,
-    /// SESSION: the id is in use.
+    /// SESSION: the id is already in use.
     DuplicatedId,
-    /// SESSION: the destination is in use.
+    /// SESSION: the destination is already in use.
     DuplicatedDest,
     /// A destination or private key is malformed.
     InvalidKey,
-    /// STREAM: unknown session.
+    /// STREAM: the session id is unknown.
     InvalidId,
     /// STREAM: the peer cannot be reached.
     CantReachPeer,
@@ -29,19 +29,20 @@ pub enum ResultCode {
     PeerNotFound,
     /// STREAM: the peer refused (Java).
     ConnectionRefused,
-    /// STREAM: the router's own time-out.
+    /// STREAM: the router's own timeout expired.
     Timeout,
-    /// STREAM ACCEPT: somebody else accepts on this session.
+    /// STREAM ACCEPT: another accept is pending on this session.
     AlreadyAccepting,
-    /// NAMING: unknown name.
+    /// NAMING: the name is unknown.
     KeyNotFound,
-    /// NAMING with options: no lease set.
+    /// NAMING with options: no lease set was found.
     LeasesetNotFound,
     /// Anything else, verbatim.
     Other(String),
 }
 
-/// Every known RESULT: token on the wire and meaning; the first token of a meaning is its proper spelling.
+/// Every known RESULT: its token on the wire and its meaning. The first token of a meaning is the specification's
+/// spelling.
 const CODES: [(&str, ResultCode); 16] = [
     ("OK", ResultCode::Ok),
     ("NOVERSION", ResultCode::NoVersion),
@@ -63,7 +64,7 @@ const CODES: [(&str, ResultCode); 16] = [
 ];
 
 impl ResultCode {
-    /// Reads a token.
+    /// Parses a token; unknown ones become [`ResultCode::Other`].
     pub fn parse(token: &str) -> Self {
         let known = CODES.iter().find(|(text, _)| *text == token);
         known.map_or_else(|| ResultCode::Other(token.to_owned()), |(_, code)| code.clone())
@@ -78,19 +79,19 @@ impl ResultCode {
     }
 }
 
-/// RESULT of `fields`, if it has one.
+/// The RESULT of `fields`, if it has one.
 pub fn result_of(fields: &Fields) -> Option<ResultCode> {
     fields.get("RESULT").map(ResultCode::parse)
 }
 
-/// The error that a reply with a RESULT other than OK stands for.
+/// The error for a reply whose RESULT is not OK.
 pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Error {
     let text = line::excerpt(fields.get("MESSAGE").unwrap_or_default().as_bytes(), 400);
     let verbatim = line::excerpt(fields.get("RESULT").unwrap_or_default().as_bytes(), 100);
     let mut error = Error::network(operation, &verbatim, &text);
     error.tag = line::excerpt(code.token().as_bytes(), 100);
     if operation == Operation::Lookup && matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
-        // i2pd says INVALID_KEY for unknown names; ours are well-formed, so both mean the same.
+        // i2pd answers INVALID_KEY for unknown names. Our names are well-formed, so both mean the same.
         error.tag = ResultCode::KeyNotFound.token().to_owned();
         let name = line::excerpt(fields.get("NAME").unwrap_or("this name").as_bytes(), 100);
         error.message = format!("the router does not know {name} ({verbatim})");
@@ -98,7 +99,7 @@ pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Erro
     error
 }
 
-/// Content of a successful HELLO REPLY.
+/// The version in a successful HELLO REPLY, if it is in `range`.
 pub fn hello(fields: &Fields, range: VersionRange) -> Result<Version> {
     let operation = Operation::Handshake;
     let Some(version) = fields.get("VERSION").and_then(Version::parse) else {
@@ -112,7 +113,7 @@ pub fn hello(fields: &Fields, range: VersionRange) -> Result<Version> {
     Err(Error { tag: ResultCode::NoVersion.token().to_owned(), ..Error::new(Status::Network, operation, message) })
 }
 
-/// Private keys in a successful SESSION STATUS.
+/// The private keys in a successful SESSION STATUS.
 pub fn session(fields: &mut Fields) -> Result<Secret> {
     fields
         .take_private("DESTINATION")
@@ -120,7 +121,7 @@ pub fn session(fields: &mut Fields) -> Result<Secret> {
         .ok_or_else(|| Error::protocol(Operation::Create, "SESSION STATUS has no DESTINATION"))
 }
 
-/// Private keys in a successful DEST REPLY.
+/// The private keys in a successful DEST REPLY.
 pub fn dest(fields: &mut Fields) -> Result<Secret> {
     fields
         .take_private("PRIV")
@@ -128,25 +129,25 @@ pub fn dest(fields: &mut Fields) -> Result<Secret> {
         .ok_or_else(|| Error::protocol(Operation::Generate, "DEST REPLY has no PRIV"))
 }
 
-/// Destination in a successful NAMING REPLY.
+/// The destination in a successful NAMING REPLY.
 pub fn naming(fields: &Fields) -> Result<Address> {
     let bad = |why: &str| Error::protocol(Operation::Lookup, format!("NAMING REPLY has no usable VALUE{why}"));
     let value = fields.get("VALUE").ok_or_else(|| bad(""))?;
     Address::parse(value).map_err(|error| bad(&format!(": {}", error.message)))
 }
 
-/// Who connected, as the line before an accepted stream tells.
+/// The peer of an accepted stream, from the line in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Destination, verified by the router.
+    /// The peer's destination, verified by the router.
     pub address: Address,
-    /// Port the peer sent from, where the router tells.
+    /// Port the peer connected from, if the router sends it.
     pub from_port: Option<u16>,
-    /// Port the peer sent to, where the router tells.
+    /// Port the peer connected to, if the router sends it.
     pub to_port: Option<u16>,
 }
 
-/// Reads the line before an accepted stream: `$destination[ FROM_PORT=n TO_PORT=n]`.
+/// Parses the line in front of an accepted stream: `$destination[ FROM_PORT=n TO_PORT=n]`.
 pub fn peer(line: &[u8]) -> Result<Peer> {
     let bad = |why: &str| {
         let shown = line::excerpt(line, 120);
@@ -165,7 +166,7 @@ pub fn peer(line: &[u8]) -> Result<Peer> {
     Ok(Peer { from_port: port("FROM_PORT")?, to_port: port("TO_PORT")?, address })
 }
 
-/// A number from 0 to 65535 in plain digits.
+/// Parses a number from 0 to 65535 in plain digits.
 pub fn number(text: &str) -> Option<u16> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()

@@ -1,25 +1,25 @@
-//! What a session carries.
+//! SAM's session styles.
 
 use crate::error::{Error, Result};
 
-/// What a session carries; the numbers are the C constants and i2p.sam's.
+/// What a session carries; the numbers are those of the C constants and of i2p.sam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Style {
-    /// Streams.
+    /// Streams, like TCP connections.
     Stream = 1,
-    /// Repliable datagrams.
+    /// Repliable datagrams: authenticated by the sender's destination.
     Datagram = 2,
-    /// Raw datagrams.
+    /// Raw datagrams: without a sender.
     Raw = 3,
-    /// Repliable datagrams that cannot be replayed.
+    /// Repliable datagrams with replay protection.
     Datagram2 = 4,
-    /// Datagrams with the hash of an unverified sender.
+    /// Datagrams with the unverified hash of the sender.
     Datagram3 = 5,
 }
 
 impl Style {
-    /// The style with this number.
+    /// Converts the number used in C.
     pub fn from_number(number: i32) -> Result<Self> {
         match number {
             1 => Ok(Style::Stream),
@@ -31,7 +31,7 @@ impl Style {
         }
     }
 
-    /// The word SAM uses.
+    /// SAM's name for the style.
     pub fn word(self) -> &'static str {
         match self {
             Style::Stream => "STREAM",

@@ -1,6 +1,6 @@
-//! The conversation with the bridge as lines for a log.
+//! Collects the conversation with the bridge as lines for the log.
 
-/// Lines for the log, redacted; gathered only when somebody listens.
+/// Redacted lines for the log, collected only while there is a log hook.
 #[derive(Debug, Default)]
 pub struct Trace {
     wanted: bool,
@@ -8,12 +8,12 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// One that gathers lines until it is said that nobody listens.
+    /// Starts collecting at once, until [`Trace::want`] turns it off.
     pub fn listening() -> Self {
         Trace { wanted: true, lines: Vec::new() }
     }
 
-    /// Says whether anybody listens.
+    /// Turns collecting on or off.
     pub fn want(&mut self, wanted: bool) {
         self.wanted = wanted;
         if !wanted {
@@ -21,14 +21,14 @@ impl Trace {
         }
     }
 
-    /// Adds a line.
+    /// Adds a line; `line` is not called if nothing is collected.
     pub fn add(&mut self, line: impl FnOnce() -> String) {
         if self.wanted {
             self.lines.push(line());
         }
     }
 
-    /// Takes the lines that have gathered.
+    /// Takes the lines collected so far.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
