@@ -1,4 +1,4 @@
-//! A controller: one bridge, checked, and everything that is open through it.
+//! A controller: one bridge that answered HELLO, and everything opened through it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,14 +17,14 @@ use crate::protocol::style::Style;
 use crate::protocol::version::Version;
 use crate::sys::lock::{Rank, RankedMutex};
 
-/// One SAM bridge and what is open through it.
+/// One SAM bridge and everything opened through it.
 pub struct Controller {
     context: Arc<Context>,
     version: Version,
 }
 
 impl Controller {
-    /// Resolves the bridge's name, connects to it and says HELLO (leaflet's `check_api`).
+    /// Resolves the bridge's host name, connects and exchanges HELLO (leaflet's `check_api`).
     pub fn open(options: &Options) -> Result<Arc<Self>> {
         let options = ControllerOptions::parse(options)?;
         let bridge = Arc::new(Bridge::new(options.bridge)?);
@@ -38,24 +38,24 @@ impl Controller {
         Ok(Arc::new(Controller { context: Arc::new(context), version }))
     }
 
-    /// The bridge.
+    /// The bridge that everything of this controller is opened through.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.context.bridge
     }
 
-    /// Version negotiated when the controller was opened.
+    /// SAM version negotiated when the controller was opened.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Connects to the bridge and says HELLO.
+    /// Checks on a new connection that the bridge still answers HELLO.
     pub fn check(&self, limit: Limit) -> Result<()> {
         self.context.check_open(Operation::Handshake)?;
         check(&self.context.bridge, &self.context.scope, limit).map(drop)
     }
 
-    /// Starts resolving `name`. An address given as text is its own answer; otherwise a live session is asked, where there
-    /// is one (some routers can look up only there), else the bridge directly.
+    /// Starts resolving `name`. A base64 destination needs no lookup. Otherwise asks through a live session, if there
+    /// is one (some routers only support lookups there), else on a connection of its own.
     pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending<Address>> {
         self.context.check_open(Operation::Lookup)?;
         if name == "ME" {
@@ -74,7 +74,7 @@ impl Controller {
         }
     }
 
-    /// Starts making keys on the router.
+    /// Starts generating keys on the router.
     pub fn generate(&self, signature_type: u16, limit: Limit) -> Result<Pending<Keys>> {
         self.context.check_open(Operation::Generate)?;
         check_signature_type(signature_type)?;
@@ -82,18 +82,18 @@ impl Controller {
         Ok(Call::new(connection, None, generated).begin(limit, Instant::now()))
     }
 
-    /// Starts opening a destination.
+    /// Starts opening a destination; an empty `name` makes it transient.
     pub fn open_dest(&self, name: &str, style: i32, options: &Options, limit: Limit) -> Result<Pending<DestHandle>> {
         self.context.check_open(Operation::Create)?;
         self.open_dest_with(name, DestOptions::parse(Style::from_number(style)?, options)?, limit)
     }
 
-    /// The same with options that are checked already.
+    /// [`Controller::open_dest`] with options that were already parsed.
     pub(crate) fn open_dest_with(&self, name: &str, options: DestOptions, limit: Limit) -> Result<Pending<DestHandle>> {
         open(&self.context, DestPlan::new(name, options)?, limit, Instant::now())
     }
 
-    /// Ends everything that is open through this controller and its thread.
+    /// Ends everything opened through this controller, and its keeper thread.
     pub fn close(&self) {
         self.context.close();
     }
@@ -110,7 +110,6 @@ fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Versi
     Call::new(connection, None, |finished, _| Ok(finished.version)).begin(limit, Instant::now()).product()
 }
 
-/// The keys the router has made.
 fn generated(finished: Finished, _: &BridgeConnection) -> Result<Keys> {
     let unusable = || Error::protocol(Operation::Generate, "DEST REPLY has keys that cannot be read");
     let Outcome::Keys(text) = finished.outcome else { return Err(unusable()) };
@@ -118,7 +117,6 @@ fn generated(finished: Finished, _: &BridgeConnection) -> Result<Keys> {
     Keys::from_bridge_text(text).map_err(|_| unusable())
 }
 
-/// The destination the router has found.
 fn found(finished: Finished, _: &BridgeConnection) -> Result<Address> {
     match finished.outcome {
         Outcome::Found(address) => Ok(address),
@@ -126,11 +124,11 @@ fn found(finished: Finished, _: &BridgeConnection) -> Result<Address> {
     }
 }
 
-/// A lookup through any session of a controller, or directly.
+/// A lookup through any session of the controller, or on a connection of its own.
 struct LookupByAny {
     context: Arc<Context>,
     name: String,
-    /// Whether a session is asked, whose end is not this lookup's.
+    /// Whether a session is asked. If that session ends, the lookup continues elsewhere.
     by_session: bool,
     job: Box<dyn Job<Address>>,
     past: u64,
@@ -146,7 +144,7 @@ impl LookupByAny {
         context.check_open(Operation::Lookup)?;
         while let Some(session) = context.live_session() {
             match Lookup::new(&session, name) {
-                // It has ended since.
+                // The session has ended in between: try another.
                 Err(error) if error.status == Status::Closed => {}
                 other => return Ok((true, Box::new(other?))),
             }

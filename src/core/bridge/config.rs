@@ -1,4 +1,4 @@
-//! Where the SAM bridge is, how to speak to it, and how long to wait for it.
+//! Where the SAM bridge is, how to talk to it, and how long to wait for it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::version::{Version, VersionRange};
 use crate::sys::Place;
 
-/// One SAM bridge and the manners to use with it.
+/// Address and settings of one SAM bridge.
 pub struct Bridge {
     text: String,
     udp: String,
@@ -21,16 +21,13 @@ pub struct Bridge {
     range: VersionRange,
     may_lower: bool,
     lowered: AtomicBool,
-    /// How long to wait.
     pub timeouts: Timeouts,
-    /// Where the conversation is shown.
     pub log: Arc<Log>,
-    /// Which process this is.
     pub process: Arc<Process>,
 }
 
 impl Bridge {
-    /// Resolves the bridge's name, which may block; nothing later does.
+    /// Resolves the bridge's host name, which may block; nothing after this does.
     pub(crate) fn new(options: BridgeOptions) -> Result<Self> {
         Ok(Bridge {
             places: options.sam.resolve()?,
@@ -47,38 +44,37 @@ impl Bridge {
         })
     }
 
-    /// The bridge's address as it was given.
+    /// The bridge's address as the program wrote it.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The bridge's datagram endpoint, HOST:PORT.
+    /// The bridge's datagram endpoint as HOST:PORT.
     pub fn udp_text(&self) -> &str {
         &self.udp
     }
 
-    /// Every address of the bridge's datagram endpoint.
     pub fn udp_places(&self) -> &[SocketAddr] {
         &self.udp_places
     }
 
-    /// Every address of the bridge, to be tried in this order.
+    /// All addresses of the bridge, in the order to try them.
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// User and password.
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
 
-    /// Versions to ask for now.
+    /// The versions to ask for, after any [`Bridge::lower`].
     pub fn range(&self) -> VersionRange {
         let min = if self.lowered.load(Ordering::Relaxed) { Version::V3_0 } else { self.range.min };
         VersionRange { min, max: self.range.max }
     }
 
-    /// The bridge knows none of the versions: whether asking for older ones is worth another try.
+    /// Called when the bridge supports none of the versions asked for. Returns whether to retry with older ones, and if
+    /// so remembers that for later connections.
     pub fn lower(&self, asked: VersionRange) -> bool {
         let lower = self.may_lower && asked.min > Version::V3_0;
         if lower {
@@ -87,7 +83,6 @@ impl Bridge {
         lower
     }
 
-    /// The error for a bridge that cannot be reached.
     pub fn unreachable(&self, error: &std::io::Error) -> Error {
         let mut result = Error::io(Operation::Handshake, &format!("no SAM bridge at {}", self.text), error);
         if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) {
@@ -97,7 +92,7 @@ impl Bridge {
         result
     }
 
-    /// Calls in a child made by fork(2) would disturb the parent.
+    /// Fails in a child of fork(2), whose calls would disturb the parent.
     pub fn check_process(&self) -> Result<()> {
         self.process.check()
     }

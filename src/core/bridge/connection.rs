@@ -1,4 +1,4 @@
-//! One connection to the bridge, driven without blocking: every address is tried, then the handshake runs to its end.
+//! One connection to the bridge, driven without blocking: tries each address, then runs the handshake to its end.
 //!
 //! ```text
 //!   Start ---> Reaching ---> Talking ---> Over
@@ -21,10 +21,10 @@ use crate::protocol::request::{Outcome, Request};
 use crate::protocol::version::Version;
 use crate::sys::{self, Place, SharedFd};
 
-/// Reads in one step before the caller gets control again: a bridge that never stops talking must not hold it.
+/// Reads per step before control returns to the caller, so that a bridge that never stops sending cannot hold it.
 const READS_PER_STEP: usize = 32;
 
-/// A connection on its way to being a stream, a session, or an answer.
+/// A connection that is to become a stream or a session, or to bring an answer.
 pub struct BridgeConnection {
     bridge: Arc<Bridge>,
     scope: Arc<Scope>,
@@ -32,51 +32,48 @@ pub struct BridgeConnection {
     state: State,
     next_place: usize,
     generation: u64,
-    /// Why the address tried last cannot be reached.
+    /// Why the last address tried could not be reached.
     unreachable: Option<Error>,
     cut: bool,
 }
 
 enum State {
-    /// No socket: the next address is to be tried.
+    /// No socket yet: the next address is to be tried.
     Start,
     Reaching(Reaching),
     Talking(Talking),
-    /// Finished: the socket belongs to what was made of it.
+    /// Finished: the socket now belongs to whatever was made of it.
     Over,
 }
 
-/// A TCP connection that has been started.
+/// A connect is in progress.
 struct Reaching {
     socket: Arc<SharedFd>,
     until: Deadline,
 }
 
-/// The TCP connection stands.
+/// Connected; the SAM conversation is running.
 struct Talking {
     socket: Arc<SharedFd>,
-    /// When the answer to HELLO is due; none once it is there.
+    /// When the answer to HELLO is due; `None` once it has arrived.
     until: Deadline,
-    /// Bytes read beyond the reply; only on connections that never carry payload.
+    /// Bytes read past the reply; only on connections that never carry payload.
     surplus: Vec<u8>,
 }
 
-/// What is left of a connection whose request was answered.
+/// The result of a connection whose request was answered.
 pub struct Finished {
-    /// The answer.
     pub outcome: Outcome,
-    /// The socket.
     pub socket: Arc<SharedFd>,
-    /// Version negotiated on it.
     pub version: Version,
-    /// Bytes read beyond the reply; only on connections that never carry payload.
+    /// Bytes read past the reply; only on connections that never carry payload.
     pub surplus: Vec<u8>,
-    /// What is still to be written (answers to PING).
+    /// Output still to be written (PONGs).
     pub unsent: Outbox,
 }
 
 impl BridgeConnection {
-    /// Prepares the connection; nothing is sent before the first step. It ends with `scope`.
+    /// Prepares the connection; nothing is sent before the first step. It is closed when `scope` ends.
     pub fn new(bridge: Arc<Bridge>, scope: Arc<Scope>, request: Request) -> Result<Self> {
         let handshake = Handshake::new(request, bridge.range(), bridge.credentials())?;
         Ok(BridgeConnection {
@@ -91,22 +88,20 @@ impl BridgeConnection {
         })
     }
 
-    /// The bridge it leads to.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.bridge
     }
 
-    /// What to wait for.
     pub fn interest(&self) -> Interest {
         self.awaited().map_or(Interest::NONE, |(socket, events)| Interest { fd: socket.as_raw_fd(), events })
     }
 
-    /// Rises whenever the descriptor is a new description.
+    /// Incremented whenever the descriptor refers to a new open file description.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// When this step of the conversation must be over.
+    /// When the current phase of the conversation times out.
     pub fn deadline(&self) -> Deadline {
         match &self.state {
             State::Start | State::Over => None,
@@ -115,37 +110,34 @@ impl BridgeConnection {
         }
     }
 
-    /// Whether the TCP connection stands.
+    /// Whether the connection to the bridge is up.
     pub fn is_established(&self) -> bool {
         matches!(self.state, State::Talking(_) | State::Over)
     }
 
-    /// What the conversation waits for.
     pub fn phase(&self) -> Phase {
         self.handshake.phase()
     }
 
-    /// Whether the bridge has the whole request and may be acting on it.
+    /// Whether the bridge has the whole request, and so may be acting on it.
     pub fn is_asked(&self) -> bool {
         self.handshake.is_asked()
     }
 
-    /// Whether it failed because the connection ended.
+    /// Whether it failed because the connection was closed or reset.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// The last reply.
     pub fn reply(&self) -> Option<&Fields> {
         self.handshake.reply()
     }
 
-    /// The request.
     pub fn request(&self) -> &Request {
         self.handshake.request()
     }
 
-    /// Does what can be done without waiting.
+    /// Gets as far as possible without blocking.
     pub fn step(&mut self, now: Instant) -> Result<Progress> {
         self.handshake.trace.want(self.bridge.log.is_wanted());
         let result = self.run(now);
@@ -191,7 +183,7 @@ impl BridgeConnection {
         Ok(Progress::Block)
     }
 
-    /// A bridge without any of the versions asked for gets one more connection that asks for older ones.
+    /// Retries on a new connection with older versions, once, if the bridge supports none of those asked for.
     fn try_older(&mut self, error: &Error) -> bool {
         let again =
             self.phase() == Phase::Hello && error.tag == "NOVERSION" && self.bridge.lower(self.handshake.range());
@@ -221,7 +213,7 @@ impl BridgeConnection {
                     false => State::Reaching(Reaching { socket, until: after(self.bridge.timeouts.tcp, now) }),
                 };
             }
-            // A unix socket whose queue is full refuses with EAGAIN, which must not look like waiting.
+            // A unix socket whose backlog is full fails with EAGAIN, which must not be mistaken for "in progress".
             Err(error) => self.remember(&place, &error),
         }
         Ok(())
@@ -239,7 +231,7 @@ impl BridgeConnection {
         self.unreachable = Some(error);
     }
 
-    /// Whether a started connection stands. A failed one makes room for the next address.
+    /// Whether the connect in progress has been decided. If it failed, the next address is up.
     fn check_connected(&mut self, socket: &Arc<SharedFd>, until: Deadline, now: Instant) -> Result<bool> {
         let system = |error| Error::io(Operation::Handshake, "poll", &error);
         if sys::poll_one(socket.as_raw_fd(), sys::OUT, 0).map_err(system)? == 0 {
@@ -267,7 +259,7 @@ impl BridgeConnection {
     fn talk(&mut self, socket: &SharedFd) -> Result<Progress> {
         for reads in 0..=READS_PER_STEP {
             self.write(socket);
-            // After the last read as well: it may have brought all there is, and then nothing wakes the caller again.
+            // Checked after the last read too: if that brought everything, no further event would wake the caller.
             if self.phase() == Phase::Done {
                 return Ok(Progress::Done);
             }
@@ -287,13 +279,14 @@ impl BridgeConnection {
         while !self.handshake.output().is_empty() {
             match sys::send_now(socket.as_raw_fd(), self.handshake.output()) {
                 Ok(count) => self.handshake.wrote(count),
-                // Full: later. Broken: the bridge may have said why before it closed, and that is read first.
+                // If the socket is full, retry later. If it is broken, read first: the bridge may have said why before
+                // it closed.
                 Err(_) => break,
             }
         }
     }
 
-    /// Reads once; whether there was anything.
+    /// Reads once. Returns whether there was anything to read.
     fn read(&mut self, socket: &SharedFd) -> Result<bool> {
         let mut buffer = [0; 4096];
         let exact = self.handshake.must_read_exactly();
@@ -327,7 +320,7 @@ impl BridgeConnection {
         sys::discard(socket.as_raw_fd(), used).map_err(|error| Error::io(self.request().operation(), "recv", &error))
     }
 
-    /// What came of it, after [`Progress::Done`].
+    /// Takes the result, after [`Progress::Done`].
     pub fn finish(&mut self) -> Result<Finished> {
         let state = std::mem::replace(&mut self.state, State::Over);
         match (state, self.handshake.take_outcome(), self.handshake.version()) {
@@ -338,7 +331,7 @@ impl BridgeConnection {
         }
     }
 
-    /// How long the whole request may take unless the caller says otherwise.
+    /// Time limit of the whole request, unless the caller sets one.
     pub fn default_timeout(&self) -> Option<Duration> {
         let timeouts = &self.bridge.timeouts;
         match self.request() {

@@ -1,4 +1,4 @@
-//! The SAM bridge, and one connection to it.
+//! The SAM bridge and single connections to it. Nothing here knows about sessions, or what a request is for.
 
 mod config;
 mod connection;

@@ -1,8 +1,8 @@
-//! Pauses that double: between attempts that fail, and between looks at what the system has no event for.
+//! Doubling pauses: between failing attempts, and between polls of what the system has no event for.
 
 use std::time::Duration;
 
-/// The pause before the next attempt.
+/// Computes the pause before the next attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -11,24 +11,24 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with `first` and doubles up to `longest`.
+    /// Starts with `first` and doubles up to `longest`.
     pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Backoff { first, longest, next: first }
     }
 
-    /// The pause that is due now; the next one is twice as long.
+    /// Returns the pause to make now; the next one will be twice as long.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = self.next.saturating_mul(2).min(self.longest);
         pause
     }
 
-    /// The pause that [`Backoff::pause`] will return.
+    /// The pause that [`Backoff::pause`] will return next.
     pub(crate) fn next(&self) -> Duration {
         self.next
     }
 
-    /// Begins with the first pause again.
+    /// Starts over with the first pause.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,12 +1,11 @@
-//! Deadlines: points in time, or none. Time is an argument everywhere below the calls of a program and our own threads:
-//! `now` is read once for each step, and tests make it pass without waiting.
+//! Deadlines: points in time, or none. Except in the program's calls and our own threads, time is always an argument:
+//! `now` is read once per step, and tests advance it without waiting.
 
 use std::time::{Duration, Instant};
 
-/// A time limit, or none.
+/// A point in time, or `None` for never.
 pub(crate) type Deadline = Option<Instant>;
 
-/// The earlier of two deadlines.
 pub(crate) fn earlier(a: Deadline, b: Deadline) -> Deadline {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -14,18 +13,17 @@ pub(crate) fn earlier(a: Deadline, b: Deadline) -> Deadline {
     }
 }
 
-/// `timeout` from `now`.
+/// The deadline that is `timeout` after `now`.
 pub fn after(timeout: Option<Duration>, now: Instant) -> Deadline {
-    // A time too far away to be represented is no limit.
+    // A time too far away to represent counts as no limit.
     timeout.and_then(|timeout| now.checked_add(timeout))
 }
 
-/// Whether the deadline has passed.
 pub(crate) fn passed(deadline: Deadline, now: Instant) -> bool {
     deadline.is_some_and(|at| now >= at)
 }
 
-/// Milliseconds until `deadline` as poll(2) takes them: rounded up, -1 for never.
+/// Milliseconds until `deadline` in poll(2)'s form: rounded up, -1 for never.
 pub(crate) fn poll_timeout(deadline: Deadline, now: Instant) -> i32 {
     let Some(at) = deadline else { return -1 };
     let left = at.saturating_duration_since(now);

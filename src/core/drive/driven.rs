@@ -1,21 +1,21 @@
-//! What a thread of ours, or the program without one, drives.
+//! The interface of what the keeper thread drives, or the program if there is no keeper.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::core::drive::deadline::Deadline;
 
-/// Something with work to do now and then.
+/// Something that has work to do from time to time.
 pub trait Driven: Send + Sync {
-    /// Descriptor that is readable when there is work; for poll only.
+    /// Descriptor that is readable while there is work; for poll only.
     fn work(&self) -> RawFd;
 
-    /// When there is work even without an event.
+    /// When there will be work even without an event.
     fn deadline(&self) -> Deadline;
 
-    /// Does what can be done without waiting. Returns whether there will ever be something to do again.
+    /// Gets as far as possible without blocking. Returns false if there will never be anything to do again.
     fn run(&self, now: Instant) -> bool;
 
-    /// Once it has nothing to do any more: what is left to be dropped, which may use the disk and take its time.
+    /// Called after `run` returned false: what is left to drop. Dropping it may access the disk and take long.
     fn take_kept(&self) -> Option<Box<dyn Send>>;
 }

@@ -1,5 +1,5 @@
-//! Who drives a controller's destinations: a keeper thread, or the calls of the program. This is the one place that
-//! knows; everything else asks here.
+//! Who drives a controller's destinations: a keeper thread, or the program's own calls. Only this file distinguishes
+//! the two; everything else asks here.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,55 +12,55 @@ use crate::core::drive::keeper::Keeper;
 use crate::error::Result;
 use crate::sys::{self, PollFd, SharedFd, Wake, Watch};
 
-/// Who drives.
+/// The keeper thread, or `None` if the program's calls do the work.
 #[derive(Clone)]
 pub struct Driver(Option<Arc<Keeper>>);
 
 impl Driver {
-    /// A thread, or with `keeper` unset the calls of the program.
+    /// With `keeper` unset, the program's calls do the work.
     pub fn new(keeper: bool) -> Result<Self> {
         Ok(Driver(if keeper { Some(Arc::new(Keeper::new()?)) } else { None }))
     }
 
-    /// Whether the calls of the program have to drive, since no thread does.
+    /// Whether the program's calls have to do the work, as there is no keeper.
     pub fn is_caller(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Takes charge of one.
+    /// Starts driving `one`; does nothing without a keeper.
     pub fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
         self.0.as_ref().map_or(Ok(()), |keeper| keeper.add(one))
     }
 
-    /// Gives one up. When this returns no thread of ours uses it any more.
+    /// Stops driving `one`. When this returns, no thread of ours is using it.
     pub fn remove(&self, one: &Arc<dyn Driven>) {
         if let Some(keeper) = &self.0 {
             keeper.remove(one);
         }
     }
 
-    /// In a child of fork(2): drops one.
+    /// For a child of fork(2): drops the keeper's reference to `one`.
     pub fn abandon(&self, one: &Arc<dyn Driven>) {
         if let Some(keeper) = &self.0 {
             keeper.abandon(one);
         }
     }
 
-    /// In a child of fork(2): closes what only the missing thread would have closed.
+    /// For a child of fork(2): closes what only the keeper would have closed, which does not exist here.
     pub fn abandon_all(&self) {
         if let Some(keeper) = &self.0 {
             keeper.abandon_all();
         }
     }
 
-    /// Ends the thread, if there is one, and waits for its end.
+    /// Stops the keeper, if there is one, and waits for it.
     pub fn stop(&self) {
         if let Some(keeper) = &self.0 {
             keeper.stop();
         }
     }
 
-    /// There is work that no descriptor tells of: the keeper looks, or the program does when `news` is readable.
+    /// Signals work that no descriptor shows: wakes the keeper, or sets `news` so that the program does it.
     pub fn announce(&self, news: &Wake) {
         match &self.0 {
             Some(keeper) => keeper.poke(),
@@ -68,7 +68,7 @@ impl Driver {
         }
     }
 
-    /// There is work that no descriptor tells of: it is done soon by the keeper, or now.
+    /// Like [`Driver::announce`], but without a keeper does the work right here by calling `drive`.
     pub fn hurry(&self, drive: impl FnOnce()) {
         match &self.0 {
             Some(keeper) => keeper.poke(),
@@ -76,7 +76,8 @@ impl Driver {
         }
     }
 
-    /// When a program has to drive `one` even without an event, in milliseconds; -1 for never, as always with a keeper.
+    /// Milliseconds until the program has to drive `one` even without an event; -1 for never, which with a keeper is
+    /// always the case.
     pub fn timeout_ms(&self, one: &dyn Driven, now: Instant) -> i32 {
         match self.0 {
             Some(_) => -1,
@@ -85,11 +86,11 @@ impl Driver {
     }
 }
 
-/// What a program polls: readable when there is news and, where the program drives, when there is work.
+/// The descriptor a program polls: readable when there is news and, without a keeper, when there is work.
 pub(crate) struct Face(Option<Watch>);
 
 impl Face {
-    /// For a program that is told by `news`.
+    /// `news` is set when there is something to report; `work` is readable when there is something to do.
     pub(crate) fn new(driver: &Driver, news: &Wake, work: &Watch) -> io::Result<Self> {
         if !driver.is_caller() {
             return Ok(Face(None));
@@ -100,12 +101,12 @@ impl Face {
         Ok(Face(Some(watch)))
     }
 
-    /// The descriptor; `news` as when it was made.
+    /// `news` must be the one passed to [`Face::new`].
     pub(crate) fn fd(&self, news: &Wake) -> RawFd {
         self.0.as_ref().map_or(news.as_raw_fd(), AsRawFd::as_raw_fd)
     }
 
-    /// In a child of fork(2): closes our copy.
+    /// For a child of fork(2): closes our copy.
     pub(crate) fn abandon(&self) {
         if let Some(watch) = &self.0 {
             watch.abandon();
@@ -113,10 +114,10 @@ impl Face {
     }
 }
 
-/// A descriptor that a caller who waits has to watch besides its own, since no keeper does, and the events.
+/// A second descriptor, and its events, that a waiting caller has to watch because there is no keeper to do it.
 pub(crate) type Attended = (Arc<SharedFd>, i16);
 
-/// Waits until `fd` has one of `events`, or until there is something to do about what is `attended`, or `deadline`.
+/// Waits until `fd` has one of `events`, the `attended` descriptor is ready, or `deadline` has passed.
 pub(super) fn wait(
     fd: RawFd,
     events: i16,

@@ -1,5 +1,5 @@
-//! The background thread of a controller: it drives all destinations, so that PINGs are answered, lost sessions are
-//! noticed and opened again, and streams accepted, while the program does something else.
+//! The background thread of a controller. It drives all destinations, so that PINGs are answered, lost sessions are
+//! noticed and reopened, and streams are accepted while the program does something else.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use crate::error::{Error, Operation, Result};
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, PollFd, Wake};
 
-/// When poll(2) itself fails, which only a lack of memory can make it do.
+/// Pause after poll(2) itself failed, which only happens when memory is short.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Handle to the thread, which starts with the first destination.
+/// Handle to the thread, which is started for the first destination.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     thread: RankedMutex<Option<JoinHandle<()>>>,
@@ -25,16 +25,15 @@ pub(super) struct Keeper {
 
 struct Shared {
     driven: RankedMutex<Vec<Arc<dyn Driven>>>,
-    /// Held while one of them runs, so that removing it can wait for that.
+    /// Held while one of them runs, so that `remove` can wait for it to finish.
     running: RankedMutex<()>,
-    /// Threads that drop what ended destinations have left.
+    /// Threads that drop what ended destinations left behind.
     dropping: RankedMutex<Vec<JoinHandle<()>>>,
     wake: Wake,
     stop: AtomicBool,
 }
 
 impl Keeper {
-    /// A keeper without a thread yet.
     pub(super) fn new() -> Result<Self> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::None, "a descriptor for the keeper", &error))?;
         let shared = Shared {
@@ -47,13 +46,12 @@ impl Keeper {
         Ok(Keeper { shared: Arc::new(shared), thread: RankedMutex::new(Rank::KeeperThread, None) })
     }
 
-    /// Takes charge of a destination.
     pub(super) fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
         let mut thread = self.thread.lock();
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
             let builder = std::thread::Builder::new().name("i2psock-keeper".into());
-            // Signals belong to the program's own threads.
+            // Signals are for the program's own threads.
             let started = sys::with_signals_blocked(|| builder.spawn(move || shared.run()));
             *thread = Some(started.map_err(|error| Error::io(Operation::None, "a thread for the keeper", &error))?);
         }
@@ -62,7 +60,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gives one up. When this returns the thread does not use it any more.
+    /// When this returns, the thread is no longer using `one`.
     pub(super) fn remove(&self, one: &Arc<dyn Driven>) {
         let removed = self.shared.forget(one);
         drop(self.shared.running.lock());
@@ -70,14 +68,14 @@ impl Keeper {
         self.poke();
     }
 
-    /// In a child of fork(2), where there is no thread: drops it.
+    /// For a child of fork(2), where the thread does not exist: drops `one`.
     pub(super) fn abandon(&self, one: &Arc<dyn Driven>) {
         if let Some(mut driven) = self.shared.driven.try_lock() {
             driven.retain(|known| !is_same(known, one));
         }
     }
 
-    /// In a child of fork(2): closes what only the missing thread would have closed.
+    /// For a child of fork(2): closes what only the thread would have closed.
     pub(super) fn abandon_all(&self) {
         self.shared.wake.abandon();
         if let Some(mut driven) = self.shared.driven.try_lock() {
@@ -85,19 +83,18 @@ impl Keeper {
         }
     }
 
-    /// Makes the thread look again at what the destinations wait for.
+    /// Wakes the thread, which then runs every destination.
     pub(super) fn poke(&self) {
         self.shared.wake.set();
     }
 
-    /// Ends the thread and waits for its end.
     pub(super) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.poke();
         let thread = self.thread.lock().take();
-        // A thread cannot wait for itself.
+        // A thread cannot join itself.
         if let Some(thread) = thread.filter(|_| !own_thread::is_worker_of(&*self.shared)) {
-            // The thread has no panics of its own; one in a log hook is the hook's.
+            // The thread itself never panics; a panic in a log hook is the hook's problem.
             drop(thread.join());
         }
         self.shared.driven.lock().clear();
@@ -118,7 +115,7 @@ impl Shared {
             fds.push(PollFd { fd: self.wake.as_raw_fd(), events: sys::IN, revents: 0 });
             let mut deadline = None;
             for one in self.driven.lock().iter() {
-                // One that is removed in the meantime costs at most a needless look.
+                // If one is removed after this, its descriptor wakes us at most once for nothing.
                 fds.push(PollFd { fd: one.work(), events: sys::IN, revents: 0 });
                 deadline = earlier(deadline, one.deadline());
             }
@@ -130,14 +127,13 @@ impl Shared {
         }
     }
 
-    /// Runs those that have work.
     fn round(&self, fds: &[PollFd], due: &mut Vec<Arc<dyn Driven>>, now: Instant) {
         let _edge = log::edge();
         let woken = fds.first().is_some_and(|wake| wake.revents != 0);
         due.extend(self.driven.lock().iter().filter(|one| woken || has_work(&***one, fds, now)).cloned());
         for one in due.drain(..) {
             let running = self.running.lock();
-            // It may have been removed since the round began.
+            // It may have been removed since the round started.
             let alive = !self.driven.lock().iter().any(|known| is_same(known, &one)) || one.run(now);
             drop(running);
             if !alive {
@@ -149,10 +145,10 @@ impl Shared {
         }
     }
 
-    /// Drops `kept` in a thread of its own: a disk that does not answer must not keep this one from answering PINGs.
+    /// Drops `kept` in a separate thread: an unresponsive disk must not keep this one from answering PINGs.
     fn drop_elsewhere(&self, kept: Box<dyn Send>) {
         let builder = std::thread::Builder::new().name("i2psock-name".into());
-        // If no thread can be had, this drops it here.
+        // If the thread cannot be started, this drops `kept` right here.
         let thread = sys::with_signals_blocked(|| builder.spawn(move || drop(kept)));
         let mut dropping = self.dropping.lock();
         dropping.retain(|thread| !thread.is_finished());

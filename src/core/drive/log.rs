@@ -1,7 +1,7 @@
-//! The log hook: a program may watch the redacted conversation with the bridge.
+//! The log hook, through which a program can watch the redacted conversation with the bridge.
 //!
-//! Lines are gathered for each thread, under whatever locks it holds, and handed to the hook at the [`edge`]: where a call
-//! of the program, or a round of one of our own threads, ends and no lock is held any more.
+//! Lines are gathered per thread, with or without locks held, and passed to the hook at the [`edge`]: where a call of
+//! the program, or a round of one of our own threads, ends and no lock is held.
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
@@ -10,28 +10,27 @@ use std::sync::Arc;
 
 use crate::sys::lock::{assert_none_held, Rank, RankedMutex};
 
-/// Receives one line of text. Runs on the thread that did the work, without any lock held.
+/// Receives one line of text. Runs on the thread that did the work, with no lock held.
 pub(crate) type Hook = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A line and where it goes.
 type Line = (Arc<Log>, String);
 
 thread_local! {
-    /// Whether this thread is inside a hook.
+    /// Whether this thread is running a hook.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// Edges this thread is within.
+    /// Number of nested edges this thread is in.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Empty, and without memory of its own, whenever the depth is 0: so it needs no destructor, which would keep the
+    /// Empty, and without an allocation, whenever the depth is 0; so it needs no destructor, which would keep the
     /// library from being unloaded.
     static GATHERED: RefCell<ManuallyDrop<Vec<Line>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
-/// Whether the present thread is inside a hook, where no call of this library is allowed.
+/// Whether the current thread is running a hook, from which this library must not be called.
 pub(crate) fn inside_hook() -> bool {
     INSIDE.with(Cell::get)
 }
 
-/// Marks the present thread as inside a hook while it runs `hook`.
+/// Runs `hook` with the current thread marked as inside a hook.
 pub(crate) fn inside<T>(hook: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
@@ -44,7 +43,7 @@ pub(crate) fn inside<T>(hook: impl FnOnce() -> T) -> T {
     hook()
 }
 
-/// Where log lines go; nowhere by default.
+/// Destination of log lines; discards them by default.
 pub struct Log {
     hook: RankedMutex<Option<Hook>>,
     wanted: AtomicBool,
@@ -57,26 +56,25 @@ impl Default for Log {
 }
 
 impl Log {
-    /// Sets or removes the hook.
     pub fn set(&self, hook: Option<Hook>) {
         let mut current = self.hook.lock();
         self.wanted.store(hook.is_some(), Ordering::Relaxed);
         *current = hook;
     }
 
-    /// Whether there is a hook: without one no line needs to be made.
+    /// Whether there is a hook; without one, lines need not be formatted.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Adds a line, which the hook gets at the edge.
+    /// Adds a line, which is passed to the hook at the edge.
     pub fn line(self: &Arc<Self>, line: impl FnOnce() -> String) {
         if self.is_wanted() {
             self.lines(vec![line()]);
         }
     }
 
-    /// Adds lines that were made already.
+    /// Adds lines that are already formatted.
     pub fn lines(self: &Arc<Self>, lines: Vec<String>) {
         if lines.is_empty() {
             return;
@@ -94,12 +92,12 @@ impl Log {
     }
 }
 
-/// What is gathered on this thread is handed out when the outermost of these is dropped. To be made before any lock is
-/// taken.
+/// Passes the lines gathered on this thread to the hook when the outermost edge is dropped. Create it before taking any
+/// lock.
 #[must_use]
 pub(crate) struct Edge(());
 
-/// Begins a call of the program, or a round of one of our threads.
+/// Marks the start of a call of the program, or of a round of one of our threads.
 #[inline(never)]
 pub(crate) fn edge() -> Edge {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
@@ -134,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn listening() -> (Arc<Log>, Arc<Mutex<Vec<String>>>) {
+    fn recording() -> (Arc<Log>, Arc<Mutex<Vec<String>>>) {
         let (log, heard) = (Arc::new(Log::default()), Arc::new(Mutex::new(Vec::new())));
         let ear = Arc::clone(&heard);
         log.set(Some(Arc::new(move |line: &str| ear.lock().push(line.to_owned()))));
@@ -143,7 +141,7 @@ mod tests {
 
     #[test]
     fn lines_are_handed_out_at_the_outermost_edge_in_order() {
-        let ((a, heard_a), (b, heard_b)) = (listening(), listening());
+        let ((a, heard_a), (b, heard_b)) = (recording(), recording());
         let outer = edge();
         a.line(|| "1".into());
         {

@@ -1,5 +1,5 @@
-//! Waiting, and who does the work in between: operations in progress, the background thread, what ends together. Nothing
-//! here knows what is waited for: each noun brings its own job.
+//! Operations in progress, the thread that drives them, deadlines and the log. Nothing here knows what an operation
+//! does or waits for: each kind brings its own [`Job`].
 
 mod backoff;
 mod deadline;

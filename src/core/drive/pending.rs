@@ -1,7 +1,7 @@
-//! One operation in progress. A step never blocks; waiting is poll.
+//! One operation in progress. A step never blocks; waiting is done with poll.
 //!
-//! What an operation does is its [`Job`]; every noun brings its own: connecting and accepting are the session's, opening
-//! is the destination's.
+//! What an operation does is up to its [`Job`], which lives with the noun it belongs to: connecting and accepting with
+//! the session, opening with the destination.
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
@@ -16,29 +16,29 @@ use crate::core::drive::stage::Stage;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::line::Fields;
 
-/// Whether an operation is done or has to wait.
+/// How far a step has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Progress {
-    /// Done.
+    /// The operation has finished.
     Done,
-    /// Call again when the descriptor is ready or the time-out has passed.
+    /// Call again when the descriptor is ready or the timeout has passed.
     Block,
 }
 
-/// How long an operation may take.
+/// Time limit of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// What the controller says for this operation.
+    /// The controller's default for this operation.
     Default,
     /// No limit.
     Never,
-    /// This long.
+    /// A limit of this length.
     After(Duration),
 }
 
 impl Limit {
-    /// From the number a C caller gives.
+    /// Converts the number a C caller passes: -1 is the default, -2 no limit.
     pub fn from_millis(milliseconds: i32) -> Result<Self> {
         match (milliseconds, u64::try_from(milliseconds)) {
             (_, Ok(milliseconds)) => Ok(Limit::After(Duration::from_millis(milliseconds))),
@@ -48,7 +48,7 @@ impl Limit {
         }
     }
 
-    /// The limit itself; `default` where the caller leaves it to the controller.
+    /// Resolves [`Limit::Default`] to `default`; `None` means no limit.
     pub fn or(self, default: Option<Duration>) -> Option<Duration> {
         match self {
             Limit::Default => default,
@@ -58,52 +58,48 @@ impl Limit {
     }
 }
 
-/// What a job waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interest {
-    /// Descriptor, for poll only; -1 when there is nothing to wait for.
+    /// For poll only; -1 if there is no descriptor to wait for.
     pub fd: RawFd,
-    /// Events on it.
     pub events: i16,
 }
 
 impl Interest {
-    /// Nothing but time.
+    /// No descriptor; waits only for time to pass.
     pub const NONE: Interest = Interest { fd: -1, events: 0 };
 }
 
-/// What an operation does.
+/// The work of an operation.
 pub trait Job<T>: Send {
-    /// Does what can be done without waiting. The whole operation has time until `deadline`.
+    /// Gets as far as possible without blocking. `deadline` is that of the whole operation.
     fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<T>>;
 
-    /// What it waits for.
+    /// The descriptor and events to wait for before the next step.
     fn interest(&self) -> Interest;
 
-    /// Rises whenever the descriptor waited for is a new description.
+    /// Incremented whenever the descriptor to wait for refers to a new open file description.
     fn generation(&self) -> u64;
 
-    /// When a step is due even without an event.
+    /// When the next step is due even without an event.
     fn deadline(&self) -> Deadline {
         None
     }
 
-    /// How far it is.
     fn stage(&self) -> Stage {
         Stage::Working
     }
 
-    /// The bridge's last reply.
     fn reply(&self) -> Option<&Fields> {
         None
     }
 
-    /// What a caller who waits for it has to watch besides, since no keeper does.
+    /// What else a waiting caller has to watch, because there is no keeper.
     fn attended(&self) -> Option<Attended> {
         None
     }
 
-    /// It is cancelled, or has run out of time. `unclaimed` is what it has made, if that was not taken.
+    /// Called when the operation is cancelled or times out. `unclaimed` is its product, if that was not taken.
     fn give_up(&mut self, unclaimed: Option<T>) {
         drop(unclaimed);
     }
@@ -116,7 +112,7 @@ enum State<T> {
     Failed(Error),
 }
 
-/// One operation that makes a `T`.
+/// One operation that produces a `T`.
 pub struct Pending<T> {
     process: Arc<Process>,
     operation: Operation,
@@ -124,7 +120,7 @@ pub struct Pending<T> {
     state: State<T>,
     limit: Option<Duration>,
     deadline: Deadline,
-    /// Of a job that is gone.
+    /// Generation of a job that was dropped.
     last_generation: u64,
 }
 
@@ -134,7 +130,8 @@ impl<T> Pending<T> {
         Pending { process, operation, job, state, limit: None, deadline: None, last_generation: 0 }
     }
 
-    /// Begins an operation. The first step belongs to the start; what comes of it, good or bad, is told by the next one.
+    /// Starts an operation and takes its first step. The outcome of that step, good or bad, is reported by the next
+    /// one.
     pub fn begin(
         process: &Arc<Process>,
         operation: Operation,
@@ -160,17 +157,17 @@ impl<T> Pending<T> {
         pending
     }
 
-    /// An operation that is done already. What nobody takes goes back to `job`.
+    /// An operation that is already done. If its product is not taken, it goes back to `job`.
     pub fn ready(process: &Arc<Process>, operation: Operation, product: T, job: Option<Box<dyn Job<T>>>) -> Self {
         Pending::new(process, operation, job, State::Ready(product))
     }
 
-    /// What it is.
+    /// The operation that errors are attributed to.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// Does what can be done without waiting. A failure is final and told every time.
+    /// Gets as far as possible without blocking. A failure is final and returned by every later step.
     pub fn step(&mut self, now: Instant) -> Result<Progress> {
         self.process.check()?;
         let _edge = log::edge();
@@ -200,24 +197,25 @@ impl<T> Pending<T> {
         error
     }
 
-    /// Waits until the operation has ended or `limit` has passed; then it goes on and may be waited for again.
+    /// Waits until the operation has ended or `limit` has passed. In the latter case it continues and can be waited for
+    /// again.
     pub fn wait(&mut self, limit: Option<Duration>) -> Result<Progress> {
         wait_for(self, limit)
     }
 
-    /// Waits until the operation has ended, one way or the other.
+    /// Waits until the operation has succeeded or failed.
     pub fn complete(&mut self) -> Result<()> {
         while self.wait(None)? == Progress::Block {}
         Ok(())
     }
 
-    /// Waits until the operation has ended, and takes what it has made.
+    /// Waits until the operation has ended and takes its product.
     pub fn product(mut self) -> Result<T> {
         self.complete()?;
         self.take()
     }
 
-    /// Takes what the operation has made.
+    /// Takes the product of a finished operation; possible only once.
     pub fn take(&mut self) -> Result<T> {
         self.check_done()?;
         match std::mem::replace(&mut self.state, State::Taken) {
@@ -226,7 +224,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// The error that taking the product would give, if any.
+    /// Returns the error [`Pending::take`] would return, if any.
     pub fn check_done(&self) -> Result<()> {
         self.process.check()?;
         match &self.state {
@@ -239,7 +237,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Makes something of what the operation makes.
+    /// Converts the product with `make` once the operation is done.
     pub fn then<U>(mut self, make: impl FnOnce(T) -> Result<U> + Send + 'static) -> Pending<U>
     where
         T: 'static,
@@ -263,7 +261,7 @@ impl<T> Pending<T> {
         pending
     }
 
-    /// How far the operation is.
+    /// How far the operation has got.
     pub fn stage(&self) -> Stage {
         match (&self.state, &self.job) {
             (State::Failed(_), _) => Stage::Failed,
@@ -272,7 +270,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// The stage in words.
+    /// The stage in words, for people.
     pub fn stage_name(&self) -> &'static CStr {
         self.stage().name(self.operation)
     }
@@ -284,22 +282,22 @@ impl<T> Pending<T> {
         }
     }
 
-    /// The descriptor to wait on, for poll only; -1 when there is nothing to wait for.
+    /// The descriptor to wait on, for poll only; -1 if there is none to wait for.
     pub fn fd(&self) -> RawFd {
         self.interest().fd
     }
 
-    /// Events to wait for on `fd`.
+    /// The events to wait for on `fd`.
     pub fn events(&self) -> i16 {
         self.interest().events
     }
 
-    /// Rises whenever `fd` is a new description, even under the same number.
+    /// Incremented whenever `fd` refers to a new open file description, even under the same number.
     pub fn generation(&self) -> u64 {
         self.job.as_ref().map_or(self.last_generation, |job| job.generation())
     }
 
-    /// When a step is due even without an event.
+    /// When the next step is due even without an event.
     pub fn due(&self) -> Deadline {
         match (&self.state, &self.job) {
             (State::Running, Some(job)) => earlier(self.deadline, job.deadline()),
@@ -307,7 +305,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Milliseconds until a step is due even without an event; -1 for never.
+    /// Milliseconds until the next step is due even without an event; -1 for never.
     pub fn timeout_ms(&self, now: Instant) -> i32 {
         match self.state {
             State::Running => poll_timeout(self.due(), now),
@@ -315,7 +313,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// A field of the bridge's last reply; private keys are never among them.
+    /// A field of the bridge's last reply. Private keys are never included.
     pub fn reply(&self, key: &str) -> Option<&str> {
         self.job.as_ref()?.reply()?.get(key)
     }
@@ -337,14 +335,14 @@ impl<T> Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        // In a child of fork(2) nothing of the parent's may be touched.
+        // A child of fork(2) must not touch anything of the parent's.
         if !self.process.in_child() {
             self.give_up();
         }
     }
 }
 
-/// What waiting needs to know of an operation, whatever it makes: so there is one piece of code for all of them.
+/// What waiting needs to know of an operation: one piece of code serves operations of every type.
 trait Waitable {
     fn step(&mut self, now: Instant) -> Result<Progress>;
     fn awaited(&self) -> (Interest, Option<Attended>, Deadline);
@@ -390,7 +388,7 @@ fn timed_out(operation: Operation, limit: Option<Duration>, stage: &CStr) -> Err
     Error::new(Status::Timeout, operation, message)
 }
 
-/// A job, and what is made of what it makes.
+/// A job whose product is converted.
 struct Then<T, U> {
     job: Box<dyn Job<T>>,
     make: Option<Box<dyn FnOnce(T) -> Result<U> + Send>>,

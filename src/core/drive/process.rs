@@ -1,19 +1,19 @@
-//! The process a handle was made in.
+//! Rejecting calls in a child of fork(2).
 
 use crate::error::{Error, Operation, Result, Status};
 use crate::sys::ForkGuard;
 
-/// Knows whether this is the process it was made in.
+/// Tells whether this is still the process it was created in.
 #[derive(Debug, Default)]
 pub struct Process(ForkGuard);
 
 impl Process {
-    /// Whether this is a child that inherited it by fork(2).
+    /// Whether this is a child that inherited it through fork(2).
     pub fn in_child(&self) -> bool {
         self.0.in_child()
     }
 
-    /// Calls in a child made by fork(2) would disturb the parent.
+    /// Fails in a child of fork(2), whose calls would disturb the parent.
     pub fn check(&self) -> Result<()> {
         if self.in_child() {
             return Err(inherited());

@@ -1,4 +1,4 @@
-//! Things that end together.
+//! Sockets that end together, as with their session or controller.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +6,6 @@ use crate::error::{Error, Operation};
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::SharedFd;
 
-/// Sockets that end together, and why they did.
 pub struct Scope {
     sockets: RankedMutex<Vec<Weak<SharedFd>>>,
     cause: RankedMutex<Option<Error>>,
@@ -28,7 +27,7 @@ impl Scope {
         if let Some(cause) = self.cause() {
             return Err(cause);
         }
-        // Forget the dead before the list grows: the cost per socket stays constant.
+        // Drop dead entries before the list grows, so that the cost per socket stays constant.
         if sockets.len() == sockets.capacity() {
             sockets.retain(|known| known.strong_count() > 0);
             let live = sockets.len();
@@ -38,13 +37,12 @@ impl Scope {
         Ok(())
     }
 
-    /// Why the scope has ended, if it has.
     #[inline(never)]
     pub fn cause(&self) -> Option<Error> {
         self.cause.lock().clone()
     }
 
-    /// The error for whatever is tried on what has ended.
+    /// The error for anything that is tried after the end.
     #[inline(never)]
     pub(crate) fn check(&self, operation: Operation) -> std::result::Result<(), Error> {
         match &*self.cause.lock() {
@@ -53,13 +51,12 @@ impl Scope {
         }
     }
 
-    /// Whether it has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.cause.lock().is_some()
     }
 
-    /// Ends the scope: the first cause counts. Sockets that carry payload already are left to their own end unless
-    /// `all` is set.
+    /// Ends the scope; only the first cause counts. Sockets that already carry payload are left open unless `all` is
+    /// set.
     pub fn end(&self, cause: Error, all: bool) {
         let sockets = self.sockets.lock();
         self.cause.lock().get_or_insert(cause);

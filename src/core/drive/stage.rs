@@ -1,29 +1,29 @@
-//! How far an operation is, as a number and in words.
+//! How far an operation has got, as a number and in words.
 
 use std::ffi::CStr;
 
 use crate::error::Operation;
 
-/// How far an operation is; the numbers are the C constants.
+/// How far an operation has got; the numbers are the C constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Stage {
-    /// The bridge is being reached.
+    /// Connecting to the bridge.
     Connecting = 1,
-    /// The bridge has been greeted.
+    /// Connected; waiting for the answer to HELLO.
     Greeting = 2,
-    /// The router works: it builds tunnels, reaches the peer, resolves the name.
+    /// The router is at work: building tunnels, reaching the peer, resolving the name.
     Working = 3,
-    /// The router waits for a peer.
+    /// The router is waiting for a peer.
     Listening = 4,
-    /// Done.
+    /// The operation has succeeded.
     Done = 5,
-    /// Failed.
+    /// The operation has failed.
     Failed = 6,
 }
 
 impl Stage {
-    /// The stage of `operation` in words.
+    /// The stage in words that fit `operation`.
     pub fn name(self, operation: Operation) -> &'static CStr {
         match (self, operation) {
             (Stage::Connecting, _) => c"connecting to the bridge",

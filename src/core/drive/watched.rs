@@ -1,4 +1,4 @@
-//! A connection that is stepped when its descriptor has an event, and watched in between.
+//! Keeps a [`Watch`] in step with the descriptor that a connection is waiting on.
 
 use std::sync::Arc;
 
@@ -6,20 +6,19 @@ use crate::core::drive::pending::Progress;
 use crate::error::Result;
 use crate::sys::{SharedFd, Watch};
 
-/// What can be watched: it has a descriptor now and then, which may be another one after each step.
+/// Something that waits on a descriptor, which may be a different one, or none, after each step.
 pub(crate) trait Waiting {
-    /// The descriptor to wait on and the events to wait for.
     fn awaited(&self) -> Option<(&Arc<SharedFd>, i16)>;
 }
 
-/// Something that waits, and what is watched for it.
+/// Something that waits, and the descriptor watched on its behalf.
 pub(crate) struct Watched<C> {
     inner: C,
     watch: Arc<Watch>,
     registered: Option<Registered>,
 }
 
-/// A descriptor a watch knows of, until this is dropped.
+/// A descriptor registered with a watch; removed from it when this is dropped.
 struct Registered {
     watch: Arc<Watch>,
     fd: Arc<SharedFd>,
@@ -33,15 +32,14 @@ impl Drop for Registered {
 }
 
 impl<C: Waiting> Watched<C> {
-    /// Nothing is watched before the first step.
     pub(crate) fn new(inner: C, watch: &Arc<Watch>) -> Self {
         Watched { inner, watch: Arc::clone(watch), registered: None }
     }
 
-    /// Steps it and watches what it waits for then; nothing after it is done or has failed.
+    /// Steps it, then watches what it is waiting for: nothing once it is done or has failed.
     ///
-    /// A step may close its descriptor. That stays open until it is not watched any more: a child of fork(2) may have the
-    /// description too, which would then be watched for ever.
+    /// A step may drop its descriptor. We keep it open until it is removed from the watch: if a child of fork(2) holds
+    /// the same description, it would otherwise be watched forever.
     pub(crate) fn step(&mut self, step: impl FnOnce(&mut C) -> Result<Progress>) -> Result<Progress> {
         let result = step(&mut self.inner);
         let waits = matches!(result, Ok(Progress::Block));
@@ -50,14 +48,14 @@ impl<C: Waiting> Watched<C> {
             (Some(known), Some((fd, events))) if Arc::ptr_eq(&known.fd, fd) => {
                 if known.events != events {
                     known.events = events;
-                    // Cannot fail: it is watched already.
+                    // Cannot fail, since it is already watched.
                     drop(self.watch.modify(&**fd, events));
                 }
             }
             (known, wanted) => {
                 *known = None;
                 if let Some((fd, events)) = wanted {
-                    // Without memory for it, the next deadline still brings a step.
+                    // If memory is short, the next deadline still triggers a step.
                     drop(self.watch.add(&**fd, events));
                     *known = Some(Registered { watch: Arc::clone(&self.watch), fd: Arc::clone(fd), events });
                 }
@@ -66,17 +64,15 @@ impl<C: Waiting> Watched<C> {
         result
     }
 
-    /// What is watched.
     pub(crate) fn get(&self) -> &C {
         &self.inner
     }
 
-    /// The same, to take from it what a step has made.
     pub(crate) fn get_mut(&mut self) -> &mut C {
         &mut self.inner
     }
 
-    /// What was watched, and is not any more.
+    /// Stops watching.
     pub(crate) fn into_inner(self) -> C {
         self.inner
     }
@@ -132,7 +128,7 @@ mod tests {
         assert!(!is_ready(&watch));
     }
 
-    /// As after fork(2): the description lives on elsewhere, so that closing the descriptor does not end the watching.
+    /// As after fork(2): the description is still open elsewhere, so closing the descriptor does not end the watching.
     #[test]
     fn a_descriptor_that_a_step_closes_is_not_watched_for_ever() {
         let watch = Arc::new(Watch::new().unwrap());
