@@ -9,8 +9,8 @@
 use parking_lot::{Mutex, MutexGuard};
 
 #[cfg(debug_assertions)]
-use crate::sys::held;
-pub(crate) use crate::sys::rank::Rank;
+use crate::sys::held_locks as held;
+pub(crate) use crate::sys::lock_rank::Rank;
 
 /// A parking_lot mutex that knows its place in the lock order.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_table_of_core_is_in_the_order_of_the_ranks() {
-        let body = include_str!("rank.rs").split_once("pub enum Rank {").unwrap().1.split_once('}').unwrap().0;
+        let body = include_str!("lock_rank.rs").split_once("pub enum Rank {").unwrap().1.split_once('}').unwrap().0;
         let ranks: Vec<_> = body.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
         let table = include_str!("../core/mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let rows: Vec<_> = table.filter_map(|row| row.split_once('`')).map(|(rank, _)| rank).collect();

@@ -11,10 +11,10 @@ mod event;
 mod file;
 mod fork;
 #[cfg(debug_assertions)]
-mod held;
+mod held_locks;
 pub(crate) mod lock;
+mod lock_rank;
 mod process;
-mod rank;
 mod shared_fd;
 mod socket;
 mod splice;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::sys::rank::Rank;
+use crate::sys::lock_rank::Rank;
 
 /// More locks than any thread ever holds.
 const PLACES: usize = 32;
