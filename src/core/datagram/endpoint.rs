@@ -1,4 +1,4 @@
-//! What sending and receiving share: the descriptor and its state, the time limit, waiting, and refusals by the system.
+//! What sending and receiving share: the descriptor and its state, the time limit, waiting, and connection refusals.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,30 +13,30 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::style::Style;
 use crate::sys::{self, PollFd};
 
-/// The clock of this room. What decides about limits and ages takes the time as an argument, so that its tests need not
-/// wait; only the handle, when it is called, and loops that have waited read the clock.
+/// The clock of this folder. Code that decides about limits and ages takes the time as an argument, so that its tests
+/// need not wait. Only the handle, when called, and loops that have waited read the clock.
 pub(super) fn clock() -> Instant {
     Instant::now()
 }
 
-/// The counters at one moment.
+/// A snapshot of the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Handed to the bridge.
+    /// Datagrams handed to the bridge.
     pub sent: u64,
-    /// Handed to the program.
+    /// Datagrams handed to the program.
     pub received: u64,
-    /// Dropped because they did not come from the bridge.
+    /// Dropped because they did not come from the bridge's address.
     pub refused: u64,
-    /// Dropped because their header made no sense.
+    /// Dropped because their header was malformed.
     pub malformed: u64,
-    /// Handed to the program cut short.
+    /// Handed to the program truncated.
     pub truncated: u64,
-    /// Dropped by the system, or in band by this library, because there was no room.
+    /// Dropped for lack of buffer space by the system or, in band, by this library.
     pub dropped: u64,
 }
 
-/// How long one call waits, and who does it.
+/// How long one call waits, and whether the system or this library does the waiting.
 pub(super) struct Waiting {
     flags: i32,
     operation: Operation,
@@ -45,24 +45,24 @@ pub(super) struct Waiting {
 
 #[derive(Clone, Copy)]
 enum Until {
-    /// Without a time limit the system waits, in the system call itself.
+    /// No time limit: the system call itself blocks.
     InSystemCall,
-    /// By poll until then.
+    /// Poll until then.
     Poll(Deadline),
 }
 
 impl Waiting {
-    /// A call with `flags` that begins at `now`, limited to `timeout` milliseconds unless that is negative.
+    /// For a call with `flags` that starts at `now`, limited to `timeout` milliseconds unless that is negative.
     fn new(flags: i32, operation: Operation, timeout: i32, now: Instant) -> Self {
         let until = match u64::try_from(timeout) {
-            // A time too far away to be represented is no limit.
+            // A time too far away to represent counts as no limit.
             Ok(timeout) => Until::Poll(now.checked_add(Duration::from_millis(timeout))),
             Err(_) => Until::InSystemCall,
         };
         Waiting { flags, operation, until }
     }
 
-    /// Waits by poll even if there is no time limit.
+    /// Uses poll even if there is no time limit.
     fn by_poll(self) -> Self {
         let until = match self.until {
             Until::InSystemCall => Until::Poll(None),
@@ -71,7 +71,7 @@ impl Waiting {
         Waiting { until, ..self }
     }
 
-    /// Flags for the system call.
+    /// The flags to pass to the system call.
     pub(super) fn flags(&self) -> i32 {
         match self.until {
             Until::InSystemCall => self.flags,
@@ -79,7 +79,7 @@ impl Waiting {
         }
     }
 
-    /// TIMEOUT once the time limit has passed.
+    /// Fails with TIMEOUT once the time limit has passed.
     fn check(&self, now: Instant) -> Result<()> {
         match self.until {
             Until::Poll(Some(deadline)) if now >= deadline => {
@@ -91,7 +91,7 @@ impl Waiting {
     }
 }
 
-/// The descriptor of a destination as one handle uses it.
+/// One handle's view of a destination's descriptor.
 pub(super) struct Endpoint {
     destination: Arc<Destination>,
     port: Arc<DatagramPort>,
@@ -100,32 +100,29 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Blocking, without a time limit.
     pub(super) fn new(destination: Arc<Destination>, port: Arc<DatagramPort>) -> Self {
         Endpoint { destination, port, timeout: AtomicI32::new(-1), refused_once: AtomicBool::new(false) }
     }
 
-    /// The destination.
     pub(super) fn destination(&self) -> &Arc<Destination> {
         &self.destination
     }
 
-    /// What all handles of the destination share.
+    /// The descriptor and counters that all handles of the destination share.
     pub(super) fn port(&self) -> &DatagramPort {
         &self.port
     }
 
-    /// Whether datagrams tell neither source nor, unless asked to, ports.
+    /// Whether datagrams are raw: without a source, and without ports unless headers were requested.
     pub(super) fn is_raw(&self) -> bool {
         self.destination.style() == Style::Raw
     }
 
-    /// The descriptor, for poll.
     pub(super) fn fd(&self) -> RawFd {
         self.port.socket.as_raw_fd()
     }
 
-    /// What has happened so far, through all handles of the destination.
+    /// Totals over all handles of the destination.
     pub(super) fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.port.counters;
@@ -139,20 +136,19 @@ impl Endpoint {
         }
     }
 
-    /// The descriptor, unless the destination has ended or this is a child of fork(2).
+    /// Returns the descriptor, or an error if the destination has ended or this is a child of fork(2).
     pub(super) fn check(&self, operation: Operation) -> Result<RawFd> {
         self.destination.bridge().check_process()?;
         self.destination.check(operation)?;
         Ok(self.fd())
     }
 
-    /// Sets or clears O_NONBLOCK.
     pub(super) fn set_nonblocking(&self, on: bool) -> Result<()> {
         let fd = self.check(Operation::None)?;
         sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
     }
 
-    /// Bounds every send and receive in milliseconds; -1 for no bound.
+    /// Sets the time limit of each send and receive in milliseconds; -1 for none.
     pub(super) fn set_timeout(&self, milliseconds: i32) -> Result<()> {
         self.check(Operation::None)?;
         if milliseconds < -1 {
@@ -162,10 +158,11 @@ impl Endpoint {
         Ok(())
     }
 
-    /// How a call with `flags` waits that begins at `now`.
+    /// How a call with `flags` that starts at `now` is to wait.
     pub(super) fn waiting(&self, flags: i32, operation: Operation, now: Instant) -> Waiting {
         let waiting = Waiting::new(flags, operation, self.timeout.load(Ordering::Relaxed), now);
-        // Without a keeper the control socket has to be read while the caller waits for what comes there.
+        // Without a keeper, the waiting caller has to read the control socket itself, as that is where datagrams
+        // arrive.
         if self.drives_itself() {
             waiting.by_poll()
         } else {
@@ -173,12 +170,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether the control socket, on which the datagrams come, is read by the callers alone.
+    /// Whether datagrams arrive on the control socket and only our callers read it.
     fn drives_itself(&self) -> bool {
         matches!(self.port.path, Path::InBand(_)) && self.destination.signals().driver.is_caller()
     }
 
-    /// Whether a call with `flags` may wait.
+    /// Whether a call with `flags` may block.
     pub(super) fn may_wait(&self, fd: RawFd, flags: i32) -> Result<bool> {
         if flags & sys::MSG_DONTWAIT != 0 {
             return Ok(false);
@@ -189,7 +186,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether the caller waits and has time left; having none is its TIMEOUT.
+    /// Whether the caller may block and has time left. Fails with TIMEOUT if it may, but has none left.
     pub(super) fn goes_on(&self, fd: RawFd, waiting: &Waiting, now: Instant) -> Result<bool> {
         if !self.may_wait(fd, waiting.flags)? {
             return Ok(false);
@@ -198,7 +195,8 @@ impl Endpoint {
         Ok(true)
     }
 
-    /// Waits for `events` if the caller waits and it is not the system that does; otherwise `false`: it said BLOCK.
+    /// Waits for `events`, after a system call that would have blocked. Returns `false`, meaning BLOCK, if the caller
+    /// may not block or the waiting was up to the system call.
     pub(super) fn wait(&self, fd: RawFd, events: i16, waiting: &Waiting, now: Instant) -> Result<bool> {
         if matches!(waiting.until, Until::InSystemCall) || !self.goes_on(fd, waiting, now)? {
             return Ok(false);
@@ -215,7 +213,7 @@ impl Endpoint {
         Ok(true)
     }
 
-    /// Waits for one of these until the time limit.
+    /// Polls `fds` until the time limit.
     pub(super) fn poll(&self, fds: &mut [PollFd], waiting: &Waiting) -> Result<()> {
         let timeout = match waiting.until {
             Until::InSystemCall => -1,
@@ -225,8 +223,8 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether the error says that the bridge does not listen, for the first time since something came from there. It
-    /// speaks of an earlier datagram, and the bridge may only just be starting: the next one is reported.
+    /// Whether this is the first ECONNREFUSED since the bridge was last heard from. It is about an earlier datagram,
+    /// and the bridge may just be starting, so callers ignore it and report the next one.
     pub(super) fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
         let refused = error.raw_os_error() == Some(libc::ECONNREFUSED);
         if refused {
@@ -235,12 +233,12 @@ impl Endpoint {
         refused && !self.refused_once.swap(true, Ordering::Relaxed)
     }
 
-    /// Something came from the bridge: it listens.
+    /// Records that something came from the bridge, so it is listening.
     pub(super) fn heard(&self) {
         self.refused_once.store(false, Ordering::Relaxed);
     }
 
-    /// The error of a system call, or why the destination has ended.
+    /// The error for a failed system call, or why the destination has ended, if it has.
     pub(super) fn failed(&self, operation: Operation, error: &io::Error) -> Error {
         match self.destination.check(operation) {
             Err(ended) => ended,
@@ -249,7 +247,7 @@ impl Endpoint {
     }
 }
 
-/// Refuses flags that are not among those a call knows.
+/// Rejects flags other than `known`.
 pub(super) fn check_flags(flags: i32, known: i32) -> Result<()> {
     if flags & !known == 0 {
         Ok(())
@@ -303,7 +301,7 @@ mod tests {
         assert!(waiting.check(start + Duration::from_millis(50)).is_err());
     }
 
-    /// A system call that waits would not know the time limit.
+    /// A blocking system call would not honour the time limit.
     #[test]
     fn the_system_waits_only_where_this_library_does_not() {
         let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Datagram sockets: sending and receiving on the descriptor of a destination. Binding it, and reading what comes in band
-//! from a control socket, belongs to `session`.
+//! Datagram sockets: sending and receiving on a destination's descriptor. Nothing here binds that descriptor or reads a
+//! control socket; both belong to `session`.
 //!
 //! Imports go one way: socket -> sender, receiver -> endpoint, target_cache.
 

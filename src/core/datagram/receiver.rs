@@ -1,4 +1,4 @@
-//! Receiving: one datagram, or many in few system calls. What is not from the bridge or makes no sense is dropped here.
+//! Receiving one datagram, or many in few system calls. Drops what is malformed or not from the bridge.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,38 +15,38 @@ use crate::protocol::datagram::{self, Origin, Source, MAX_HEADER};
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, Arrival, Batch, MANY};
 
-/// Flags of receiving one.
+/// Flags for receiving one datagram.
 const FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_NOSIGNAL;
-/// Flags of receiving many: peeking would show the first one again and again.
+/// Flags for receiving many: peeking would return the first one over and over.
 const FLAGS_OF_MANY: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
-/// Sources remembered: peers beyond that cost a parse each.
+/// Number of sources cached. Each datagram of a peer beyond these costs a parse.
 const KNOWN_SOURCES: usize = 64;
-/// Datagrams that are dropped before a receiver looks at its time limit again.
+/// Number of datagrams dropped before a receiver checks its time limit again.
 const DROPS_PER_LOOK: usize = 16;
 
 /// A received datagram; its payload is in the caller's buffer.
 #[derive(Debug)]
 pub struct Datagram {
-    /// Payload bytes in the buffer.
+    /// Number of payload bytes in the buffer.
     pub len: usize,
-    /// Payload bytes there were.
+    /// Number of payload bytes the datagram had.
     pub full_len: usize,
-    /// Who sent it; `None` for raw ones.
+    /// The sender; `None` for raw datagrams.
     pub source: Option<Source>,
-    /// Ports and protocol.
+    /// I2CP ports and protocol, if the header has them.
     pub origin: Origin,
 }
 
-/// Room for a datagram.
+/// Room for one datagram in [`super::Dgram::recv_many`].
 #[derive(Debug, Default)]
 pub struct Slot<'a> {
-    /// For its payload.
+    /// Where its payload goes.
     pub room: &'a mut [MaybeUninit<u8>],
-    /// What was received.
+    /// Set when a datagram was received into `room`.
     pub datagram: Option<Datagram>,
 }
 
-/// What a datagram from the system turned out to be.
+/// Classification of a datagram from the system.
 enum Verdict {
     Payload(Datagram),
     Ended,
@@ -54,20 +54,19 @@ enum Verdict {
     Malformed,
 }
 
-/// The receiving half of a handle.
+/// The receiving half of a datagram handle.
 pub(super) struct Receiver {
     endpoint: Arc<Endpoint>,
-    /// Length of the last header: where to put the next payload.
+    /// Length of the last header, by which to place the next payload.
     predicted: AtomicUsize,
-    /// The last one first.
+    /// The most recent one first.
     sources: RankedMutex<Vec<(Box<[u8]>, Source)>>,
     deferred: RankedMutex<Option<Error>>,
-    /// Kept from call to call; taken out while a thread receives many.
+    /// Reused between calls; taken out while a thread receives many.
     batch: RankedMutex<Option<Box<Batch>>>,
 }
 
 impl Receiver {
-    /// Has heard of no source yet.
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         let predicted = match (endpoint.is_raw(), endpoint.port().raw_header) {
             (true, false) => 0,
@@ -107,7 +106,8 @@ impl Receiver {
                 Ok(Verdict::Ended) => {}
                 Ok(Verdict::Forged | Verdict::Malformed) => {
                     dropped += 1;
-                    // A flood of strangers keeps no caller that does not wait, and none beyond its time limit.
+                    // A flood of foreign datagrams must not hold up a non-blocking caller, nor a blocking one beyond
+                    // its time limit.
                     if dropped >= DROPS_PER_LOOK {
                         dropped = 0;
                         if !self.endpoint.goes_on(fd, &waiting, clock())? {
@@ -129,7 +129,7 @@ impl Receiver {
 
     pub(super) fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32, now: Instant) -> Result<usize> {
         check_flags(flags, FLAGS_OF_MANY)?;
-        // Errors are told in the order of the datagrams they stand for.
+        // Errors must be returned in the order of the datagrams they are about.
         if self.endpoint.port().report_source {
             return self.receive_each(slots, flags, now);
         }
@@ -143,7 +143,7 @@ impl Receiver {
         result
     }
 
-    /// The next call returns this error.
+    /// Makes the next call return this error.
     pub(super) fn defer(&self, error: Error) {
         *self.deferred.lock() = Some(error);
     }
@@ -155,7 +155,7 @@ impl Receiver {
                 Ok(Some(datagram)) => slot.datagram = Some(datagram),
                 Ok(None) => return Ok(got),
                 Err(error) if got == 0 => return Err(error),
-                // What was received counts; the next call returns the error.
+                // Return what was received; the next call returns the error.
                 Err(error) => {
                     self.defer(error);
                     return Ok(got);
@@ -181,7 +181,7 @@ impl Receiver {
             match self.receive_batch(fd, rest, flags, batch) {
                 Ok((came, good)) => {
                     got += good;
-                    // What comes while this looks is for the next call, and so is what a flood of strangers hides.
+                    // Leave to the next call what arrives meantime, or is queued behind a flood of foreign datagrams.
                     if got > 0 && (came < wanted || good == 0) {
                         break;
                     }
@@ -213,7 +213,7 @@ impl Receiver {
         Ok(got)
     }
 
-    /// One system call, after which header and payload are where they belong.
+    /// Receives with one system call and moves header and payload to where they belong.
     fn receive(&self, fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32) -> io::Result<Verdict> {
         let mut verdict = Verdict::Malformed;
         let mut decide = |first: &[u8], arrival: &Arrival| self.decide(first, arrival, &mut verdict);
@@ -227,7 +227,7 @@ impl Receiver {
         Ok(verdict)
     }
 
-    /// One system call: how many datagrams came, and how many of them are in the first slots now.
+    /// Receives with one system call. Returns how many datagrams came, and how many of them are now in the first slots.
     fn receive_batch(
         &self,
         fd: RawFd,
@@ -263,7 +263,7 @@ impl Receiver {
                         good += 1;
                     }
                 }
-                // All that follow are the same end.
+                // All that follow show the same end.
                 Verdict::Ended => return Ok((index.max(1), good)),
                 Verdict::Forged | Verdict::Malformed => {}
             }
@@ -271,9 +271,9 @@ impl Receiver {
         Ok((came, good))
     }
 
-    /// Length of the header of a datagram that begins with `first`; `None` if it is not for the program.
+    /// Length of the header of a datagram that starts with `first`; `None` if it is not for the program.
     fn decide(&self, first: &[u8], arrival: &Arrival, verdict: &mut Verdict) -> Option<usize> {
-        // The end of a session looks like an empty datagram; the next check finds it.
+        // Shutting down the descriptor looks like an empty datagram; the next check returns the cause.
         if arrival.len == 0 && self.endpoint.port().socket.is_ended() {
             *verdict = Verdict::Ended;
             return None;
@@ -288,7 +288,7 @@ impl Receiver {
         Some(len)
     }
 
-    /// Counts a datagram of which `moved` bytes of payload are in the program's buffer now.
+    /// Counts a datagram, `moved` payload bytes of which are now in the program's buffer.
     fn settle(&self, verdict: &mut Verdict, arrival: &Arrival, moved: usize, peeked: bool) {
         let counters = &self.endpoint.port().counters;
         if let Some(total) = arrival.dropped {
@@ -296,7 +296,7 @@ impl Receiver {
         }
         match verdict {
             Verdict::Payload(datagram) => {
-                // Until now `len` was the length of the header.
+                // Up to here, `len` was the length of the header.
                 if datagram.len > 0 {
                     self.predicted.store(datagram.len, Ordering::Relaxed);
                 }
@@ -322,18 +322,19 @@ impl Receiver {
         }
     }
 
-    /// Length of the header with its line feed, and what it says; `None` if it makes no sense.
+    /// Length of the header including its line feed, and its content; `None` if it is malformed.
     fn header(&self, first: &[u8]) -> Option<(usize, Option<Source>, Origin)> {
         let raw = self.endpoint.is_raw();
         if raw && !self.endpoint.port().raw_header {
             return Some((0, None, Origin::default()));
         }
-        // Most come from whom the last one came from: looking at every byte of that again would take longer than the rest.
+        // Most datagrams come from the same source as the last one: scanning every byte of it again would take longer
+        // than everything else.
         let known = if raw { 0 } else { self.last_source(first) };
         let end = first.iter().skip(known).position(|b| *b == b'\n').map(|at| known + at);
         let end = end.filter(|end| *end <= MAX_HEADER);
         if raw {
-            // A bridge that ignores the question for a header sends bare payload.
+            // A bridge that ignores the request for headers sends bare payload.
             let line = end.and_then(|end| first.get(..end));
             return Some(match line.and_then(|line| Some((line.len() + 1, datagram::raw_header(line)?))) {
                 Some((len, origin)) => (len, None, origin),
@@ -344,13 +345,13 @@ impl Receiver {
         Some((end? + 1, Some(self.source(token)?), origin))
     }
 
-    /// Length of the last source's token, if `packet` begins with it.
+    /// Length of the last source's token, if `packet` starts with it; otherwise 0.
     fn last_source(&self, packet: &[u8]) -> usize {
         let sources = self.sources.lock();
         sources.first().filter(|(token, _)| packet.starts_with(token)).map_or(0, |(token, _)| token.len())
     }
 
-    /// The source a token stands for; those of the last peers are remembered.
+    /// Parses a source token, through a cache of recent peers.
     fn source(&self, token: &[u8]) -> Option<Source> {
         let mut sources = self.sources.lock();
         if let Some(at) = sources.iter().position(|(known, _)| **known == *token) {
@@ -364,15 +365,16 @@ impl Receiver {
     }
 }
 
-/// The first slots that can be filled together. When a datagram among them is dropped, what came into the slots behind
-/// moves up: where no slot is smaller than the one before it, that cuts off only what would not have fitted anyway.
+/// The leading slots that can be filled by one system call. If one of their datagrams is dropped, later ones move up
+/// into earlier slots. As long as no slot is smaller than the one before it, that cuts off only what would not have fit
+/// anyway.
 fn alike<'s, 'a>(slots: &'s mut [Slot<'a>]) -> &'s mut [Slot<'a>] {
     let shrinks = slots.windows(2).position(|two| matches!(two, [a, b] if b.room.len() < a.room.len()));
     let len = shrinks.map_or(slots.len(), |at| at + 1).min(MANY);
     slots.get_mut(..len).unwrap_or_default()
 }
 
-/// Moves `len` bytes of payload from one slot to an earlier one; how many are there then.
+/// Moves `len` payload bytes from one slot to an earlier one. Returns how many fit there.
 fn move_up(slots: &mut [Slot<'_>], from: usize, to: usize, len: usize) -> usize {
     if from == to {
         return len;

@@ -1,4 +1,4 @@
-//! Sending: one datagram, or many in few system calls.
+//! Sending one datagram, or many in few system calls.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -14,19 +14,19 @@ use crate::identity::{base32_encode, Address, Target};
 use crate::protocol::datagram::{self, SendOptions, MAX_DGRAM, MAX_RAW};
 use crate::sys::{self, PollFd, UdpAddress, MANY};
 
-/// Flags the calls take.
+/// Flags accepted for sending.
 const FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL;
 
-/// A datagram that is to be sent.
+/// A datagram to send.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outgoing<'a> {
-    /// Where it goes.
+    /// The destination, as base64, host name, b32 or b33.
     pub address: &'a str,
-    /// What it says.
+    /// The bytes to send.
     pub payload: &'a [u8],
 }
 
-/// Datagrams that wait to be sent together.
+/// Datagrams to send with one system call.
 #[derive(Default)]
 struct Bundle<'a> {
     targets: [Option<Arc<Known>>; MANY],
@@ -34,16 +34,15 @@ struct Bundle<'a> {
     len: usize,
 }
 
-/// The sending half of a handle.
+/// The sending half of a datagram handle.
 pub(super) struct Sender {
     endpoint: Arc<Endpoint>,
-    names: TargetCache,
+    targets: TargetCache,
 }
 
 impl Sender {
-    /// Knows no address yet.
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Sender { endpoint, names: TargetCache::default() }
+        Sender { endpoint, targets: TargetCache::default() }
     }
 
     pub(super) fn send_to(
@@ -67,10 +66,10 @@ impl Sender {
                            and others lose the datagram: open the destination with option header_options=1 to insist";
             return Err(Error::new(Status::Unsupported, Operation::Send, message));
         }
-        let (target, now) = match self.names.cached(&session, address, now) {
+        let (target, now) = match self.targets.cached(&session, address, now) {
             Some(known) => (known, now),
             None => match self.find(&session, fd, address, flags, now)? {
-                // A lookup has a limit of its own: that of the socket begins now.
+                // The lookup has its own time limit, so the socket's starts now.
                 Some(known) => (known, clock()),
                 None => return Ok(false),
             },
@@ -101,14 +100,15 @@ impl Sender {
         self.endpoint.check(Operation::Lookup)?;
         let session = self.endpoint.destination().live(Operation::Lookup)?;
         let host = format!("{}.b32.i2p", base32_encode(hash));
-        if let Some(known) = self.names.cached(&session, &host, now) {
+        if let Some(known) = self.targets.cached(&session, &host, now) {
             return Ok(known.address.clone());
         }
         let address = resolve(&session, &host, limit)?;
-        Ok(self.names.keep(&session, &host, address, clock()).address.clone())
+        Ok(self.targets.keep(&session, &host, address, clock()).address.clone())
     }
 
-    /// An address that is not known yet, by waiting for the answer if the caller waits; `None` if that would have blocked.
+    /// Resolves an address that is not cached, waiting for the answer if the caller may block; `None` if it may not and
+    /// there is no answer yet.
     fn find(
         &self,
         session: &Arc<Session>,
@@ -119,13 +119,13 @@ impl Sender {
     ) -> Result<Option<Arc<Known>>> {
         let wait = self.endpoint.may_wait(fd, flags)?;
         match Target::parse(text)? {
-            Target::Destination(address) => Ok(Some(self.names.keep(session, text, address, now))),
+            Target::Destination(address) => Ok(Some(self.targets.keep(session, text, address, now))),
             target if wait => {
                 let address = resolve(session, target.wire(), Limit::Default)?;
-                // Its age counts from the answer.
-                Ok(Some(self.names.keep(session, text, address, clock())))
+                // Its age counts from the answer, not from the question.
+                Ok(Some(self.targets.keep(session, text, address, clock())))
             }
-            target => self.names.ask(session, text, target.wire(), now),
+            target => self.targets.ask(session, text, target.wire(), now),
         }
     }
 
@@ -153,7 +153,7 @@ impl Sender {
         }
     }
 
-    /// Sends on the control socket, waiting there for room if the caller waits.
+    /// Sends on the control socket, waiting for room there if the caller may block.
     fn put_in_band(
         &self,
         session: &Session,
@@ -180,7 +180,7 @@ impl Sender {
 
     fn send_each(&self, list: &[Outgoing<'_>], flags: i32, sent: &mut usize) -> Result<bool> {
         for one in list {
-            // Each has the whole time limit.
+            // Each datagram gets the full time limit.
             if !self.send_to(one.address, one.payload, flags, &SendOptions::default(), clock())? {
                 return Ok(false);
             }
@@ -203,8 +203,8 @@ impl Sender {
         let (mut bundle, mut now) = (Bundle::default(), now);
         for one in list {
             let sound = self.check_size(one.payload);
-            let mut target = if sound.is_ok() { self.names.cached(&session, one.address, now) } else { None };
-            // What has to be looked up, or is wrong, holds up nothing before it.
+            let mut target = if sound.is_ok() { self.targets.cached(&session, one.address, now) } else { None };
+            // Send what is bundled so far: one that needs a lookup or is invalid must not hold up those before it.
             if target.is_none() || bundle.len == MANY {
                 if !self.put_bundle(fd, to, &mut bundle, flags, sent, now)? {
                     return Ok(false);
@@ -214,7 +214,7 @@ impl Sender {
             }
             if target.is_none() {
                 target = self.find(&session, fd, one.address, flags, now)?;
-                // That may have taken its time.
+                // The lookup may have taken long.
                 session.check_alive(Operation::Send)?;
                 now = clock();
             }
@@ -244,7 +244,7 @@ impl Sender {
         for (part, (target, payload)) in parts.iter_mut().zip(bundle.targets.iter().zip(bundle.payloads)) {
             *part = (target.as_deref().map_or(&[][..], |known| &known.header), payload);
         }
-        // Each bundle has the whole time limit.
+        // Each bundle gets the full time limit.
         let waiting = self.endpoint.waiting(flags, Operation::Send, now);
         let mut done = 0;
         while done < bundle.len {
@@ -268,7 +268,7 @@ impl Sender {
     }
 }
 
-/// Resolves a name through the session, waiting for the answer.
+/// Resolves a name through the session and waits for the answer.
 fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
     Lookup::begin(session, wire, limit, clock())?.product()
 }

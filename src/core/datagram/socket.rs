@@ -1,4 +1,4 @@
-//! The handle a program has: real UDP, one system call per datagram each way, nothing allocated.
+//! The handle a program uses: real UDP, one system call per datagram each way, no allocations.
 
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -13,7 +13,7 @@ use crate::error::{Error, Operation, Result};
 use crate::identity::Address;
 use crate::protocol::datagram::SendOptions;
 
-/// A handle to the datagrams of a destination.
+/// A handle for sending and receiving datagrams of a destination.
 pub struct Dgram {
     endpoint: Arc<Endpoint>,
     sender: Sender,
@@ -21,7 +21,7 @@ pub struct Dgram {
 }
 
 impl Dgram {
-    /// The datagrams of a destination.
+    /// Fails unless `dest` has a datagram style.
     pub fn bind(dest: &DestHandle) -> Result<Self> {
         let destination = dest.destination();
         destination.bridge().check_process()?;
@@ -34,17 +34,17 @@ impl Dgram {
         Ok(Dgram { endpoint, sender, receiver })
     }
 
-    /// The destination.
+    /// The destination it sends from and receives for.
     pub fn destination(&self) -> &Arc<Destination> {
         self.endpoint.destination()
     }
 
-    /// The descriptor, for poll.
+    /// The descriptor, for poll only.
     pub fn fd(&self) -> RawFd {
         self.endpoint.fd()
     }
 
-    /// What has happened so far, through all handles of the destination.
+    /// Counters, summed over all handles of the destination.
     pub fn counts(&self) -> Counts {
         self.endpoint.counts()
     }
@@ -54,45 +54,45 @@ impl Dgram {
         self.endpoint.check(operation)
     }
 
-    /// Sets or clears O_NONBLOCK.
+    /// Sets or clears O_NONBLOCK on the descriptor.
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         self.endpoint.set_nonblocking(on)
     }
 
-    /// Bounds every send and receive in milliseconds; -1 for no bound.
+    /// Sets the time limit of each send and receive in milliseconds; -1 for none.
     pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
         self.endpoint.set_timeout(milliseconds)
     }
 
-    /// Sends one datagram, whole or not at all; whether it went (otherwise it would have blocked).
+    /// Sends one datagram, entirely or not at all. Returns `false` if that would have blocked.
     pub fn send_to(&self, address: &str, payload: &[u8], flags: i32, options: &SendOptions) -> Result<bool> {
         self.sender.send_to(address, payload, flags, options, clock())
     }
 
-    /// Sends datagrams in order, as [`Dgram::send_to`] would one by one. Returns how many went and, unless all did,
-    /// what is the matter with the next: an error, or `false` when it would have blocked.
+    /// Sends datagrams in order, as calling [`Dgram::send_to`] for each would. Returns how many were sent and, unless
+    /// all were, the outcome of the next one: an error, or `false` if it would have blocked.
     pub fn send_many(&self, list: &[Outgoing<'_>], flags: i32) -> (usize, Result<bool>) {
         self.sender.send_many(list, flags, clock())
     }
 
-    /// Destination of a hash, resolved once.
+    /// Resolves a hash to its destination. The answer is cached.
     pub fn resolve(&self, hash: &[u8; 32], limit: Limit) -> Result<Address> {
         self.sender.resolve(hash, limit, clock())
     }
 
-    /// Receives one datagram into `buffer`; `None` when it would have blocked. What is not from the bridge or makes no
-    /// sense is dropped and counted on the way.
+    /// Receives one datagram into `buffer`; `None` if that would have blocked. Datagrams that are malformed or not from
+    /// the bridge are dropped and counted.
     pub fn recv_from(&self, buffer: &mut [MaybeUninit<u8>], flags: i32) -> Result<Option<Datagram>> {
         self.receiver.recv_from(buffer, flags, clock())
     }
 
-    /// Waits for a datagram like [`Dgram::recv_from`] and takes what else is there. Fills the first slots and returns
-    /// how many; none when it would have blocked.
+    /// Waits for a datagram like [`Dgram::recv_from`], then takes whatever else is queued. Fills the leading slots and
+    /// returns how many; 0 if it would have blocked.
     pub fn recv_many(&self, slots: &mut [Slot<'_>], flags: i32) -> Result<usize> {
         self.receiver.recv_many(slots, flags, clock())
     }
 
-    /// The next receive returns this: it came when there was something to return already.
+    /// Makes the next receive return this error, which occurred when there was already something else to return.
     pub fn defer(&self, error: Error) {
         self.receiver.defer(error);
     }

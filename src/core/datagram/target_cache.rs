@@ -1,5 +1,5 @@
-//! Addresses a datagram socket sends to: each is parsed or resolved once, and kept with the header it gives. Nothing here
-//! waits.
+//! Addresses a datagram socket sends to: each is parsed or resolved once and cached together with its header. Nothing
+//! here blocks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -11,28 +11,27 @@ use crate::identity::Address;
 use crate::protocol::datagram::{send_header, SendOptions};
 use crate::sys::lock::{Rank, RankedMutex};
 
-/// How long a resolved name is believed.
+/// How long a resolved name is used without asking again.
 const AGE: Duration = Duration::from_secs(600);
-/// Addresses kept; beyond that the cache is emptied.
+/// Maximum number of addresses; when it is reached, the cache is emptied.
 const KEPT: usize = 1024;
 
-/// An address that can be sent to.
+/// A resolved address.
 pub(super) struct Known {
-    /// Its destination.
     pub address: Address,
-    /// The header without options, for the session it was made for.
+    /// The header without options, containing the id of `session`.
     pub header: Vec<u8>,
     session: Weak<Session>,
 }
 
 enum Entry {
-    /// Until then, if it was a name.
+    /// Valid until then if it was a name, otherwise forever.
     Known(Arc<Known>, Option<Instant>),
-    /// Since then.
+    /// Being looked up since then.
     Asking(Ticket, Instant),
 }
 
-/// Addresses by the text they were given as.
+/// Addresses by the text they were given as; see the file's header.
 pub(super) struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
 
 impl Default for TargetCache {
@@ -42,7 +41,7 @@ impl Default for TargetCache {
 }
 
 impl TargetCache {
-    /// Remembers an address, for some time if it came by a name.
+    /// Caches an address; one that came from a name expires.
     pub(super) fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
         let expires = if text.contains('.') { now.checked_add(AGE) } else { None };
         let header = send_header(session.id(), &address, &SendOptions::default());
@@ -55,14 +54,14 @@ impl TargetCache {
         known
     }
 
-    /// The address `text` stands for, if it is known.
+    /// The address `text` stands for, if it is cached.
     pub(super) fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
         let mut entries = self.0.lock();
         let Some(Entry::Known(known, expires)) = entries.get_mut(text) else { return None };
         if expires.is_some_and(|at| now >= at) {
             return None;
         }
-        // The header has the session's id in it.
+        // The header contains the session's id.
         if known.session.as_ptr() != Arc::as_ptr(session) {
             let (address, session) = (known.address.clone(), Arc::downgrade(session));
             let header = send_header(session.upgrade()?.id(), &address, &SendOptions::default());
@@ -71,8 +70,8 @@ impl TargetCache {
         Some(Arc::clone(known))
     }
 
-    /// The address of a name that is not known yet. Starts a lookup in the background, or takes the answer of the one that
-    /// was started; `None` while there is none.
+    /// Looks up a name that is not cached, in the background: starts the lookup, or takes its answer. `None` while
+    /// there is no answer.
     pub(super) fn ask(
         &self,
         session: &Arc<Session>,
@@ -105,7 +104,7 @@ impl TargetCache {
             }
             Some(None) => {}
             None => {
-                // Without the lock: the lookup may run the program's log hook.
+                // Not under the lock, as the lookup may run the program's log hook.
                 let ticket = session.lookup(wire)?;
                 let mut entries = self.0.lock();
                 if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| now < at)) {
@@ -113,7 +112,7 @@ impl TargetCache {
                 }
             }
         }
-        // Another thread may have got the answer.
+        // Another thread may have received the answer.
         Ok(self.cached(session, text, now))
     }
 }
@@ -187,7 +186,7 @@ mod tests {
         for now in [start + 600 * SECOND, start + 6000 * SECOND] {
             assert_eq!(cached(now), None, "{:?}: use does not make it younger", now - start);
         }
-        // Ten minutes more with another answer.
+        // Another ten minutes with a new answer.
         let again = start + 700 * SECOND;
         cache.keep(&session, "bob.i2p", address(2), again);
         assert_eq!(cached(again + 600 * SECOND - JUST), Some(address(2)));
@@ -225,13 +224,13 @@ mod tests {
         assert_eq!(lookup(&bridge), "NAMING LOOKUP NAME=bob.i2p\n");
         assert_eq!(ask(start + 100 * SECOND).unwrap(), None);
         answer(&mut bridge, "bob.i2p", 1);
-        // It is there, though it was late.
+        // The answer counts, even though it is late.
         let came = start + 130 * SECOND;
         assert_eq!(ask(came).unwrap(), Some(address(1)));
         let cached = |now| cache.cached(&session, "bob.i2p", now).map(|known| known.address.clone());
         assert_eq!(cached(came + 600 * SECOND - JUST), Some(address(1)));
         assert_eq!(cached(came + 600 * SECOND), None);
-        // Then it is asked for again.
+        // Once it has expired, it is looked up again.
         assert_eq!(ask(came + 600 * SECOND).unwrap(), None);
         assert_eq!(lookup(&bridge), "NAMING LOOKUP NAME=bob.i2p\n");
         answer(&mut bridge, "bob.i2p", 2);
@@ -243,7 +242,7 @@ mod tests {
         let (session, mut bridge) = session("one");
         let (cache, start) = (TargetCache::default(), Instant::now());
         let ask = |now| cache.ask(&session, "bob.i2p", "bob.i2p", now).map(|known| known.map(|k| k.address.clone()));
-        // Each lookup has the whole limit, however often its answer is asked for.
+        // Each lookup gets the full limit, however often its answer is asked for.
         for begin in [start, start + 120 * SECOND, start + 1000 * SECOND] {
             for now in [begin, begin, begin + 60 * SECOND, begin + 120 * SECOND - JUST] {
                 assert_eq!(ask(now).unwrap(), None, "{:?}", now - begin);
@@ -252,7 +251,7 @@ mod tests {
             assert_eq!((error.status, error.operation), (Status::Timeout, Operation::Lookup));
             assert_eq!(error.message, "the name bob.i2p was not resolved in time");
         }
-        // The first answer is for the first of them, which was sent; the others left nothing behind.
+        // The first answer is for the first of these lookups, which was sent; the others left nothing behind.
         let begin = start + 2000 * SECOND;
         assert_eq!(ask(begin).unwrap(), None);
         answer(&mut bridge, "bob.i2p", 1);

@@ -1,4 +1,4 @@
-//! A destination of ours on the router: its session and, when that is lost, the next one. Handles share it.
+//! A destination of ours on the router: its session and, when that is lost, the next one. Shared by all its handles.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,57 +16,52 @@ use crate::protocol::style::Style;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{Wake, Watch};
 
-/// Everything a destination is made of when it begins.
+/// Everything needed to start a destination.
 pub struct NewDestination {
-    /// What its sessions are made from.
     pub spec: SessionSpec,
-    /// Private keys.
     pub keys: Keys,
-    /// SAM id of the first session.
     pub id: String,
-    /// The connection that created the first session.
+    /// The result of the connection that created the first session.
     pub created: Finished,
 }
 
-/// What goes on from session to session with a destination: a listener.
+/// Something that stays with a destination from session to session: a listener.
 pub trait Follower: Send + Sync {
-    /// Does what can be done without waiting on the session there is.
+    /// Gets as far as possible on the current session without blocking.
     fn run(&self, session: &Arc<Session>, now: Instant);
 
-    /// When it has to be driven even without an event.
+    /// When it has to run even without an event.
     fn deadline(&self) -> Deadline;
 
-    /// The destination has ended.
+    /// Called when the destination has ended.
     fn end(&self);
 
-    /// In a child of fork(2): closes our copies of its descriptors.
+    /// For a child of fork(2): closes our copies of its descriptors.
     fn abandon(&self);
 }
 
-/// A destination of ours.
 pub struct Destination {
     origin: Origin,
     signals: Signals,
-    /// What the program polls.
     face: Face,
     handles: AtomicUsize,
     present: RankedMutex<Present>,
     recovery: Recovery,
-    /// What is dropped when it ends.
+    /// Dropped when the destination ends.
     kept: RankedMutex<Option<Box<dyn Send>>>,
     followers: RankedMutex<Vec<Weak<dyn Follower>>>,
 }
 
 struct Present {
-    /// The session there is, or the last one there was.
+    /// The current session, or the last one.
     session: Arc<Session>,
     life: Life,
-    /// Who else is told of changes.
+    /// Set at every state change, besides `signals.changed`.
     watchers: Vec<Weak<Wake>>,
 }
 
 impl Destination {
-    /// Begins with the connection that created the first session. It has one handle.
+    /// Takes over the connection that created the first session. Starts with one handle.
     pub fn begin(bridge: Arc<Bridge>, driver: Driver, new: NewDestination, now: Instant) -> Result<Arc<Self>> {
         let _edge = log::edge();
         let NewDestination { spec, keys, id, created } = new;
@@ -79,7 +74,7 @@ impl Destination {
         let face = Face::new(&signals.driver, &signals.changed, &signals.work).map_err(system)?;
         let scope = Arc::new(Scope::default());
         if let Some(port) = &spec.port {
-            // The descriptor ends with the destination, which wakes those who wait on it.
+            // The descriptor is shut down when the destination ends, which wakes threads waiting on it.
             scope.add(&port.socket)?;
         }
         let new = NewSession { id, style: spec.style, created, port: spec.port.clone() };
@@ -100,37 +95,32 @@ impl Destination {
         Ok(destination)
     }
 
-    /// The bridge its sessions are asked of.
     pub fn bridge(&self) -> &Arc<Bridge> {
         &self.origin.bridge
     }
 
-    /// What its sessions are made from.
     pub fn spec(&self) -> &SessionSpec {
         &self.origin.spec
     }
 
-    /// What it carries.
     pub fn style(&self) -> Style {
         self.origin.spec.style
     }
 
-    /// Private keys.
     pub fn keys(&self) -> &Keys {
         &self.origin.keys
     }
 
-    /// Its descriptors, and who drives it.
     pub fn signals(&self) -> &Signals {
         &self.signals
     }
 
-    /// The session there is, or the last one there was.
+    /// The current session, or the last one.
     pub fn session(&self) -> Arc<Session> {
         Arc::clone(&self.present.lock().session)
     }
 
-    /// The session there is; CLOSED while there is none.
+    /// The current session; fails with CLOSED while there is none.
     pub fn live(&self, operation: Operation) -> Result<Arc<Session>> {
         self.check(operation)?;
         let session = self.session();
@@ -143,7 +133,7 @@ impl Destination {
         Err(Error { message, ..cause }.during(operation))
     }
 
-    /// The error for whatever is tried on a destination that has ended.
+    /// Fails if the destination has ended.
     pub fn check(&self, operation: Operation) -> Result<()> {
         self.origin.scope.check(operation)
     }
@@ -152,33 +142,33 @@ impl Destination {
         self.origin.scope.has_ended()
     }
 
-    /// One handle more; `false` when the last one is gone already.
+    /// Adds a handle; `false` if the last one is already gone.
     pub fn join(self: &Arc<Self>) -> bool {
         let more = |handles: usize| if handles == 0 { None } else { handles.checked_add(1) };
         !self.has_ended() && self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
-    /// One handle less; the last one ends it.
+    /// Removes a handle; removing the last one ends the destination.
     pub fn leave(self: &Arc<Self>) {
         let less = |handles: usize| handles.checked_sub(1);
-        // None are left when it was shut down.
+        // After a shutdown the count is already 0.
         if self.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, less) == Ok(1) {
             self.end("the destination was closed");
         }
     }
 
-    /// Ends it, its session and everything on it.
+    /// Ends the destination, its session and everything on it.
     pub fn end(self: &Arc<Self>, message: &str) {
         let _edge = log::edge();
         self.handles.store(0, Ordering::Release);
-        // Dropped last, and by this thread: the router is left before the name is.
+        // Dropped last, by this thread: the session must be gone from the router before the name is released.
         let _kept = self.take_kept();
         let cause = Error::closed(Operation::Session, message);
         self.die(cause.clone());
-        // Streams outlive a session that was lost, but not this.
+        // Streams survive the loss of a session, but not the end of the destination.
         self.session().finish(cause, true);
         self.signals.driver.remove(&self.as_driven());
-        // Nothing drives it any more, or begins to.
+        // From here on no thread drives it.
         self.recovery.stop();
     }
 
@@ -198,9 +188,10 @@ impl Destination {
         }
     }
 
-    /// In a child of fork(2) all of it is the parent's: our copies of its descriptors are closed and nothing else.
+    /// For a child of fork(2), where everything belongs to the parent: closes our copies of its descriptors and does
+    /// nothing else.
     pub fn abandon(self: &Arc<Self>) {
-        // First: what is taken from a watch later must not be taken from the parent's.
+        // Do this first: the watch is shared with the parent, and what is dropped below must not be removed from it.
         self.signals.changed.abandon();
         self.signals.work.abandon();
         self.face.abandon();
@@ -219,12 +210,12 @@ impl Destination {
         self.signals.driver.abandon(&self.as_driven());
     }
 
-    /// Descriptor that is readable while `service` has something to do or to report.
+    /// Descriptor that is readable while [`Destination::service`] has something to do or report.
     pub fn fd(&self) -> RawFd {
         self.face.fd(&self.signals.changed)
     }
 
-    /// Milliseconds until the program has to drive it even without an event; -1 for never.
+    /// Milliseconds until the program has to call [`Destination::service`] even without an event; -1 for never.
     pub fn timeout_ms(&self, now: Instant) -> i32 {
         match self.origin.bridge.process.in_child() {
             true => -1,
@@ -232,16 +223,16 @@ impl Destination {
         }
     }
 
-    /// Present state, number of the attempt to open the session again, and why there is none.
+    /// The current state, the number of the attempt to reopen the session, and why there is no session.
     pub fn state(&self) -> (State, u32, Option<Error>) {
         let told = |life: &Life| (life.state(), life.attempt(), life.cause().cloned());
         if self.origin.bridge.process.in_child() {
-            // A thread that had the lock is not here.
+            // The thread holding the lock may not exist here.
             return self.present.try_lock().map_or((State::Dead, 0, None), |present| told(&present.life));
         }
         let present = self.present.lock();
         match (present.life.state(), present.session.scope().cause()) {
-            // The loss has not been noticed yet.
+            // The loss of the session has not been noticed yet.
             (State::Ready, Some(cause)) if self.origin.spec.recover => {
                 (State::Recovering, present.life.attempt() + 1, Some(cause))
             }
@@ -250,14 +241,14 @@ impl Destination {
         }
     }
 
-    /// Sets `watcher` at every change, as long as it lives.
+    /// Sets `watcher` at every state change, until it is dropped.
     pub fn tell(&self, watcher: &Arc<Wake>) {
         let mut present = self.present.lock();
         present.watchers.retain(|known| known.strong_count() > 0);
         present.watchers.push(Arc::downgrade(watcher));
     }
 
-    /// Sees whether the session was lost.
+    /// Checks whether the session was lost, without driving it.
     pub fn look(&self, now: Instant) {
         let _edge = log::edge();
         self.notice(now);
@@ -266,11 +257,11 @@ impl Destination {
         }
     }
 
-    /// Does pending work (without a keeper) and returns the next change that was not reported yet.
+    /// Does pending work, if there is no keeper, and returns the next state change not reported yet.
     pub fn service(&self, now: Instant) -> Option<State> {
         match self.signals.driver.is_caller() {
             true => self.drive(now),
-            // The keeper may not have got there yet.
+            // The keeper may not have noticed yet.
             false => self.look(now),
         }
         let mut present = self.present.lock();
@@ -281,7 +272,7 @@ impl Destination {
         change
     }
 
-    /// Does what can be done without waiting.
+    /// Gets as far as possible without blocking.
     pub fn drive(&self, now: Instant) {
         let _edge = log::edge();
         if !self.run(now) {
@@ -289,14 +280,14 @@ impl Destination {
         }
     }
 
-    /// Takes what follows it from session to session; it is driven from now on.
+    /// Adds a follower, which runs whenever the destination is driven.
     pub fn follow(&self, follower: &Arc<dyn Follower>) {
         {
             let mut followers = self.followers.lock();
             followers.retain(|known| known.strong_count() > 0);
             followers.push(Arc::downgrade(follower));
         }
-        // It may have ended in between, without knowing of this one.
+        // The destination may have ended in between, without knowing of this one.
         if self.has_ended() {
             follower.end();
         }
@@ -306,10 +297,10 @@ impl Destination {
         self.followers.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Keeps `kept` until it ends: dropping it gives a name back.
+    /// Keeps `kept` until the destination ends; dropping it releases a name.
     pub fn keep(&self, kept: Box<dyn Send>) {
         *self.kept.lock() = Some(kept);
-        // It may have ended in between.
+        // The destination may have ended in between.
         if self.has_ended() {
             drop(self.take_kept());
         }
@@ -319,7 +310,7 @@ impl Destination {
         Arc::<Destination>::clone(self)
     }
 
-    /// Changes the state and wakes those who wait for that.
+    /// Changes the state and wakes those waiting for state changes.
     fn change(&self, present: &mut Present, change: impl FnOnce(&mut Life)) {
         let before = present.life.state();
         change(&mut present.life);
@@ -329,7 +320,7 @@ impl Destination {
         }
     }
 
-    /// Sees whether the session was lost.
+    /// If the session was lost, starts recovering or ends the destination.
     fn notice(&self, now: Instant) {
         let cause = {
             let mut present = self.present.lock();
@@ -343,22 +334,22 @@ impl Destination {
         self.die(cause);
     }
 
-    /// Changes the state to a pause, and says in the log how long it is.
+    /// Changes the state to a pause and logs its length.
     fn pause(&self, present: &mut Present, change: impl FnOnce(&mut Life) -> Duration) {
         let mut pause = Duration::ZERO;
         self.change(present, |life| pause = change(life));
         let attempt = present.life.attempt();
-        self.origin.bridge.log.line(|| format!("attempt {attempt} to open the session again in {} s", pause.as_secs()));
+        self.origin.bridge.log.line(|| format!("reopening the session in {} s (attempt {attempt})", pause.as_secs()));
     }
 
-    /// Opens the next session, as far as that is possible now.
+    /// Reopens the session, as far as possible without blocking.
     fn reopen(&self, now: Instant) {
         let due = self.present.lock().life.is_due(now);
         match self.recovery.step(&self.origin, &self.signals.work, due, now) {
             RecoveryStep::Idle => {}
             RecoveryStep::Waits { asked } => self.attempting(asked),
             RecoveryStep::Created(session) => {
-                // However quick the router was, a program sees the same changes.
+                // The program should see the same state changes however fast the router was.
                 self.attempting(true);
                 if let Err(error) = self.renew(*session, now) {
                     self.failed(error, now);
@@ -375,7 +366,7 @@ impl Destination {
 
     fn attempting(&self, asked: bool) {
         let mut present = self.present.lock();
-        // One after the other: each is a change to be told.
+        // One after the other, since each is a state change to report.
         if present.life.state() == State::Recovering {
             self.change(&mut present, Life::connecting);
         }
@@ -384,7 +375,7 @@ impl Destination {
         }
     }
 
-    /// There is a session again.
+    /// Starts using a new session.
     fn renew(&self, new: NewSession, now: Instant) -> Result<()> {
         let session = Session::begin(Arc::clone(&self.origin.bridge), self.signals.clone(), new)?;
         let ended = {
@@ -404,7 +395,7 @@ impl Destination {
     }
 
     fn failed(&self, error: Error, now: Instant) {
-        self.origin.bridge.log.line(|| format!("the session could not be opened again: {}", error.message));
+        self.origin.bridge.log.line(|| format!("reopening the session failed: {}", error.message));
         let hopeless = is_hopeless(&error);
         {
             let mut present = self.present.lock();

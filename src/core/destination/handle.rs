@@ -1,4 +1,4 @@
-//! A destination of ours: a handle to its destination on the router.
+//! A handle to a destination of ours, and what can be done on it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,20 +15,20 @@ use crate::identity::{Address, Target};
 use crate::protocol::request::Request;
 use crate::protocol::style::Style;
 
-/// A handle to a destination of ours. When the last one is dropped, its session ends and everything on it.
+/// A handle to a destination of ours. Dropping the last one ends the session and everything on it.
 pub struct DestHandle {
     destination: Arc<Destination>,
-    /// Keeps the thread of the destination's controller from being dropped under it.
+    /// Keeps the controller's keeper thread alive.
     _context: Arc<Context>,
 }
 
 impl DestHandle {
-    /// A handle that counts already.
+    /// Wraps a destination that already counts this handle.
     pub fn new(destination: Arc<Destination>, context: &Arc<Context>) -> Self {
         DestHandle { destination, _context: Arc::clone(context) }
     }
 
-    /// The destination's destination on the router.
+    /// The destination that all its handles share.
     pub fn destination(&self) -> &Arc<Destination> {
         &self.destination
     }
@@ -43,7 +43,7 @@ impl DestHandle {
         self.live(operation)
     }
 
-    /// The error for what only a destination of style STREAM can do.
+    /// Fails unless the style is STREAM.
     pub fn check_stream(&self, operation: Operation) -> Result<()> {
         if self.destination.style() == Style::Stream {
             return Ok(());
@@ -59,7 +59,7 @@ impl DestHandle {
         connect(session, Target::parse(address)?, options, limit)
     }
 
-    /// The same with arguments that are checked already.
+    /// [`DestHandle::connect`] with arguments that were already parsed.
     pub(crate) fn connect_with(
         &self,
         target: Target,
@@ -69,13 +69,13 @@ impl DestHandle {
         connect(self.live_streams(Operation::Connect)?, target, options, limit)
     }
 
-    /// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to
-    /// hand it the next stream.
+    /// Starts accepting one stream. Resumes an accept abandoned earlier, if there is one: the bridge may be about to
+    /// hand the next stream to it.
     pub fn accept(&self, limit: Limit) -> Result<Pending<Stream>> {
         accept(&self.live_streams(Operation::Accept)?, limit, Instant::now())
     }
 
-    /// Starts resolving `name`, or "ME", through the session's own connection.
+    /// Starts resolving `name`, or "ME", through the session's control socket.
     pub fn lookup(&self, name: &str, limit: Limit) -> Result<Pending<Address>> {
         let session = self.live(Operation::Lookup)?;
         if name == "ME" {
@@ -89,7 +89,7 @@ impl DestHandle {
         }
     }
 
-    /// Ends the session, whoever shares it; blocked calls return CLOSED. The handle stays valid.
+    /// Ends the destination for all its handles; blocked calls return CLOSED. The handle itself stays valid.
     pub fn shutdown(&self) -> Result<()> {
         self.destination.bridge().check_process()?;
         self.destination.end("the destination was closed");

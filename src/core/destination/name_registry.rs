@@ -1,14 +1,14 @@
-//! Named destinations of a controller: which names are taken, who waits for them, and the folder their keys are kept in.
+//! The named destinations of a controller: which names are taken, who is waiting for them, and the folder with their
+//! keys.
 //!
 //! ```text
 //! free --turn--> Opening --settle--> Open --lease dropped--> Closing --file unlocked--> free
 //!                   '------------- lease dropped --------------^
 //! ```
 //!
-//! The lock of the list is held only to look a name up and to note its state. A folder may take any time to answer, so
-//! all that is done on the disk is done without a lock, by the thread that has the lease. The entry of a name is there
-//! before its file is locked and until it is unlocked: other threads of this controller wait for the entry and never
-//! meet the lock of the file.
+//! The list is locked only to look up a name and record its state. Disk access may take arbitrarily long, so it happens
+//! without the lock, on the thread that has the lease. The entry of a name exists before its file is locked and until
+//! after it is unlocked: other threads of this controller wait for the entry and never contend for the file lock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -22,26 +22,24 @@ use crate::identity::Keys;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Wake;
 
-/// The names of a controller.
 pub struct NameRegistry {
     bridge: Arc<Bridge>,
     store: Option<KeyStore>,
     names: RankedMutex<HashMap<String, Entry>>,
 }
 
-/// A name that is taken.
 struct Entry {
     state: State,
-    /// Those that ask again when the name can be shared, or is free.
+    /// Set when the name can be shared or is free, so that the waiters ask again.
     waiting: Vec<Weak<Wake>>,
 }
 
 enum State {
-    /// Its file is being locked, or its destination opened.
+    /// Its file is being locked, or its destination is being opened.
     Opening,
-    /// A destination has it.
+    /// An open destination has the name.
     Open(Weak<Destination>),
-    /// The destination has ended or could not be opened, and the file is being unlocked.
+    /// The destination has ended or failed to open, and the file is being unlocked.
     Closing,
 }
 
@@ -53,7 +51,7 @@ impl Entry {
         }
     }
 
-    /// Something that is set when it is worth asking again.
+    /// Returns an event that is set when it is worth asking again.
     fn wait(&mut self) -> Result<Arc<Wake>> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::Create, "a descriptor", &error))?;
         let wake = Arc::new(wake);
@@ -63,24 +61,23 @@ impl Entry {
     }
 }
 
-/// What became of asking for a name.
+/// The result of asking for a name.
 pub enum NameTurn {
-    /// It is open already: one more handle to it.
+    /// It is already open; one more handle was counted.
     Shared(Arc<Destination>),
-    /// It is the caller's to open.
+    /// The caller may open it.
     Mine(NameLease),
-    /// It is being opened or closed elsewhere: ask again when this is readable.
+    /// Another thread is opening or closing it: ask again when this is readable.
     Wait(Arc<Wake>),
 }
 
 impl NameRegistry {
-    /// Without a folder no name can be taken.
+    /// Without a `store`, names cannot be used.
     pub fn new(bridge: Arc<Bridge>, store: Option<KeyStore>) -> Arc<Self> {
         Arc::new(NameRegistry { bridge, store, names: RankedMutex::new(Rank::Names, HashMap::new()) })
     }
 
-    /// Asks for `name`, which can be shared when it is open. When it is free its file is locked, which may take as long as
-    /// the folder needs.
+    /// Asks for `name`: shares it if it is open. If it is free, locks its file, which takes as long as the disk needs.
     pub fn turn(self: &Arc<Self>, name: &str, now: Instant) -> Result<NameTurn> {
         let Some(store) = &self.store else {
             return Err(Error::invalid(
@@ -88,7 +85,7 @@ impl NameRegistry {
             ));
         };
         crate::core::store::check_name(name)?;
-        // The holder may have lost its session without having been looked at since.
+        // The holder may have lost its session without having noticed yet.
         let holder = self.names.lock().get(name).and_then(Entry::holder);
         if let Some(holder) = holder {
             holder.look(now);
@@ -98,19 +95,19 @@ impl NameRegistry {
             Asked::Wait(wake) => return Ok(NameTurn::Wait(wake)),
             Asked::Free(ticket) => ticket,
         };
-        // If that fails the ticket goes back, and those that have come to wait try it themselves.
+        // If this fails, dropping the ticket frees the name and wakes the waiters, which then try it themselves.
         let claim = store.lock(name).map_err(|error| error.during(Operation::Create))?;
         Ok(NameTurn::Mine(NameLease { claim, ticket }))
     }
 
-    /// The part of `turn` that needs the lock, and no time.
+    /// The part of `turn` that needs the lock and takes no time.
     fn ask(self: &Arc<Self>, name: &str) -> Result<Asked> {
-        // Declared first, so that it is dropped without the lock: dropping the last reference ends a destination.
+        // Declared first, so that it is dropped after the lock: dropping the last reference ends a destination.
         let holder;
         let mut names = self.names.lock();
         let Some(entry) = names.get_mut(name) else {
             names.insert(name.to_owned(), Entry { state: State::Opening, waiting: Vec::new() });
-            return Ok(Asked::Free(NameTicket { named: Arc::clone(self), name: name.to_owned() }));
+            return Ok(Asked::Free(NameTicket { registry: Arc::clone(self), name: name.to_owned() }));
         };
         holder = entry.holder();
         match holder.as_ref().filter(|holder| holder.join()) {
@@ -119,7 +116,7 @@ impl NameRegistry {
         }
     }
 
-    /// The controller is closed: those that wait for a name have to look again.
+    /// Called when the controller is closed: makes everyone waiting for a name look again.
     pub fn wake_all(&self) {
         let waiting: Vec<_> =
             self.names.lock().values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)).collect();
@@ -127,65 +124,64 @@ impl NameRegistry {
     }
 }
 
-/// What the list says about a name.
+/// What the list says about a name; see [`NameTurn`].
 enum Asked {
     Shared(Arc<Destination>),
     Wait(Arc<Wake>),
     Free(NameTicket),
 }
 
-/// The entry of a name in the list, which goes when this is dropped.
+/// Owns the entry of a name in the list; dropping it removes the entry.
 struct NameTicket {
-    named: Arc<NameRegistry>,
+    registry: Arc<NameRegistry>,
     name: String,
 }
 
 impl NameTicket {
-    /// Notes the state of the name.
     fn set(&self, state: State) {
-        if let Some(entry) = self.named.names.lock().get_mut(&self.name) {
+        if let Some(entry) = self.registry.names.lock().get_mut(&self.name) {
             entry.state = state;
         }
     }
 
     fn in_child(&self) -> bool {
-        self.named.bridge.process.in_child()
+        self.registry.bridge.process.in_child()
     }
 }
 
 impl Drop for NameTicket {
     fn drop(&mut self) {
-        // In a child of fork(2) the list is the parent's, and may be locked by a thread that is not here.
+        // In a child of fork(2) the list belongs to the parent and may be locked by a thread that does not exist here.
         if self.in_child() {
             return;
         }
-        let entry = self.named.names.lock().remove(&self.name);
+        let entry = self.registry.names.lock().remove(&self.name);
         wake(&entry.map(|entry| entry.waiting).unwrap_or_default());
     }
 }
 
-/// A name that is ours until this is dropped.
+/// Ownership of a name, until this is dropped.
 pub struct NameLease {
-    // In this order: the next one to get the name gets the lock of its file, too.
+    // Dropped in this order: the file must be unlocked before the next owner can get the name.
     claim: NameLock,
     ticket: NameTicket,
 }
 
 impl NameLease {
-    /// The keys that belong to the name, if there are any yet.
+    /// Loads the keys of the name, if it has any yet.
     pub fn load(&self) -> Result<Option<Keys>> {
         self.claim.load().map_err(|error| error.during(Operation::Create))
     }
 
-    /// Keeps new keys.
+    /// Stores new keys for the name.
     pub fn save(&self, keys: &Keys) -> Result<()> {
         self.claim.save(keys).map_err(|error| error.during(Operation::Create))
     }
 
-    /// From now on the name can be shared.
+    /// Lets others share the name from now on.
     pub fn settle(&self, destination: &Arc<Destination>) {
         let waiting = {
-            let mut names = self.ticket.named.names.lock();
+            let mut names = self.ticket.registry.names.lock();
             let Some(entry) = names.get_mut(&self.ticket.name) else { return };
             entry.state = State::Open(Arc::downgrade(destination));
             std::mem::take(&mut entry.waiting)
@@ -197,7 +193,7 @@ impl NameLease {
 impl Drop for NameLease {
     fn drop(&mut self) {
         match self.ticket.in_child() {
-            // The name is the parent's.
+            // The name belongs to the parent.
             true => self.claim.abandon(),
             false => self.ticket.set(State::Closing),
         }

@@ -1,4 +1,4 @@
-//! Opening a destination: a name is waited for, keys are found, and the bridge is asked for a session.
+//! Opening a destination: waits for its name, finds its keys, and asks the bridge for a session.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -19,51 +19,49 @@ use crate::protocol::line::Fields;
 use crate::protocol::request::NewIdentity;
 use crate::sys::{self, Wake};
 
-/// So long a named destination that is "in use" is asked for again, after such pauses.
+/// How long opening a named destination is retried while the router says it is in use, and the pause in between.
 const DUPLICATE_PATIENCE: Duration = Duration::from_secs(6);
 const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
 
-/// A destination that is to be opened.
+/// A destination about to be opened.
 pub(crate) struct DestPlan {
     spec: SessionSpec,
-    /// Keys, or the signature type of new ones, if the caller wants certain ones.
+    /// The keys, or the signature type of new ones, if the caller asked for specific ones.
     wanted: Option<NewIdentity>,
     id: String,
     lease: Option<NameLease>,
-    /// Those it is opened with; without any the router makes new ones.
+    /// The keys to open it with; if there are none, the router generates new ones.
     keys: Option<Keys>,
 }
 
-/// What comes next in opening a destination.
+/// The next step of opening a destination.
 pub(crate) enum Next {
-    /// The bridge is to be asked for a session.
+    /// Ask the bridge for a session.
     Ask(Box<BridgeConnection>),
-    /// Somebody is just opening or closing it: try again when this is readable.
+    /// Another thread is opening or closing the name: try again when this is readable.
     Wait(Arc<Wake>),
-    /// It is open already.
+    /// It was already open.
     Done(DestHandle),
 }
 
 impl DestPlan {
-    /// Nothing is asked of the bridge yet.
+    /// Does not contact the bridge yet.
     pub(crate) fn new(name: &str, mut options: DestOptions) -> Result<Self> {
-        // The options stay as long as the destination, which has a copy of its keys already.
+        // The options live as long as the destination, which has its own copy of the keys.
         let wanted = options.identity.take();
         let spec = SessionSpec::new(name, options)?;
         Ok(DestPlan { spec, wanted, id: SessionSpec::new_id()?, lease: None, keys: None })
     }
 
-    /// Whether it has a name.
     pub(crate) fn is_named(&self) -> bool {
         !self.spec.name.is_empty()
     }
 
-    /// Takes the next step.
     pub(crate) fn next(&mut self, context: &Arc<Context>, now: Instant) -> Result<Next> {
         if self.is_named() && self.lease.is_none() {
             match context.names.turn(&self.spec.name, now)? {
                 NameTurn::Shared(destination) => {
-                    // From here on the handle counts, also if it turns out to be the wrong one.
+                    // The handle is already counted: wrap it now, so that it is uncounted if the checks fail.
                     let dest = DestHandle::new(destination, context);
                     dest.destination().spec().check_shareable(&self.spec)?;
                     self.check_keys(dest.destination().keys())?;
@@ -94,7 +92,7 @@ impl DestPlan {
         context.ask(self.spec.request(self.id.clone(), identity)).map(|connection| Next::Ask(Box::new(connection)))
     }
 
-    /// Keys that exist already must be those the caller asks for.
+    /// Existing keys must be those the caller asked for.
     fn check_keys(&self, kept: &Keys) -> Result<()> {
         let state = |message| Err(Error::new(Status::State, Operation::Create, message));
         let name = &self.spec.name;
@@ -109,13 +107,13 @@ impl DestPlan {
         }
     }
 
-    /// Makes the destination of the connection that created its session.
+    /// Makes the destination from the connection that created its session.
     pub(crate) fn finish(self, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
         let keys = SessionSpec::keys_of(&created)?;
         if let Some(given) = &self.keys {
             SessionSpec::check_same(&keys, given.address())?;
         }
-        // Those that were given are what the key file has, or what is to be in it.
+        // If there were keys before, they are those in the key file, or those to be stored there.
         let fresh = self.lease.as_ref().map_or(Ok(None), NameLease::load)?.is_none();
         let keys = self.keys.unwrap_or(keys);
         if let Some(lease) = self.lease.as_ref().filter(|_| fresh) {
@@ -133,7 +131,6 @@ impl DestPlan {
     }
 }
 
-/// Starts opening a destination.
 pub(crate) fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: Instant) -> Result<Pending<DestHandle>> {
     let _edge = log::edge();
     let limit = limit.or(context.bridge.timeouts.open);
@@ -152,23 +149,23 @@ pub(crate) fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: In
 
 struct Opening {
     context: Arc<Context>,
-    /// None once it is done or has failed.
+    /// `None` once it is done or has failed.
     plan: Option<Box<DestPlan>>,
     at: At,
-    /// Until then DUPLICATED_DEST need not mean that somebody else has the keys.
+    /// Until then, DUPLICATED_DEST does not necessarily mean that the keys are in use elsewhere.
     patience: Deadline,
-    /// Descriptions used up.
+    /// Generations used up by earlier descriptors.
     past: u64,
 }
 
-/// How far an opening is.
+/// What the opening is waiting for.
 enum At {
     Start,
-    /// Somebody else is busy with the name.
+    /// Another thread is opening or closing the name.
     Name(Arc<Wake>),
-    /// The router has not let go of the keys yet.
+    /// The router has not released the keys yet.
     Pause(Deadline),
-    /// The bridge is asked.
+    /// The bridge's answer.
     Asking(Box<BridgeConnection>),
 }
 
@@ -181,7 +178,7 @@ impl Opening {
         self.at = match next {
             Next::Done(dest) => return Ok(Some(dest)),
             Next::Wait(wake) => {
-                // Closed in between, it will wake nobody any more.
+                // If the controller was closed in between, nothing will set this any more.
                 self.context.check_open(Operation::Create)?;
                 At::Name(wake)
             }
@@ -211,7 +208,7 @@ impl Opening {
                 let created = connection.finish()?;
                 self.plan.take().map(|plan| plan.finish(&self.context, created, now)).transpose()
             }
-            // A router may not have noticed yet that the last session of these keys has ended.
+            // The router may not have noticed yet that the previous session with these keys has ended.
             Err(error) if error.tag == "DUPLICATED_DEST" && self.may_repeat(now) => {
                 self.past = self.generation();
                 self.at = At::Pause(after(Some(DUPLICATE_PAUSE), now));
@@ -230,7 +227,7 @@ impl Job<DestHandle> for Opening {
     fn step(&mut self, now: Instant, _: Deadline) -> Result<Option<DestHandle>> {
         let result = self.advance(now);
         if result.is_err() {
-            // Others may be waiting for the name, and need not until this is freed; the reply stays.
+            // Release the name now, as others may be waiting for it. The reply stays available.
             self.plan = None;
         }
         result

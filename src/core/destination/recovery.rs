@@ -1,4 +1,4 @@
-//! Opening a lost session again: one attempt at a time.
+//! Reopening a lost session, one attempt at a time.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,19 +12,16 @@ use crate::protocol::handshake::Phase;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Watch;
 
-/// What all sessions of a destination are made from.
+/// What all sessions of a destination are created from.
 pub(super) struct Origin {
-    /// The bridge they are asked of.
     pub bridge: Arc<Bridge>,
-    /// What is asked for.
     pub spec: SessionSpec,
-    /// Private keys.
     pub keys: Keys,
-    /// What lives across sessions: the datagram socket, and the connection that opens the next session.
+    /// Ends what outlives a session: the datagram socket, and the connection that opens the next session.
     pub scope: Arc<Scope>,
 }
 
-/// The attempt to open a lost session again, if one is under way.
+/// The attempt to reopen a lost session, if one is in progress.
 pub(super) struct Recovery {
     /// Held while stepping; others skip.
     attempt: RankedMutex<Option<Attempt>>,
@@ -36,15 +33,14 @@ struct Attempt {
     until: Deadline,
 }
 
-/// What came of a step.
 pub(super) enum RecoveryStep {
-    /// No attempt is under way, or another thread is stepping it.
+    /// No attempt is in progress, or another thread is stepping it.
     Idle,
-    /// The bridge is being reached, or `asked` for a session already.
+    /// Connecting to the bridge, or (`asked`) waiting for it to create the session.
     Waits { asked: bool },
-    /// The bridge has made a session.
+    /// The bridge has created a session.
     Created(Box<NewSession>),
-    /// The attempt has failed, or could not even be `begun`.
+    /// The attempt failed, or could not even be started (not `begun`).
     Failed { begun: bool, error: Error },
 }
 
@@ -55,7 +51,7 @@ impl Default for Recovery {
 }
 
 impl Recovery {
-    /// Does what can be done without waiting; begins an attempt if one is `due` and none is under way.
+    /// Gets as far as possible without blocking. Starts an attempt if one is `due` and none is in progress.
     pub(super) fn step(&self, origin: &Origin, work: &Arc<Watch>, due: bool, now: Instant) -> RecoveryStep {
         let Some(mut slot) = self.attempt.try_lock() else { return RecoveryStep::Idle };
         if due && slot.is_none() {
@@ -82,18 +78,18 @@ impl Recovery {
         }
     }
 
-    /// When a step is due even without an event. While another thread is stepping it, that one looks afterwards.
+    /// When a step is due even without an event. `None` while another thread is stepping, which will look again
+    /// afterwards.
     pub(super) fn deadline(&self) -> Deadline {
         let attempt = self.attempt.try_lock()?;
         attempt.as_ref().and_then(|attempt| earlier(attempt.until, attempt.connection.get().deadline()))
     }
 
-    /// Ends the attempt.
     pub(super) fn stop(&self) {
         drop(self.attempt.lock().take());
     }
 
-    /// In a child of fork(2): closes our copies, unless a thread of the parent had the lock.
+    /// For a child of fork(2): closes our copies, unless a thread of the parent held the lock.
     pub(super) fn abandon(&self) {
         if let Some(mut attempt) = self.attempt.try_lock() {
             *attempt = None;

@@ -1,4 +1,4 @@
-//! The life of a destination.
+//! The states of a destination.
 //!
 //! ```text
 //!              lost             due              asked            session
@@ -15,32 +15,32 @@ use std::time::{Duration, Instant};
 use crate::core::drive::{after, passed, Backoff, Deadline};
 use crate::error::{Error, Status};
 
-/// Changes kept for a program that does not ask for them; the oldest go.
+/// State changes kept for a program that does not fetch them; then the oldest are dropped.
 const CHANGES: usize = 64;
 
-/// Pauses before attempts to open a lost session again: the first one, doubled up to the longest.
+/// Pauses before attempts to reopen a lost session: starts with the first and doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A session that lived this long was a good one: when it is lost the pauses begin with the first one again.
+/// When a session is lost that lasted at least this long, the pauses start over with the first.
 const GOOD_LIFE: Duration = Duration::from_secs(60);
 
-/// State of a destination as a program sees it; the numbers are the C constants.
+/// The state of a destination as a program sees it; the numbers are the C constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum State {
-    /// The bridge is being reached, to open the lost session again.
+    /// Connecting to the bridge to reopen the lost session.
     Connecting = 1,
-    /// The bridge was asked for a session: tunnels are being built.
+    /// The bridge was asked for a session and is building tunnels.
     Building = 2,
-    /// There is a session.
+    /// There is a live session.
     Ready = 3,
-    /// The session was lost; after a pause it is opened again.
+    /// The session was lost and will be reopened after a pause.
     Recovering = 4,
-    /// The destination has ended.
+    /// The destination has ended for good.
     Dead = 5,
 }
 
-/// The present state and what belongs to it.
+/// The current state and its data.
 enum At {
     Ready { since: Instant },
     Recovering { cause: Error, due: Deadline },
@@ -49,17 +49,16 @@ enum At {
     Dead { cause: Error },
 }
 
-/// The state of a destination, and the changes that the program has not been told of.
+/// The state of a destination, and the changes not yet reported to the program.
 pub(super) struct Life {
     at: At,
-    /// Number of the attempt to open the session again; 0 before the first.
+    /// Number of the attempt to reopen the session; 0 before the first.
     attempt: u32,
     backoff: Backoff,
     untold: VecDeque<State>,
 }
 
 impl Life {
-    /// A destination that has just been opened.
     pub(super) fn new(now: Instant) -> Self {
         Life {
             at: At::Ready { since: now },
@@ -69,7 +68,6 @@ impl Life {
         }
     }
 
-    /// The state.
     pub(super) fn state(&self) -> State {
         match self.at {
             At::Ready { .. } => State::Ready,
@@ -80,12 +78,11 @@ impl Life {
         }
     }
 
-    /// Number of the attempt to open the session again.
+    /// Number of the attempt to reopen the session.
     pub(super) fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Why there is no session.
     pub(super) fn cause(&self) -> Option<&Error> {
         match &self.at {
             At::Ready { .. } => None,
@@ -95,7 +92,6 @@ impl Life {
         }
     }
 
-    /// When the next attempt is due.
     pub(super) fn due(&self) -> Deadline {
         match self.at {
             At::Recovering { due, .. } => due,
@@ -103,12 +99,11 @@ impl Life {
         }
     }
 
-    /// Whether an attempt is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         passed(self.due(), now)
     }
 
-    /// The session was lost: it is opened again after a pause, whose length is returned.
+    /// The session was lost. Returns the pause before it is reopened.
     pub(super) fn lost(&mut self, cause: Error, now: Instant) -> Duration {
         if let At::Ready { since } = self.at {
             if now.saturating_duration_since(since) >= GOOD_LIFE {
@@ -119,7 +114,7 @@ impl Life {
         self.pause(cause, now)
     }
 
-    /// An attempt has failed: the next one comes after a longer pause.
+    /// An attempt failed. Returns the pause before the next one, which is longer.
     pub(super) fn failed(&mut self, error: Error, now: Instant) -> Duration {
         self.pause(error, now)
     }
@@ -131,21 +126,19 @@ impl Life {
         pause
     }
 
-    /// The bridge is being reached.
     pub(super) fn connecting(&mut self) {
         if let Some(cause) = self.attempting() {
             self.change(At::Connecting { cause });
         }
     }
 
-    /// The bridge was asked for a session.
     pub(super) fn building(&mut self) {
         if let Some(cause) = self.attempting() {
             self.change(At::Building { cause });
         }
     }
 
-    /// Why the session that is being opened again was lost.
+    /// Why the session being reopened was lost.
     fn attempting(&self) -> Option<Error> {
         match &self.at {
             At::Recovering { cause, .. } | At::Connecting { cause } | At::Building { cause } => Some(cause.clone()),
@@ -153,12 +146,10 @@ impl Life {
         }
     }
 
-    /// There is a session again.
     pub(super) fn ready(&mut self, now: Instant) {
         self.change(At::Ready { since: now });
     }
 
-    /// It is over.
     pub(super) fn die(&mut self, cause: Error) {
         self.change(At::Dead { cause });
     }
@@ -174,18 +165,18 @@ impl Life {
         }
     }
 
-    /// The oldest change that was not told yet.
+    /// The oldest change not reported yet.
     pub(super) fn next_change(&mut self) -> Option<State> {
         self.untold.pop_front()
     }
 
-    /// Whether all changes were told.
+    /// Whether all changes were reported.
     pub(super) fn is_told(&self) -> bool {
         self.untold.is_empty()
     }
 }
 
-/// Whether trying again is useless: what the router will never accept.
+/// Whether the router will never accept the request, so that retrying is pointless.
 pub(super) fn is_hopeless(error: &Error) -> bool {
     matches!(error.status, Status::Unsupported | Status::Invalid | Status::State) || error.tag == "INVALID_KEY"
 }

@@ -16,7 +16,7 @@ use crate::core::drive::stage::Stage;
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::line::Fields;
 
-/// How far a step has come.
+/// The outcome of a step or a wait that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Progress {
