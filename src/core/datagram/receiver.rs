@@ -2,14 +2,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
-use crate::core::session::Path;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::datagram::{self, Origin, Source, MAX_HEADER};
 use crate::sys::lock::{Rank, RankedMutex};
@@ -278,7 +276,7 @@ impl Receiver {
             *verdict = Verdict::Ended;
             return None;
         }
-        if !self.is_from_bridge(arrival.from) {
+        if !self.endpoint.port().is_from_bridge(arrival.from) {
             *verdict = Verdict::Forged;
             return None;
         }
@@ -310,15 +308,6 @@ impl Receiver {
             Verdict::Ended => {}
             Verdict::Forged => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
             Verdict::Malformed => _ = counters.malformed.fetch_add(1, Ordering::Relaxed),
-        }
-    }
-
-    fn is_from_bridge(&self, from: Option<SocketAddr>) -> bool {
-        match &self.endpoint.port().path {
-            Path::InBand(_) => true,
-            Path::Udp { bridge, .. } => from.is_some_and(|from| {
-                from.ip() == bridge.ip() && (self.endpoint.port().any_port || from.port() == bridge.port())
-            }),
         }
     }
 

@@ -1,16 +1,54 @@
 //! Reopening a lost session, one attempt at a time.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
-use crate::core::drive::{after, earlier, passed, Deadline, Progress, Scope, Watched};
+use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Scope, Watched};
 use crate::core::session::{NewSession, SessionSpec};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::Watch;
+
+/// Pauses before attempts to reopen a lost session: starts with the first and doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// When a session is lost that lasted at least this long, the pauses start over with the first.
+const GOOD_LIFE: Duration = Duration::from_secs(60);
+
+/// The pauses between attempts, and how many attempts there have been.
+pub(super) struct Pauses {
+    attempt: u32,
+    backoff: Backoff,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Pauses { attempt: 0, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
+    }
+}
+
+impl Pauses {
+    /// Number of the attempt that is due or in progress; 0 before the first.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// A session was lost that had lasted for `life`.
+    pub(super) fn lived(&mut self, life: Duration) {
+        if life >= GOOD_LIFE {
+            *self = Pauses::default();
+        }
+    }
+
+    /// The pause before the next attempt.
+    pub(super) fn next(&mut self) -> Duration {
+        self.attempt = self.attempt.saturating_add(1);
+        self.backoff.pause()
+    }
+}
 
 /// What all sessions of a destination are created from.
 pub(super) struct Origin {

@@ -12,17 +12,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::core::drive::{after, passed, Backoff, Deadline};
+use crate::core::destination::recovery::Pauses;
+use crate::core::drive::{after, passed, Deadline};
 use crate::error::{Error, Status};
 
 /// State changes kept for a program that does not fetch them; then the oldest are dropped.
 const CHANGES: usize = 64;
-
-/// Pauses before attempts to reopen a lost session: starts with the first and doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// When a session is lost that lasted at least this long, the pauses start over with the first.
-const GOOD_LIFE: Duration = Duration::from_secs(60);
 
 /// The state of a destination as a program sees it; the numbers are the C constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,20 +47,13 @@ enum At {
 /// The state of a destination, and the changes not yet reported to the program.
 pub(super) struct Life {
     at: At,
-    /// Number of the attempt to reopen the session; 0 before the first.
-    attempt: u32,
-    backoff: Backoff,
+    pauses: Pauses,
     untold: VecDeque<State>,
 }
 
 impl Life {
     pub(super) fn new(now: Instant) -> Self {
-        Life {
-            at: At::Ready { since: now },
-            attempt: 0,
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
-            untold: VecDeque::from([State::Ready]),
-        }
+        Life { at: At::Ready { since: now }, pauses: Pauses::default(), untold: VecDeque::from([State::Ready]) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -80,7 +68,7 @@ impl Life {
 
     /// Number of the attempt to reopen the session.
     pub(super) fn attempt(&self) -> u32 {
-        self.attempt
+        self.pauses.attempt()
     }
 
     pub(super) fn cause(&self) -> Option<&Error> {
@@ -106,10 +94,7 @@ impl Life {
     /// The session was lost. Returns the pause before it is reopened.
     pub(super) fn lost(&mut self, cause: Error, now: Instant) -> Duration {
         if let At::Ready { since } = self.at {
-            if now.saturating_duration_since(since) >= GOOD_LIFE {
-                self.attempt = 0;
-                self.backoff.reset();
-            }
+            self.pauses.lived(now.saturating_duration_since(since));
         }
         self.pause(cause, now)
     }
@@ -120,8 +105,7 @@ impl Life {
     }
 
     fn pause(&mut self, cause: Error, now: Instant) -> Duration {
-        let pause = self.backoff.pause();
-        self.attempt = self.attempt.saturating_add(1);
+        let pause = self.pauses.next();
         self.change(At::Recovering { cause, due: after(Some(pause), now) });
         pause
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::core::bridge::{BridgeConnection, Finished};
 use crate::core::drive::{log, Attended, Deadline, Interest, Job, Limit, Pending, Stage};
-use crate::core::session::accept_pool::AbandonedAccept;
+use crate::core::session::abandoned_accepts::AbandonedAccept;
 use crate::core::session::call::Call;
 use crate::core::session::session::Session;
 use crate::core::stream::{Remote, Stream};

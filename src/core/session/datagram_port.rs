@@ -118,6 +118,16 @@ impl DatagramPort {
         self.delivery
     }
 
+    /// Whether a datagram with this source address was sent by the bridge: anything else may be forged.
+    pub(crate) fn is_from_bridge(&self, from: Option<SocketAddr>) -> bool {
+        match &self.path {
+            Path::InBand(_) => true,
+            Path::Udp { bridge, .. } => {
+                from.is_some_and(|from| from.ip() == bridge.ip() && (self.any_port || from.port() == bridge.port()))
+            }
+        }
+    }
+
     /// Hands a datagram that came on the control socket to the program; when there is no room the oldest one goes.
     pub fn feed(&self, packet: &[u8]) {
         let Path::InBand(end) = &self.path else { return };

@@ -1,7 +1,7 @@
 //! One session on the router, and what is asked on it.
 
+mod abandoned_accepts;
 mod accept;
-mod accept_pool;
 mod call;
 mod control_socket;
 mod datagram_port;
@@ -10,8 +10,8 @@ mod lookup_ticket;
 mod session;
 mod spec;
 
+pub(crate) use abandoned_accepts::AbandonedAccept;
 pub(crate) use accept::{accept, accepted};
-pub(crate) use accept_pool::AbandonedAccept;
 pub(crate) use call::Call;
 pub(crate) use control_socket::ControlSocket;
 pub(crate) use datagram_port::{DatagramPort, Path};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::drive::{log, Attended, Driver, Scope};
-use crate::core::session::accept_pool::AcceptPool;
+use crate::core::session::abandoned_accepts::AcceptPool;
 use crate::core::session::control_socket::ControlSocket;
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::lookup_ticket::Ticket;
