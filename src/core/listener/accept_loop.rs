@@ -1,4 +1,4 @@
-//! Accepts that are kept armed, so that streams come without anybody asking for each of them.
+//! Keeps accepts armed, so that streams arrive without a call for each of them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,16 +16,16 @@ use crate::protocol::request::Request;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{Wake, Watch};
 
-/// The second failure in a row and those after it cost a pause: this long, doubled each time up to the longest.
+/// Pause after the second consecutive failure and later ones, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The accepts of one listener and the streams that were not fetched yet.
+/// The accepts of one listener, and the streams not fetched yet.
 pub(super) struct AcceptLoop {
     backlog: usize,
-    /// Tells of the accepts.
+    /// Readable when an accept has something to do.
     watch: Arc<Watch>,
-    /// Readable while a stream is there, or for ever once it is over.
+    /// Readable while there is a stream, and forever once the loop is over.
     arrived: Wake,
     /// Held while stepping; others skip.
     armed: RankedMutex<Armed>,
@@ -36,12 +36,12 @@ pub(super) struct AcceptLoop {
 struct Armed {
     session: Option<Arc<Session>>,
     accepts: Vec<Watched<BridgeConnection>>,
-    /// This many at a time.
+    /// Number of accepts to keep armed.
     width: usize,
-    /// Streams come this way instead.
+    /// If set, streams arrive this way instead.
     forward: Option<Forward>,
     backoff: Backoff,
-    /// No new ones before.
+    /// No new accepts before then.
     pause: Deadline,
 }
 
@@ -54,7 +54,8 @@ struct Queue {
 }
 
 impl AcceptLoop {
-    /// Nothing is armed before it is driven: up to `width` accepts at a time, or a forward; `backlog` streams in all.
+    /// Arms nothing before it is driven. `width` is the number of accepts at a time, unless there is a `forward`;
+    /// `backlog` limits streams and accepts in total.
     pub(super) fn new(backlog: usize, width: usize, forward: Option<Forward>) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -69,17 +70,16 @@ impl AcceptLoop {
         }))
     }
 
-    /// Readable while it has to be driven.
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Readable while there is a stream to fetch, or it is over.
+    /// Readable while there is a stream to fetch, or once the loop is over.
     pub(super) fn arrived(&self) -> &Wake {
         &self.arrived
     }
 
-    /// Fetches a stream; whether there was room for another accept only now.
+    /// Fetches a stream. Also returns whether the queue was full, so that there is room for another accept only now.
     pub(super) fn fetch(&self) -> (Option<Stream>, bool) {
         let mut queue = self.queue.lock();
         let full = queue.streams.len() >= self.backlog;
@@ -90,8 +90,8 @@ impl AcceptLoop {
         (stream, full)
     }
 
-    /// How many accepts have failed one after the other, and why the last one has; that only if it is told without waiting
-    /// for a lock, unless `wait` is set.
+    /// The number of consecutive failed accepts, and why the last one failed. Without `wait`, the reason is left out if
+    /// it would mean waiting for a lock.
     pub(super) fn failures(&self, wait: bool) -> (u32, Option<Error>) {
         let queue = if wait { Some(self.queue.lock()) } else { self.queue.try_lock() };
         (self.failures.load(Ordering::Relaxed), queue.and_then(|queue| queue.error.clone()))
@@ -117,7 +117,7 @@ impl AcceptLoop {
         self.queue.lock().streams.len() + armed.accepts.len() < self.backlog
     }
 
-    /// An accept for the router to fill: one that was given up before, or a new one.
+    /// An accept to arm: one abandoned earlier, or a new one.
     fn next(&self, session: &Arc<Session>) -> Result<Watched<BridgeConnection>> {
         let accept = match session.accept_pool().adopt_waiting() {
             Some(AbandonedAccept::Waiting(accept)) => *accept,
@@ -162,7 +162,7 @@ impl AcceptLoop {
 
     #[inline(never)]
     fn fail(&self, armed: &mut Armed, session: &Session, error: Error, now: Instant) {
-        // The router takes one accept at a time: the others wait for their turn here.
+        // This router takes one accept at a time, so arm only one from now on.
         if error.tag == "ALREADY_ACCEPTING" && armed.width > 1 && !armed.accepts.is_empty() {
             armed.width = 1;
             return;
@@ -171,13 +171,13 @@ impl AcceptLoop {
             0 => Duration::ZERO,
             _ => armed.backoff.pause(),
         };
-        let message = || format!("accept failed: {} (next one in {} ms)", error.message, pause.as_millis());
+        let message = || format!("accept failed: {} (retrying in {} ms)", error.message, pause.as_millis());
         session.bridge().log.line(message);
         armed.pause = after(Some(pause), now);
         self.queue.lock().error = Some(error);
     }
 
-    /// It is given up: what the router has been asked for goes back to the session.
+    /// Called when the listener is closed: returns pending accepts and unfetched streams to the session.
     pub(super) fn give_up(&self) {
         let mut armed = self.armed.lock();
         let streams = {
@@ -203,7 +203,7 @@ impl AcceptLoop {
 
 impl Follower for AcceptLoop {
     fn deadline(&self) -> Deadline {
-        // While another thread is stepping it, that one looks afterwards.
+        // `None` while another thread is stepping it: that thread looks again afterwards.
         let armed = self.armed.try_lock()?;
         let steps = armed.accepts.iter().fold(None, |sum, accept| earlier(sum, accept.get().deadline()));
         let forward = armed.forward.as_ref().and_then(Forward::deadline);
@@ -214,7 +214,7 @@ impl Follower for AcceptLoop {
         let Some(mut armed) = self.armed.try_lock() else { return };
         if session.scope().has_ended() || self.queue.lock().over {
             armed.drop_all(&self.watch);
-            // Nothing is due before there is a session again.
+            // Nothing is due until there is a new session.
             armed.pause = None;
             return;
         }
@@ -257,7 +257,7 @@ impl Follower for AcceptLoop {
     }
 
     fn abandon(&self) {
-        // First: what is taken from the watch later must not be taken from the parent's.
+        // Do this first: the watch is shared with the parent, and what is dropped below must not be removed from it.
         self.watch.abandon();
         if let Some(mut armed) = self.armed.try_lock() {
             armed.accepts.clear();

@@ -1,6 +1,6 @@
-//! STREAM FORWARD instead of accepts: the router connects to a loopback port of ours for every stream.
+//! STREAM FORWARD instead of accepts: for every stream the router connects to a loopback port of ours.
 //!
-//! Any process of this machine can connect there and claim to be a peer, so these streams are not verified.
+//! Any local process can connect there and claim to be a peer, so these streams are not verified.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,10 +16,10 @@ use crate::protocol::peer_line::PeerLine;
 use crate::protocol::request::Request;
 use crate::sys::{self, Place, SharedFd, Watch};
 
-/// How long a connection may take to say whose it is: a router says it at once.
+/// How long a connection may take to send its peer line: a router sends it at once.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
-/// A loopback port and the router's promise to bring streams there.
+/// A loopback port and the router's commitment to forward streams to it.
 pub(super) struct Forward {
     port: TcpListener,
     address: SocketAddr,
@@ -31,11 +31,11 @@ pub(super) struct Forward {
 enum Control {
     None,
     Asking(Box<Watched<BridgeConnection>>),
-    /// The socket that carries the promise. It gets PINGs like that of a session.
-    Promised(Box<ControlSocket>),
+    /// Forwarding lasts while this socket is open. It gets PINGs like that of a session.
+    Forwarding(Box<ControlSocket>),
 }
 
-/// A connection that has not yet said whose it is.
+/// A connection that has not sent its peer line yet.
 struct Arriving {
     socket: Arc<SharedFd>,
     line: PeerLine,
@@ -43,7 +43,7 @@ struct Arriving {
 }
 
 impl Forward {
-    /// Binds the port; the bridge must be on this machine.
+    /// Binds the port. Fails unless the bridge is on this machine.
     pub(super) fn new(bridge: &Bridge) -> Result<Self> {
         let local = bridge.places().iter().find_map(|place| match place {
             Place::Tcp(address) if address.ip().is_loopback() => Some(address.ip()),
@@ -60,7 +60,7 @@ impl Forward {
         Ok(Forward { port, address, watched: false, control: Control::None, arriving: Vec::new() })
     }
 
-    /// When it has to be driven even without an event.
+    /// When it has to run even without an event.
     pub(super) fn deadline(&self) -> Deadline {
         let asking = match &self.control {
             Control::Asking(connection) => connection.get().deadline(),
@@ -69,19 +69,19 @@ impl Forward {
         self.arriving.iter().fold(asking, |sum, arriving| earlier(sum, arriving.deadline))
     }
 
-    /// Whether the router has to be asked (again).
+    /// Whether the router has to be asked to forward (again).
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.control, Control::None)
     }
 
-    /// Asks the router for its promise.
+    /// Asks the router to forward.
     pub(super) fn ask(&mut self, session: &Arc<Session>, watch: &Arc<Watch>, now: Instant) -> Result<()> {
         let request = Request::Forward { id: session.id().to_owned(), to: self.address };
         self.control = Control::Asking(Box::new(Watched::new(session.connection(request)?, watch)));
         self.run_control(session, watch, now)
     }
 
-    /// Does what the router's side needs. After a failure it has to be asked again.
+    /// Runs the conversation with the router. After an error the router has to be asked again.
     pub(super) fn run_control(&mut self, session: &Arc<Session>, watch: &Watch, now: Instant) -> Result<()> {
         let result = self.try_control(session, watch, now);
         if result.is_err() {
@@ -96,9 +96,9 @@ impl Forward {
                 return Ok(());
             }
             let finished = connection.get_mut().finish()?;
-            self.control = Control::Promised(Box::new(ControlSocket::new(finished, None)));
+            self.control = Control::Forwarding(Box::new(ControlSocket::new(finished, None)));
         }
-        let Control::Promised(control_socket) = &mut self.control else { return Ok(()) };
+        let Control::Forwarding(control_socket) = &mut self.control else { return Ok(()) };
         control_socket.trace().want(session.bridge().log.is_wanted());
         let lost = control_socket.run();
         session.bridge().log.lines(control_socket.trace().take());
@@ -111,7 +111,7 @@ impl Forward {
         Ok(())
     }
 
-    /// Takes up to `room` connections, and returns the streams of those that have said whose they are.
+    /// Takes up to `room` connections and returns the streams of those that have sent their peer line.
     pub(super) fn run_port(&mut self, session: &Arc<Session>, room: usize, watch: &Watch, now: Instant) -> Vec<Stream> {
         let mut streams = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
@@ -123,7 +123,7 @@ impl Forward {
                 Ok(None) => self.arriving.push(arriving),
                 Err(error) => {
                     drop(watch.remove(&*arriving.socket));
-                    let why = || format!("a connection to the forwarding port was dropped: {}", error.message);
+                    let why = || format!("dropped a connection to the forwarding port: {}", error.message);
                     session.bridge().log.line(why);
                 }
             }
@@ -142,7 +142,7 @@ impl Forward {
                 deadline: after(Some(INTRODUCTION), now),
             });
         }
-        // Without room the port must not say that somebody is there: the system lets them wait.
+        // While there is no room, stop watching the port: connections wait in the system's backlog.
         let wanted = streams.len() + self.arriving.len() < room;
         if wanted != self.watched {
             drop(match wanted {
@@ -157,7 +157,7 @@ impl Forward {
     fn close_control(&mut self, watch: &Watch) {
         match std::mem::replace(&mut self.control, Control::None) {
             Control::None | Control::Asking(_) => {}
-            Control::Promised(mut control_socket) => {
+            Control::Forwarding(mut control_socket) => {
                 if let Some((fd, _)) = control_socket.awaited() {
                     drop(watch.remove(&*fd));
                 }
@@ -166,7 +166,7 @@ impl Forward {
         }
     }
 
-    /// Closes everything but the port.
+    /// Closes everything except the port.
     pub(super) fn close(&mut self, watch: &Watch) {
         self.close_control(watch);
         for arriving in self.arriving.drain(..) {
@@ -174,7 +174,7 @@ impl Forward {
         }
     }
 
-    /// Stops watching the port, which is about to be closed.
+    /// Stops watching the port before it is closed.
     pub(super) fn forget_port(&mut self, watch: &Watch) {
         if std::mem::take(&mut self.watched) {
             drop(watch.remove(&self.port));
@@ -183,7 +183,7 @@ impl Forward {
 }
 
 impl Arriving {
-    /// Reads the line before the payload, and not a byte more.
+    /// Reads the peer line, and not a byte of the payload after it.
     fn introduce(&mut self, now: Instant) -> Result<Option<Remote>> {
         let fd = self.socket.as_raw_fd();
         let mut buffer = [0; 4096];

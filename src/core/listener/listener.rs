@@ -1,4 +1,4 @@
-//! A listener: one descriptor that is readable when a stream is there.
+//! A listener: one descriptor that is readable when a stream has arrived.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::sys;
 
-/// Streams that wait to be fetched, unless the caller says otherwise.
+/// Default number of streams that may wait to be fetched.
 const BACKLOG: usize = 16;
-/// More of them would only use up descriptors.
+/// A larger backlog would only use up descriptors.
 const MAX_BACKLOG: usize = 4096;
 
-/// A listener on a destination. Dropping it leaves the destination as it is.
+/// A listener on a destination. Dropping it does not affect the destination.
 pub struct Listener {
     destination: Arc<Destination>,
     accept_loop: Arc<AcceptLoop>,
-    /// Without a keeper: what the program polls, all that the destination waits for included.
+    /// Without a keeper, this includes everything the destination waits for.
     face: Face,
 }
 
 impl Listener {
-    /// Begins to accept streams; up to `backlog` wait to be fetched, 0 meaning a sensible number.
+    /// Starts accepting streams. Up to `backlog` wait to be fetched; 0 means a sensible default.
     pub fn open(dest: &DestHandle, backlog: i32, options: &Options) -> Result<Self> {
         let _edge = log::edge();
         let destination = listenable(dest)?;
         Self::begin(destination, backlog, ListenerOptions::parse(options)?)
     }
 
-    /// The same with options that are checked already.
+    /// [`Listener::open`] with options that were already parsed.
     pub(crate) fn open_with(dest: &DestHandle, backlog: i32, options: ListenerOptions) -> Result<Self> {
         let _edge = log::edge();
         Self::begin(listenable(dest)?, backlog, options)
@@ -61,22 +61,22 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Descriptor that is readable when `accept` has something to give, and without a keeper when it has something to do.
+    /// Descriptor that is readable when `accept` has a stream to return or, without a keeper, work to do.
     pub fn fd(&self) -> RawFd {
         self.face.fd(self.accept_loop.arrived())
     }
 
-    /// The destination it is on.
+    /// The destination it accepts streams for.
     pub fn destination(&self) -> &Arc<Destination> {
         &self.destination
     }
 
-    /// Milliseconds until `accept` has something to do even without an event; -1 for never.
+    /// Milliseconds until `accept` has work to do even without an event; -1 for never.
     pub fn timeout_ms(&self, now: Instant) -> i32 {
         self.destination.timeout_ms(now)
     }
 
-    /// The next stream, if there is one.
+    /// Returns the next stream, or `None` if none has arrived.
     pub fn accept(&self, now: Instant) -> Result<Option<Stream>> {
         self.destination.bridge().check_process()?;
         let _edge = log::edge();
@@ -91,18 +91,18 @@ impl Listener {
         Ok(stream)
     }
 
-    /// How many accepts have failed one after the other, and why the last one has.
+    /// The number of consecutive failed accepts, and why the last one failed.
     pub fn failures(&self) -> (u32, Option<Error>) {
         self.accept_loop.failures(!self.destination.bridge().process.in_child())
     }
 
-    /// There is something to do that no descriptor tells of.
+    /// Gets work done that no descriptor signals.
     fn look(&self, now: Instant) {
         self.destination.signals().driver.hurry(|| self.destination.drive(now));
     }
 }
 
-/// The destination, if it can have a listener now.
+/// Fails if the destination cannot have a listener now.
 fn listenable(dest: &DestHandle) -> Result<Arc<Destination>> {
     dest.check_stream(Operation::Accept)?;
     let destination = dest.destination();
@@ -117,7 +117,7 @@ impl Drop for Listener {
             self.accept_loop.abandon();
             return;
         }
-        // The description may live on in a child of fork(2): closing alone would not remove it.
+        // Closing alone would not remove it: a child of fork(2) may hold the same description.
         let _edge = log::edge();
         drop(self.destination.signals().work.remove(self.accept_loop.watch()));
         self.accept_loop.give_up();

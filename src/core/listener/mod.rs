@@ -1,4 +1,5 @@
-//! Streams that come without being asked for one by one.
+//! Listeners: streams that arrive without a call for each of them. Nothing here opens a destination or its session; a
+//! listener follows a destination through all its sessions.
 
 mod accept_loop;
 mod forward;

@@ -1,20 +1,16 @@
-//! One of the two sockets of a relay: a socket of the system, or a stream over I2P.
+//! One of the two ends of a relay: a system socket or a stream over I2P.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::core::stream::Stream;
 use crate::sys;
 
-/// A socket of a relay.
 pub enum End {
-    /// A socket of the system.
     Socket(OwnedFd),
-    /// A stream over I2P.
     Stream(Stream),
 }
 
 impl End {
-    /// The descriptor.
     pub fn fd(&self) -> RawFd {
         match self {
             End::Socket(fd) => fd.as_raw_fd(),
@@ -22,12 +18,12 @@ impl End {
         }
     }
 
-    /// Ends it in both directions, after what is still on its way out. Closing alone would not, while a child of
-    /// fork(2) has it, too.
+    /// Shuts it down in both directions, after output that is still queued. Closing alone would not do so while a child
+    /// of fork(2) holds it too.
     pub fn end(&self) {
         match self {
             End::Socket(fd) => sys::end_both(fd.as_raw_fd()),
-            // It fails only when that has happened before.
+            // Fails only if it was given away or shut down before.
             End::Stream(stream) => drop(stream.shutdown()),
         }
     }

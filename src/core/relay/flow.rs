@@ -1,21 +1,21 @@
-//! Two sockets joined: what comes from one goes to the other.
+//! One direction of a relay: what is read from one socket is written to the other.
 
 use std::os::fd::RawFd;
 
 use crate::sys::{self, Carrier};
 
-/// Room for bytes on their way that nobody uses at the moment, kept for the next who does.
+/// A cache of idle carriers for reuse.
 pub(crate) struct Carriers {
     spare: Vec<Carrier>,
     size: usize,
     splice: bool,
 }
 
-/// Spare ones kept; each is two descriptors.
+/// Number of idle carriers to keep; each takes two descriptors.
 const SPARE: usize = 16;
 
 impl Carriers {
-    /// Carriers for up to `size` bytes.
+    /// Carriers hold up to `size` bytes each.
     pub(crate) fn new(size: usize, splice: bool) -> Self {
         Carriers { spare: Vec::new(), size, splice: splice && cfg!(target_os = "linux") }
     }
@@ -27,7 +27,7 @@ impl Carriers {
         self.spare.pop().unwrap_or_else(|| Carrier::new(self.size, self.splice))
     }
 
-    /// Only an empty one may be used for other bytes.
+    /// Only an empty carrier may be reused.
     fn put(&mut self, carrier: Carrier) {
         if carrier.held() == 0 && carrier.splices() == self.splice && self.spare.len() < SPARE {
             self.spare.push(carrier);
@@ -35,36 +35,37 @@ impl Carriers {
     }
 }
 
-/// What became of moving bytes.
+/// Why moving bytes stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flowed {
-    /// Nothing more is possible at present.
+    /// Nothing more can be moved at the moment.
     Waits,
-    /// More is possible, but others want a turn.
+    /// There is more to move, but it is the others' turn.
     Goes,
-    /// The source has ended and everything it had sent is delivered.
+    /// The source has ended and everything it sent was delivered.
     Ended,
-    /// The other end takes nothing any more.
+    /// The receiver no longer accepts anything.
     Refused,
 }
 
-/// One direction.
+/// One direction of a relay.
 #[derive(Default)]
 pub(crate) struct Flow {
     carrier: Option<Carrier>,
     refused: bool,
-    /// The kernel moves nothing past urgent data: from the first of it on everything is copied.
+    /// splice(2) moves nothing past urgent data, so once there is some, everything is copied.
     pub copies: bool,
-    /// The receiver was reset, as far as giving tells: an error is told only once, and not as an event any more.
+    /// The receiver was reset, as far as writing to it shows: the error is reported only once, and then not as an event
+    /// as well.
     pub broken: bool,
-    /// The source has ended with an error.
+    /// The source ended with an error.
     pub cut: bool,
-    /// Bytes delivered.
+    /// Number of bytes delivered.
     pub moved: u64,
 }
 
 impl Flow {
-    /// Moves what can be moved without waiting, up to about `budget` bytes.
+    /// Moves as much as possible without blocking, up to about `budget` bytes.
     pub(crate) fn run(&mut self, from: RawFd, to: RawFd, carriers: &mut Carriers, budget: usize) -> Flowed {
         let mut left = budget;
         while !self.refused {
@@ -78,16 +79,16 @@ impl Flow {
                 match carrier.take(from) {
                     Ok(1..) => {}
                     Err(error) if sys::would_block(&error) => {
-                        // While nothing moves, a relay has no pipe.
+                        // A relay holds no pipe while nothing moves.
                         self.release(carriers);
                         return Flowed::Waits;
                     }
-                    // That is no end, but urgent data before it.
+                    // Not an end, but urgent data in the way.
                     Ok(0) | Err(_) if carrier.splices() && sys::unread(from).is_ok_and(|left| left > 0) => {
                         self.copies = true;
                         continue;
                     }
-                    // A reset is an end, too: what came before it has been taken.
+                    // A reset is an end too: everything before it was taken.
                     result => {
                         self.cut = result.is_err();
                         self.release(carriers);
@@ -103,9 +104,9 @@ impl Flow {
                     }
                     Err(error) if sys::would_block(&error) => return Flowed::Waits,
                     Err(error) => {
-                        // On a unix socket that may as well be an end in good order.
+                        // On a unix socket, EPIPE may just as well mean an orderly end.
                         self.broken = error.raw_os_error() != Some(libc::EPIPE) || !sys::is_local(to);
-                        // It may still have something to say: an answer to the beginning of what was sent to it.
+                        // It may still have something to send, such as an answer to what it has received so far.
                         self.refused = true;
                         self.release(carriers);
                         return Flowed::Refused;
@@ -119,12 +120,12 @@ impl Flow {
         Flowed::Refused
     }
 
-    /// Bytes that were taken and not given yet.
+    /// Number of bytes taken but not yet given.
     pub(crate) fn held(&self) -> usize {
         self.carrier.as_ref().map_or(0, Carrier::held)
     }
 
-    /// Nothing is moved any more; what was on its way is lost.
+    /// Stops for good; bytes in transit are lost.
     pub(crate) fn stop(&mut self, carriers: &mut Carriers) {
         self.release(carriers);
     }

@@ -1,4 +1,4 @@
-//! The end of a relay: what was written to an end is delivered before it is closed.
+//! Closing an end of a relay: what was written to it is delivered first.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -7,42 +7,43 @@ use crate::core::drive::{after, earlier, passed, Backoff, Deadline};
 use crate::core::relay::end::End;
 use crate::sys;
 
-/// How long an end may take none of what was sent to it before the other end was reset, or stay when it has everything.
+/// How long an end may go without taking any of what was sent before the other end was reset, or stay open once it has
+/// taken everything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Between looking how much a stream has taken, at first and at most: the system has no event for that.
+/// First and longest interval between checks of how much a stream has taken: the system has no event for that.
 const LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(320);
-/// What an end that has everything may go on sending to nobody.
+/// How many bytes an end may go on sending, all discarded, before we stop waiting for it.
 const WASTE: usize = 4 << 20;
 
-/// An end that is about to be closed: closing it with unread input would throw away what is still on its way out.
+/// An end about to be closed: closing it with unread input would discard output that is still queued.
 pub(crate) struct Linger {
     end: End,
-    /// Whether the other end has ended in good order: then all of what it had sent is for this one.
+    /// Whether the other end ended in an orderly way: then this one should get all that it sent.
     in_order: bool,
     until: Deadline,
     unsent: usize,
     wasted: usize,
-    /// Between looks at a stream, and when the next one is due.
+    /// Intervals between checks of a stream, and when the next check is due.
     looks: Backoff,
     look: Deadline,
 }
 
-/// How a [`Linger`] goes.
+/// What to do with a [`Linger`] after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LingerStep {
-    /// It can be closed now.
+    /// Close it now.
     Over,
-    /// Not yet.
+    /// Wait for an event or the deadline.
     Waits,
-    /// There is more to do at once.
+    /// Step again at once.
     Goes,
 }
 
 impl Linger {
-    /// Nothing more is sent to it, the other end having ended, `in_order` or not.
+    /// The other end has ended, `in_order` or not, and nothing more will be sent to this one.
     pub(crate) fn new(end: End, in_order: bool, now: Instant) -> Self {
-        // A stream over I2P has no half close: there it would end both directions before all is delivered.
+        // A stream over I2P has no half-close: it would end both directions before everything is delivered.
         if let End::Socket(fd) = &end {
             sys::end_sending(fd.as_raw_fd());
         }
@@ -51,26 +52,25 @@ impl Linger {
         Linger { end, in_order, until, unsent: usize::MAX, wasted: 0, looks, look }
     }
 
-    /// The end.
     pub(crate) fn end(&self) -> &End {
         &self.end
     }
 
-    /// Bytes it has not taken yet, as far as is known.
+    /// Number of bytes it has not taken yet, as of the last step.
     pub(crate) fn unsent(&self) -> usize {
         self.unsent
     }
 
-    /// When to look again even without an event.
+    /// When to step again even without an event.
     pub(crate) fn deadline(&self) -> Deadline {
         match self.end {
-            // It closes when it has read everything, and that is an event.
+            // The peer closes it when it has read everything, and that is an event.
             End::Socket(_) => self.until,
             End::Stream(_) => earlier(self.until, self.look),
         }
     }
 
-    /// Looks whether it can be closed now. What it still sends is dropped.
+    /// Checks whether it can be closed now. Discards what it still sends.
     pub(crate) fn step(&mut self, now: Instant) -> LingerStep {
         let fd = self.end.fd();
         let mut waste = [0; 16384];
@@ -89,11 +89,12 @@ impl Linger {
         let Ok(unsent) = sys::unsent(fd) else { return LingerStep::Over };
         let has_all = unsent == 0 && (matches!(self.end, End::Stream(_)) || self.wasted >= WASTE);
         if unsent < self.unsent {
-            // A slow reader reads.
+            // The reader is slow, but it is reading.
             self.unsent = unsent;
             self.until = after(Some(PATIENCE), now);
         }
-        // Closing would lose what it has not taken as soon as it says a word. One that only talks is not waited for.
+        // If we closed now, it would lose what it has not taken as soon as it sends anything. But we do not wait for
+        // one that only sends.
         let is_patient = self.in_order && unsent > 0 && self.wasted < WASTE;
         if has_all || passed(self.until, now) && !is_patient {
             return LingerStep::Over;

@@ -1,4 +1,4 @@
-//! Bytes between two sockets. Nothing here knows where the two came from.
+//! Moving bytes between two sockets until both are done. Nothing here knows where the sockets came from.
 
 mod end;
 mod flow;

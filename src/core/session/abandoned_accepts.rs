@@ -1,7 +1,7 @@
-//! Accepts of one session that were given up, and those that wait.
+//! Abandoned accepts of one session: those whose operation was cancelled or timed out.
 //!
-//! A router keeps an accept that was given up and may hand it the next stream, before or after the accepts that were
-//! issued since. So every accept that waits also watches those that were given up, and takes a stream from any of them.
+//! The router does not know that an accept was abandoned and may hand the next stream to it, before or after accepts
+//! issued later. So every waiting accept also watches the abandoned ones and takes a stream from any of them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,18 +15,18 @@ use crate::error::{Error, Operation, Result};
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, Wake, Watch};
 
-/// An accept that was given up.
+/// An accept that no operation is waiting for any more.
 pub enum AbandonedAccept {
-    /// Still waiting.
+    /// The router has not answered it with a stream, as far as is known.
     Waiting(Box<BridgeConnection>),
-    /// A stream that nobody fetched.
+    /// A stream that was not fetched.
     Arrived(Box<Stream>),
 }
 
-/// The accepts of a session.
+/// The abandoned accepts of a session, and the watches of those that wait.
 pub struct AcceptPool {
     list: RankedMutex<List>,
-    /// Readable while a stream is there that nobody fetched.
+    /// Readable while there is an unfetched stream.
     arrived: Wake,
 }
 
@@ -39,18 +39,17 @@ struct List {
 }
 
 impl AcceptPool {
-    /// None yet.
     pub fn new() -> io::Result<Self> {
         Ok(AcceptPool { list: RankedMutex::new(Rank::AcceptPool, List::default()), arrived: Wake::new()? })
     }
 
-    /// Keeps an accept that was given up.
-    pub fn park(&self, parked: AbandonedAccept) {
+    /// Adds an abandoned accept.
+    pub fn park(&self, abandoned: AbandonedAccept) {
         let mut list = self.list.lock();
         if list.ended {
             return;
         }
-        match parked {
+        match abandoned {
             AbandonedAccept::Waiting(accept) => {
                 list.each_watch(|watch| watch_too(watch, &accept));
                 list.waiting.push_back(accept);
@@ -62,13 +61,12 @@ impl AcceptPool {
         }
     }
 
-    /// What a new accept should begin with: a stream that nobody fetched, or else the oldest accept that was given up and
-    /// is still good.
+    /// What a new accept should start from: an unfetched stream, or else the oldest abandoned accept that still works.
     pub fn adopt(&self, now: Instant) -> Option<AbandonedAccept> {
         self.ready(now).or_else(|| self.adopt_waiting())
     }
 
-    /// The oldest accept that was given up.
+    /// Removes and returns the oldest abandoned accept.
     pub fn adopt_waiting(&self) -> Option<AbandonedAccept> {
         let mut list = self.list.lock();
         let accept = list.waiting.pop_front()?;
@@ -76,7 +74,7 @@ impl AcceptPool {
         Some(AbandonedAccept::Waiting(accept))
     }
 
-    /// A stream that nobody fetched, or an accept that was given up and has come to its end meanwhile.
+    /// Returns an unfetched stream, or an abandoned accept that has finished in the meantime.
     pub fn ready(&self, now: Instant) -> Option<AbandonedAccept> {
         let mut left = {
             let mut list = self.list.lock();
@@ -88,7 +86,7 @@ impl AcceptPool {
             }
             list.waiting.len()
         };
-        // One at a time, and not under the lock.
+        // Step them one at a time, without holding the lock.
         while left > 0 {
             left -= 1;
             let mut accept = self.list.lock().waiting.pop_front()?;
@@ -97,7 +95,7 @@ impl AcceptPool {
                     self.list.lock().each_watch(|watch| watch_no_more(watch, &accept));
                     return Some(AbandonedAccept::Waiting(accept));
                 }
-                // Its place in the row does not matter: all are watched.
+                // Its place in the queue does not matter, since all are watched.
                 Ok(Progress::Block) => {
                     let mut list = self.list.lock();
                     if !list.ended {
@@ -111,7 +109,7 @@ impl AcceptPool {
         None
     }
 
-    /// One descriptor for an accept that waits: readable when it, or one that was given up, has something.
+    /// Creates a descriptor for a waiting accept: readable when it or any abandoned accept has something.
     pub fn watch(&self, own: &BridgeConnection) -> Result<Arc<Watch>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the accept", &error);
         let watch = Arc::new(Watch::new().map_err(system)?);
@@ -122,9 +120,9 @@ impl AcceptPool {
         Ok(watch)
     }
 
-    /// From now on `watch` is also readable when an accept that was given up has something.
+    /// Makes `watch` readable also when an abandoned accept has something.
     pub fn tell(&self, watch: &Arc<Watch>) {
-        // Only want of memory can refuse that, and then the accept that waits is still watched.
+        // Fails only if memory is short, and then the waiting accept itself is still watched.
         drop(watch.set(&self.arrived, sys::IN));
         let mut list = self.list.lock();
         for accept in &list.waiting {
@@ -134,14 +132,14 @@ impl AcceptPool {
         list.watches.push(Arc::downgrade(watch));
     }
 
-    /// The session has ended: nothing is kept any more.
+    /// Called when the session has ended: drops everything and keeps nothing from now on.
     pub fn end(&self) {
         let (waiting, streams) = {
             let mut list = self.list.lock();
             list.ended = true;
             let watches = std::mem::take(&mut list.watches);
             for watch in watches.iter().filter_map(Weak::upgrade) {
-                // Closing alone does not do it: a child of fork(2) may have them, too.
+                // Closing alone would not remove them: a child of fork(2) may hold them too.
                 drop(watch.remove(&self.arrived));
                 for accept in &list.waiting {
                     drop(watch_no_more(&watch, accept));
@@ -152,7 +150,7 @@ impl AcceptPool {
         drop((waiting, streams));
     }
 
-    /// In a child of fork(2): closes our copies, unless somebody held the lock.
+    /// For a child of fork(2): closes our copies, unless a thread of the parent held the lock.
     pub fn abandon(&self) {
         if let Some(mut list) = self.list.try_lock() {
             *list = List { ended: true, ..List::default() };
@@ -162,7 +160,7 @@ impl AcceptPool {
 }
 
 impl List {
-    /// What cannot be done to one watch is of no interest to the others: an accept that left may be gone already.
+    /// Ignores errors, which concern single watches only: an accept to remove may already be gone from one.
     fn each_watch(&self, act: impl Fn(&Watch) -> io::Result<()>) {
         for watch in self.watches.iter().filter_map(Weak::upgrade) {
             drop(act(&watch));
@@ -170,7 +168,7 @@ impl List {
     }
 }
 
-/// `watch` tells of an accept that was given up. One without a socket yet has nothing to watch; the next step gives it one.
+/// Adds an abandoned accept to `watch`. One without a socket has nothing to watch; its next step gives it one.
 fn watch_too(watch: &Watch, accept: &BridgeConnection) -> io::Result<()> {
     accept.awaited().map_or(Ok(()), |(socket, events)| watch.set(&**socket, events))
 }

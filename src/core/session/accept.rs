@@ -1,4 +1,4 @@
-//! Accepting one stream on a session. An accept that waits takes a stream from those that were given up, too.
+//! Accepting one stream on a session. A waiting accept also takes streams from abandoned accepts.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::sys::{self, Watch};
 
-/// Starts accepting one stream. An accept that was given up earlier is taken up again: the bridge may be about to hand it
-/// the next stream.
+/// Starts accepting one stream. Resumes an abandoned accept, if there is one: the bridge may be about to hand the next
+/// stream to it.
 pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pending<Stream>> {
     let _edge = log::edge();
     let connection = match session.accept_pool().adopt(now) {
@@ -34,7 +34,7 @@ pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Resu
     Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit, now))
 }
 
-/// The stream of an accept that is done.
+/// Takes the stream of a finished accept.
 pub(crate) fn accepted(connection: &mut BridgeConnection) -> Result<Stream> {
     let finished = connection.finish()?;
     of_finished(finished, connection)
@@ -49,17 +49,17 @@ fn of_finished(finished: Finished, connection: &BridgeConnection) -> Result<Stre
 
 struct Accept {
     session: Arc<Session>,
-    /// None once another one's stream was taken.
+    /// `None` once the stream of another accept was taken.
     call: Option<Call<Stream>>,
-    /// Once it waits for a peer: readable for every accept of the session.
+    /// Set once it waits for a peer; covers every abandoned accept of the session as well.
     watch: Option<Arc<Watch>>,
 }
 
 impl Accept {
-    /// An accept that has to wait takes a stream that came to another one of its session, which was given up.
+    /// Takes a stream that arrived on an abandoned accept of the session, if this one has to wait.
     fn elsewhere(&mut self, now: Instant) -> Result<Option<Stream>> {
         let Some(call) = &self.call else { return Ok(None) };
-        // Watched first, looked at second: nothing comes in between unseen.
+        // Watch first, then look, so that nothing can arrive unseen in between.
         if self.watch.is_none() && call.connection().phase() == Phase::Peer {
             self.watch = Some(self.session.accept_pool().watch(call.connection())?);
         }
@@ -110,7 +110,7 @@ impl Job<Stream> for Accept {
         self.call.as_ref().and_then(|call| call.attended())
     }
 
-    /// An accept the bridge knows of goes back to its session, with whatever came of it.
+    /// Returns the accept, which the bridge knows about, to its session, along with any stream it got.
     fn give_up(&mut self, unclaimed: Option<Stream>) {
         self.watch = None;
         let connection = self.call.take().and_then(Call::into_connection);

@@ -1,4 +1,4 @@
-//! A request with a connection of its own as an operation: what is asked of the bridge itself.
+//! A request to the bridge on a connection of its own, as an operation.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,29 +10,28 @@ use crate::error::{Error, Result, Status};
 use crate::protocol::handshake::Phase;
 use crate::protocol::line::Fields;
 
-/// So long the end of a session may show after the end of one of its connections.
+/// How long the end of a session may take to show after the end of one of its connections.
 const CUT_PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What is made of a finished connection.
+/// Converts a finished connection to the product of the operation.
 pub(super) type Make<T> = Box<dyn FnOnce(Finished, &BridgeConnection) -> Result<T> + Send>;
 
-/// A request on its way, and what is made of its answer.
+/// A request in progress, and the conversion of its answer.
 pub(crate) struct Call<T> {
     asked: Asked,
     make: Option<Make<T>>,
 }
 
-/// A request on its way, whatever is made of its answer.
+/// A request in progress, whatever its answer is converted to.
 struct Asked {
     connection: Box<BridgeConnection>,
-    /// The session it belongs to, if any: its end is the cause of whatever fails then.
+    /// The session it belongs to, if any. If that ends, its cause takes precedence over the error of the request.
     session: Option<Arc<Session>>,
-    /// A connection that ended: is it alone, or has its session ended?
+    /// Set when the connection has ended, while we find out whether its session has ended as well.
     cut: Option<(Error, Deadline)>,
 }
 
 impl<T: 'static> Call<T> {
-    /// Begins with the request of `connection`.
     pub(crate) fn new(
         connection: BridgeConnection,
         session: Option<Arc<Session>>,
@@ -41,7 +40,7 @@ impl<T: 'static> Call<T> {
         Call { asked: Asked { connection: Box::new(connection), session, cut: None }, make: Some(Box::new(make)) }
     }
 
-    /// Begins the operation.
+    /// Starts the operation.
     pub(crate) fn begin(self, limit: Limit, now: Instant) -> Pending<T> {
         let connection = &self.asked.connection;
         let (bridge, operation) = (Arc::clone(connection.bridge()), connection.request().operation());
@@ -55,7 +54,7 @@ impl<T> Call<T> {
         &self.asked.connection
     }
 
-    /// The connection itself, unless it has failed.
+    /// Gives up the connection, unless it has failed.
     pub(crate) fn into_connection(self) -> Option<Box<BridgeConnection>> {
         self.asked.cut.is_none().then_some(self.asked.connection)
     }
@@ -82,8 +81,8 @@ impl Asked {
         }
     }
 
-    /// What ends a session ends its connections too, in no certain order: the session's end is the cause, also when it
-    /// shows a moment later.
+    /// Whatever ends a session also ends its connections, in no particular order. Report the session's end as the
+    /// cause, even if it shows a moment later.
     fn blame_session(&mut self, error: Error, now: Instant) -> Result<()> {
         let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else {
             return Err(error);

@@ -1,4 +1,4 @@
-//! The one owner of a session's control socket: reads it, answers PINGs, sends one command at a time.
+//! The sole owner of a session's control socket: reads it, answers PINGs, sends one command at a time.
 
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
@@ -13,29 +13,29 @@ use crate::protocol::control::{Answer, Control, Event};
 use crate::protocol::trace::Trace;
 use crate::sys::{self, SharedFd};
 
-/// Reads in one run before others get a turn.
+/// Reads per run before others get a turn.
 const READS_PER_RUN: usize = 64;
 
-/// Bytes of datagrams that may wait for the control socket.
+/// Bytes of datagrams that may be queued for the control socket.
 const MAX_QUEUED: usize = 1 << 18;
 
-/// A control socket and its conversation.
+/// A control socket and the conversation on it.
 pub(crate) struct ControlSocket {
     socket: Option<Arc<SharedFd>>,
     control: Control,
     slots: Slots,
     last_number: u64,
-    /// Bytes that came in the same read as the session's creation.
+    /// Bytes read together with the reply that created the session.
     surplus: Vec<u8>,
     announced: Option<Error>,
-    /// Where datagrams go that come on the control socket.
+    /// Where to deliver datagrams that arrive on the control socket.
     port: Option<Arc<DatagramPort>>,
 }
 
 impl ControlSocket {
-    /// Takes over the connection that created the session.
+    /// Takes over the connection that created the session or forward.
     pub(crate) fn new(created: Finished, port: Option<Arc<DatagramPort>>) -> Self {
-        // It is not for the controller's scope to end, but for the session, which tells everybody why first.
+        // Keeps the controller's scope from ending it: the session does that, after reporting why to all waiters.
         created.socket.set_carrying();
         ControlSocket {
             socket: Some(created.socket),
@@ -48,21 +48,20 @@ impl ControlSocket {
         }
     }
 
-    /// The socket and the events it needs; `None` once it is closed.
+    /// The socket and the events to wait for; `None` once it is closed.
     pub(crate) fn awaited(&self) -> Option<Attended> {
         let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
         self.socket.as_ref().map(|socket| (Arc::clone(socket), events))
     }
 
-    /// The conversation, for the log.
     pub(crate) fn trace(&mut self) -> &mut Trace {
         &mut self.control.trace
     }
 
-    /// Queues a lookup.
+    /// Queues a lookup. With `watched`, the ticket has a watch for callers without a keeper.
     pub(crate) fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
         let slot = Slot::new()?;
-        // Made here, where nobody can close the socket meanwhile.
+        // Created here, under the lock, so that the socket cannot be closed in between.
         let watch = match self.awaited().filter(|_| watched) {
             Some((control, events)) => Some(slot.watch(&control, events)?),
             None => None,
@@ -75,7 +74,7 @@ impl ControlSocket {
         Ok(Ticket { number, slot, watch })
     }
 
-    /// Queues a datagram, unless too much is queued already; whether it was.
+    /// Queues a datagram. Returns `false` if too much is queued already.
     pub(crate) fn send_datagram(&mut self, command: &Command, payload: &[u8]) -> bool {
         let room = self.control.unsent() < MAX_QUEUED;
         if room {
@@ -85,13 +84,13 @@ impl ControlSocket {
         room
     }
 
-    /// Nobody waits for this lookup any more.
+    /// Cancels a lookup.
     pub(crate) fn forget(&mut self, number: u64) {
         self.slots.remove(&number);
         self.control.forget(number);
     }
 
-    /// Does what can be done without waiting. Returns why the session is lost, once it is.
+    /// Gets as far as possible without blocking. Returns the cause once the session is lost.
     pub(crate) fn run(&mut self) -> Option<Error> {
         let socket = self.socket.clone()?;
         let mut events = Vec::new();
@@ -115,7 +114,7 @@ impl ControlSocket {
                 Ok(count) => {
                     let bytes = buffer.get(..count).unwrap_or_default();
                     end = self.control.input(bytes, &mut events).err();
-                    // Answers go out between reads: a bridge that waits for a PONG gets it at once.
+                    // Write between reads, so that a bridge waiting for a PONG gets it at once.
                     self.write();
                 }
             }
@@ -135,7 +134,7 @@ impl ControlSocket {
                 }
             }
         }
-        // What the bridge announced explains more than the bare end of the connection.
+        // The bridge's announcement explains more than the mere end of the connection.
         end.map(|error| self.announced.take().unwrap_or(error))
     }
 
@@ -150,15 +149,15 @@ impl ControlSocket {
         while !self.control.output().is_empty() {
             match sys::send_now(socket.as_raw_fd(), self.control.output()) {
                 Ok(count) => self.control.wrote(count),
-                // Full: later. Broken: reading tells.
+                // If it is full, retry later; if it is broken, reading will show that.
                 Err(_) => break,
             }
         }
     }
 
-    /// Closes the control socket; everybody who waits for an answer gets `cause`.
+    /// Closes the control socket and answers all pending lookups with `cause`.
     pub(crate) fn close(&mut self, cause: &Error) {
-        // Closed when the last one that waits for it has looked up: its number is never another one's meanwhile.
+        // The descriptor is closed when its last user drops it, so its number is not reused while one still polls it.
         if let Some(socket) = self.socket.take() {
             socket.end();
         }

@@ -1,4 +1,4 @@
-//! The descriptor of a datagram destination: bound before its session is created, living as long as that.
+//! The descriptor of a datagram destination: bound before its first session is created, and kept until it ends.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -12,78 +12,70 @@ use crate::protocol::command::Delivery;
 use crate::protocol::style::Style;
 use crate::sys::{self, SharedFd, UdpAddress};
 
-/// How datagrams get to the bridge and back.
+/// How datagrams travel to the bridge and back.
 pub enum Path {
-    /// By UDP.
     Udp {
-        /// Where the bridge takes datagrams.
+        /// The bridge's datagram endpoint.
         bridge: SocketAddr,
-        /// The same for the system.
+        /// The same in the system's form.
         raw: UdpAddress,
     },
-    /// On the control socket: the engine feeds this end of a pair.
+    /// Over the control socket: [`DatagramPort::feed`] writes what arrives to this end of a socket pair.
     InBand(SharedFd),
 }
 
-/// What has happened to datagrams so far. The socket is one, so all handles to it share these.
+/// Statistics. There is one socket, so all its handles share them.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Handed to the bridge.
     pub sent: AtomicU64,
-    /// Handed to the program.
     pub received: AtomicU64,
-    /// Dropped because they did not come from the bridge.
     pub refused: AtomicU64,
-    /// Dropped because their header made no sense.
     pub malformed: AtomicU64,
-    /// Handed to the program cut short.
     pub truncated: AtomicU64,
     by_system: AtomicU64,
-    /// In band, for want of room.
+    /// Dropped in band for lack of buffer space.
     pushed_out: AtomicU64,
-    /// In band, too large.
+    /// Dropped in band for being too large.
     skipped: AtomicU64,
 }
 
 impl Counters {
-    /// The system says how many it has dropped since the socket was made, in 32 bits. Of two threads that receive the
-    /// later one may come first.
+    /// Records the system's 32-bit count of drops since the socket was created. Two receiving threads may report out of
+    /// order.
     pub fn system_dropped(&self, total: u32) {
         let newer = |known: u64| {
             let more = total.wrapping_sub(known as u32);
             (more < 1 << 31).then(|| known + u64::from(more))
         };
-        // Unless it is newer nothing changes.
+        // An older count changes nothing.
         let _ = self.by_system.fetch_update(Relaxed, Relaxed, newer);
     }
 
-    /// Datagrams that were dropped for want of room.
+    /// Total number of datagrams dropped for lack of buffer space or for being too large.
     pub fn dropped(&self) -> u64 {
         [&self.by_system, &self.pushed_out, &self.skipped].map(|counter| counter.load(Relaxed)).iter().sum()
     }
 }
 
-/// The program's end and what belongs to it.
+/// The descriptor that a datagram destination's handles share, and its settings.
 pub struct DatagramPort {
-    /// The program's end.
+    /// The program's end: the UDP socket, or one of the pair.
     pub socket: Arc<SharedFd>,
-    /// Ways in and out.
     pub path: Path,
-    /// Raw datagrams come with a header line.
+    /// Whether raw datagrams come with a header line.
     pub raw_header: bool,
-    /// The bridge may send from another port than it listens on.
+    /// Whether the bridge may send from a port other than the one it listens on.
     pub any_port: bool,
-    /// A datagram from somebody else than the bridge is an error instead of being dropped.
+    /// Whether a datagram that is not from the bridge is reported as an error instead of being dropped.
     pub report_source: bool,
-    /// The caller says that the router takes options in the header.
+    /// Whether the caller asserts that the router accepts options in the header.
     pub header_options: bool,
-    /// What has happened so far.
     pub counters: Counters,
     delivery: Delivery,
 }
 
 impl DatagramPort {
-    /// Binds the descriptor a destination of `style` needs.
+    /// Creates the descriptor that a destination of `style` needs.
     pub(crate) fn bind(bridge: &Bridge, style: Style, options: &DatagramOptions) -> Result<Arc<Self>> {
         let raw = style == Style::Raw;
         let mut delivery = Delivery { forward: None, protocol: options.protocol, header: options.raw_header };
@@ -102,7 +94,7 @@ impl DatagramPort {
         };
         Ok(Arc::new(DatagramPort {
             socket: Arc::new(SharedFd::new(socket)),
-            // In band every datagram has a line of its own, so raw ones do too.
+            // In band every datagram is announced by a line, so raw ones have a header too.
             raw_header: delivery.header || (raw && matches!(path, Path::InBand(_))),
             path,
             any_port: options.any_source_port,
@@ -113,7 +105,7 @@ impl DatagramPort {
         }))
     }
 
-    /// What the session has to be told.
+    /// What to tell the router when creating a session.
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
@@ -128,14 +120,14 @@ impl DatagramPort {
         }
     }
 
-    /// Hands a datagram that came on the control socket to the program; when there is no room the oldest one goes.
+    /// Passes a datagram from the control socket to the program. If there is no room, the oldest one is dropped.
     pub fn feed(&self, packet: &[u8]) {
         let Path::InBand(end) = &self.path else { return };
-        // Bounded: a program that receives at the same time makes room as well.
+        // Bounded, because a program receiving at the same time makes room as well.
         for _ in 0..64 {
             match sys::send_datagram(end.as_raw_fd(), None, packet, &[], sys::MSG_DONTWAIT) {
                 Err(error) if sys::would_block(&error) || error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    // The program may have been quicker, and taken it.
+                    // The program may have been faster and received it.
                     if sys::discard_datagram(self.socket.as_raw_fd()) {
                         self.counters.pushed_out.fetch_add(1, Relaxed);
                     }
@@ -147,13 +139,13 @@ impl DatagramPort {
         self.counters.pushed_out.fetch_add(1, Relaxed);
     }
 
-    /// So many datagrams on the control socket were too large to be taken.
+    /// Sets the total of datagrams on the control socket that were too large.
     pub fn set_skipped(&self, skipped: u64) {
         self.counters.skipped.store(skipped, Relaxed);
     }
 }
 
-/// Where to bind when option forward does not say it: any port of the loopback address the bridge is on.
+/// Where to bind if option forward is not set: any port on the loopback address the bridge uses.
 fn local_end(bridge: &Bridge) -> Result<SocketAddr> {
     match bridge.udp_places().first().map(SocketAddr::ip) {
         Some(ip) if ip.is_loopback() => Ok(SocketAddr::new(ip, 0)),
@@ -175,7 +167,7 @@ fn udp_of(bridge: &Bridge, local: SocketAddr) -> Result<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// A program that takes datagrams while others push them out: each is counted once.
+    /// If the program receives datagrams while others are pushed out, each is counted once.
     #[test]
     fn what_the_program_has_taken_was_not_pushed_out() {
         const COUNT: u64 = 100_000;

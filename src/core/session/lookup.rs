@@ -1,4 +1,4 @@
-//! A lookup through a session's control socket.
+//! A lookup through a session's control socket, as an operation.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use crate::identity::Address;
 use crate::protocol::line::Fields;
 use crate::sys;
 
-/// A lookup through a session's own connection.
 pub(crate) struct Lookup {
     session: Arc<Session>,
     ticket: Ticket,
@@ -20,13 +19,13 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Asks the session.
+    /// Queues the lookup on the session.
     pub(crate) fn new(session: &Arc<Session>, name: &str) -> Result<Self> {
         let ticket = session.lookup(name)?;
         Ok(Lookup { session: Arc::clone(session), ticket, fields: None })
     }
 
-    /// The operation, begun.
+    /// Starts the operation.
     pub(crate) fn begin(session: &Arc<Session>, name: &str, limit: Limit, now: Instant) -> Result<Pending<Address>> {
         let limit = limit.or(session.bridge().timeouts.lookup);
         Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit, now))
@@ -37,8 +36,8 @@ impl Job<Address> for Lookup {
     fn step(&mut self, _: Instant, _: Deadline) -> Result<Option<Address>> {
         self.session.attend();
         let Some(answer) = self.ticket.slot.take() else {
-            // What the control socket waits for changes: once the question is out it is not writability. If it is closed
-            // the answer is on its way.
+            // The events the control socket needs change: once the command is out, it no longer waits to write. If it
+            // is closed, the answer is about to arrive.
             if let (Some(watch), Some((control, events))) = (&self.ticket.watch, self.session.control()) {
                 drop(watch.modify(&*control, events));
             }

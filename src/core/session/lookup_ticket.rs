@@ -1,4 +1,4 @@
-//! Lookups through a session's control socket: where their answers arrive.
+//! Where the answers to lookups on a session's control socket arrive.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,31 +8,29 @@ use crate::protocol::control::Answer;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, SharedFd, Wake, Watch};
 
-/// A lookup on its way through a session's control socket.
+/// A lookup in progress on a session's control socket.
 pub struct Ticket {
-    /// Number in the engine.
+    /// Its number in the [`super::ControlSocket`].
     pub number: u64,
-    /// Where the answer arrives.
     pub slot: Arc<Slot>,
-    /// Without a keeper: readable for the answer and for whatever the control socket has.
+    /// Without a keeper: readable when the answer has arrived or the control socket needs attention.
     pub watch: Option<Watch>,
 }
 
-/// Where the answer to a lookup arrives.
+/// Receives the answer to one lookup.
 pub struct Slot {
     answer: RankedMutex<Option<Answer>>,
-    /// Readable once the answer is there.
+    /// Readable once the answer has arrived.
     pub wake: Wake,
 }
 
 impl Slot {
-    /// An empty one.
     pub fn new() -> Result<Arc<Self>> {
         let wake = Wake::new().map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))?;
         Ok(Arc::new(Slot { answer: RankedMutex::new(Rank::LookupAnswer, None), wake }))
     }
 
-    /// One descriptor for the answer and for the control socket.
+    /// Creates one descriptor that covers both the answer and the control socket.
     pub fn watch(&self, control: &SharedFd, events: i16) -> Result<Watch> {
         let watched = Watch::new().and_then(|watch| {
             watch.add(&self.wake, sys::IN)?;
@@ -42,17 +40,17 @@ impl Slot {
         watched.map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))
     }
 
-    /// Delivers the answer.
+    /// Delivers the answer; only the first one counts.
     pub fn put(&self, answer: Answer) {
         self.answer.lock().get_or_insert(answer);
         self.wake.set();
     }
 
-    /// The answer, if it is there.
+    /// Takes the answer, if it has arrived.
     pub fn take(&self) -> Option<Answer> {
         self.answer.lock().take()
     }
 }
 
-/// Slots by number; those of callers that went away are gone by themselves.
+/// Slots by lookup number; weak, so those of callers that went away vanish by themselves.
 pub(super) type Slots = HashMap<u64, Weak<Slot>>;

@@ -1,4 +1,5 @@
-//! One session on the router, and what is asked on it.
+//! One session on the router and the operations on it. Nothing here reopens a lost session: that is up to the
+//! destination, which a session does not know.
 
 mod abandoned_accepts;
 mod accept;

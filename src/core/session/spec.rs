@@ -1,4 +1,4 @@
-//! What the sessions of a destination are made from, the first one and those that follow it.
+//! The specification that all sessions of a destination are created from, the first one and its successors.
 
 use std::sync::Arc;
 
@@ -11,26 +11,24 @@ use crate::protocol::request::{NewIdentity, Outcome, Request};
 use crate::protocol::style::Style;
 use crate::sys;
 
-/// What the sessions of a destination are made from.
+/// The specification that a destination's sessions are created from.
 pub struct SessionSpec {
-    /// i2p.sam's session name; empty for a transient destination.
+    /// The session name, as in i2p.sam; empty for a transient destination.
     pub name: String,
-    /// Label on the router.
+    /// How the router labels the session.
     pub nickname: String,
-    /// What it carries.
     pub style: Style,
-    /// Whether a lost session is opened again.
+    /// Whether a lost session is reopened.
     pub recover: bool,
-    /// Descriptor of datagrams, once it is bound.
+    /// For datagram styles, once it is bound.
     pub port: Option<Arc<DatagramPort>>,
-    /// What the caller asked for.
     options: DestOptions,
-    /// I2CP options.
+    /// I2CP options to send.
     router_options: Vec<(String, String)>,
 }
 
 impl SessionSpec {
-    /// Without a nickname it gets a random one.
+    /// Generates a nickname if `options` has none.
     pub(crate) fn new(name: &str, mut options: DestOptions) -> Result<Self> {
         let nickname = match options.nickname.take() {
             Some(nickname) => nickname,
@@ -47,12 +45,12 @@ impl SessionSpec {
         })
     }
 
-    /// A random SAM id.
+    /// Generates a random SAM id.
     pub fn new_id() -> Result<String> {
         random_text(15)
     }
 
-    /// Binds the descriptor of datagrams, if the style needs one.
+    /// Binds the datagram descriptor, if the style needs one.
     pub fn bind(&mut self, bridge: &Bridge) -> Result<()> {
         if let Some(options) = &self.options.datagrams {
             self.port = Some(DatagramPort::bind(bridge, self.style, options)?);
@@ -60,7 +58,6 @@ impl SessionSpec {
         Ok(())
     }
 
-    /// The request that creates a session.
     pub fn request(&self, id: String, identity: NewIdentity) -> Request {
         Request::Create {
             style: self.style.word(),
@@ -72,12 +69,12 @@ impl SessionSpec {
         }
     }
 
-    /// Whether a destination of this recipe is what `wanted` asks for.
+    /// Fails if an open destination with this spec does not match what `wanted` asks for.
     pub fn check_shareable(&self, wanted: &SessionSpec) -> Result<()> {
         self.options.check_shareable(&self.name, &wanted.options)
     }
 
-    /// The keys a new session came with.
+    /// The keys in the reply that created a session.
     pub fn keys_of(created: &Finished) -> Result<Keys> {
         let Outcome::Created(text) = &created.outcome else {
             return Err(Error::new(Status::Internal, Operation::Create, "no session in the reply"));
@@ -87,7 +84,7 @@ impl SessionSpec {
         Keys::from_bridge_text(text).map_err(|_| unusable())
     }
 
-    /// The bridge must not open another destination than that of the keys it was given.
+    /// Fails if the bridge opened a destination other than that of the keys it was given.
     pub fn check_same(created: &Keys, given: &Address) -> Result<()> {
         if created.address() != given {
             let message = "the bridge opened another destination than that of the keys";
@@ -103,7 +100,7 @@ impl From<Keys> for NewIdentity {
     }
 }
 
-/// I2CP options: what the caller gave wins over what this library thinks best.
+/// I2CP options; those set by the caller take precedence over our defaults.
 fn router_options(options: &DestOptions, nickname: &str) -> Vec<(String, String)> {
     let mut list: Vec<_> = options.router().cloned().collect();
     let mut default = |key: &str, value: Option<&str>| {
@@ -116,14 +113,14 @@ fn router_options(options: &DestOptions, nickname: &str) -> Vec<(String, String)
     let hops = |depth: Option<u8>| depth.map(|depth| depth.to_string());
     default("inbound.length", hops(options.in_depth).as_deref());
     default("outbound.length", hops(options.out_depth).as_deref());
-    // Routers differ in their defaults (i2pd: five tunnels each way, Java: old encryption).
+    // Router defaults differ (i2pd: five tunnels each way; Java: old encryption).
     default("inbound.quantity", Some("3"));
     default("outbound.quantity", Some("3"));
     default("i2cp.leaseSetEncType", Some("4,0"));
     list
 }
 
-/// Random text of lower-case letters and digits.
+/// Encodes this many random bytes as lower-case letters and digits.
 fn random_text(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     sys::random(&mut random).map_err(|error| Error::io(Operation::Create, "getrandom", &error))?;
