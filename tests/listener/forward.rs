@@ -194,8 +194,10 @@ fn it_goes_on_with_the_next_session() {
         let listener = forward(&server, 0);
         let to = address(&bridge, &listener);
         bridge.faults().kill_all_sessions(false);
-        serve(&listener, None, |_| forwards(&bridge).len() == 2 && bridge.sessions().iter().any(|s| s.forward));
-        assert_eq!(forwards(&bridge)[1], to);
+        // The promise may be seen to end before the session is, and be asked for in vain once or twice.
+        serve(&listener, None, |_| bridge.sessions().iter().any(|session| session.forward));
+        let asked = forwards(&bridge);
+        assert!(asked.len() >= 2 && asked.iter().all(|address| *address == to), "{asked:?}, not {to}");
         let client = open(&controller);
         let mut connecting = connect(&client, &server);
         let accepted = next(&listener, Some(&mut connecting));
