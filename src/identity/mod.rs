@@ -1,5 +1,5 @@
-//! What identifies a peer on I2P: destinations, their private keys, and the texts that stand for them. Pure data:
-//! nothing here does I/O or knows about SAM.
+//! What identifies a peer on I2P: destinations, their private keys, and the texts that stand for them; nothing here
+//! does I/O or knows about SAM.
 
 mod address;
 mod b33;

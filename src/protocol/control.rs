@@ -222,7 +222,7 @@ impl Control {
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply(fields, events),
             Err(malformed) => {
-                self.trace.add(|| format!("<- a line that cannot be understood: {}", malformed.0));
+                self.trace.add(|| format!("<- malformed line: {}", malformed.0));
                 // Payload follows, and there is no telling how much.
                 if line.starts_with(b"DATAGRAM RECEIVED") || line.starts_with(b"RAW RECEIVED") {
                     let message =

@@ -64,7 +64,7 @@ impl Handshake {
             fields: None,
             outcome: None,
             // HELLO is built here, before the owner can say whether there is a log hook.
-            trace: Trace::listening(),
+            trace: Trace::collecting(),
         };
         handshake.send(&command::hello(range, credentials)?);
         Ok(handshake)
@@ -328,7 +328,7 @@ impl Handshake {
 
     fn peer(&mut self, line: &[u8]) -> Result<()> {
         let peer = reply::peer(line)?;
-        self.trace.add(|| format!("<- a stream from {}", peer.address.host()));
+        self.trace.add(|| format!("<- stream from {}", peer.address.host()));
         self.finish(Outcome::Accepted(peer));
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! The SAM v3 protocol as pure state machines: bytes in, bytes out. Nothing here does I/O, reads the clock or starts
-//! threads.
+//! The SAM v3 protocol as pure state machines, bytes in and bytes out; nothing here has sockets, a clock or threads.
 
 pub mod command;
 pub mod control;

@@ -9,7 +9,7 @@ pub struct Trace {
 
 impl Trace {
     /// Starts collecting at once, until [`Trace::want`] turns it off.
-    pub fn listening() -> Self {
+    pub fn collecting() -> Self {
         Trace { wanted: true, lines: Vec::new() }
     }
 

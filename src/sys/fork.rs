@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-/// Tells whether the process was forked since this was created, without a system call per check.
+/// Tells whether this process is a child forked after this was created, without a system call per check.
 ///
 /// It is a page that the kernel zeroes in a forked child (MADV_WIPEONFORK); where the kernel cannot do that, the
 /// process id is compared.

@@ -1,4 +1,5 @@
-//! The SAM bridge and single connections to it. Nothing here knows about sessions, or what a request is for.
+//! The SAM bridge and single connections to it; nothing here knows what becomes of a connection once its request is
+//! answered.
 
 mod config;
 mod connection;

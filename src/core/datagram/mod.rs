@@ -1,5 +1,5 @@
-//! Datagram sockets: sending and receiving on a destination's descriptor. Nothing here binds that descriptor or reads a
-//! control socket; both belong to `session`.
+//! Datagram sockets: sending and receiving on a destination's descriptor; binding that descriptor and reading what
+//! comes in band from a control socket belong to `session`, not here.
 //!
 //! Imports go one way: socket -> sender, receiver -> endpoint, target_cache.
 

@@ -1,5 +1,5 @@
-//! A destination of ours over time: its name, its successive sessions, its handles. Listeners stay with it from session
-//! to session but live above it; here they are known only as a [`Follower`].
+//! A destination of ours over time: its name, its successive sessions, its handles; listeners, which stay with it from
+//! session to session, live above it and are known here only as a [`Follower`].
 
 mod context;
 mod destination;

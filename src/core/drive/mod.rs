@@ -1,5 +1,5 @@
-//! Operations in progress, the thread that drives them, deadlines and the log. Nothing here knows what an operation
-//! does or waits for: each kind brings its own [`Job`].
+//! Operations in progress, the thread that works in the background, deadlines and the log; nothing here knows what an
+//! operation does or waits for, as each kind brings its own [`Job`].
 
 mod backoff;
 mod deadline;

@@ -1,5 +1,5 @@
-//! Listeners: streams that arrive without a call for each of them. Nothing here opens a destination or its session; a
-//! listener follows a destination through all its sessions.
+//! Listeners: streams that arrive without a call for each of them; nothing here opens a destination or a session, as a
+//! listener just follows its destination from session to session.
 
 mod accept_loop;
 mod forward;

@@ -1,4 +1,4 @@
-//! Moving bytes between two sockets until both are done. Nothing here knows where the sockets came from.
+//! Moving bytes between two sockets until both are done; nothing here knows where the sockets came from.
 
 mod end;
 mod flow;

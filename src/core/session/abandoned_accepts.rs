@@ -1,4 +1,5 @@
-//! Abandoned accepts of one session: those whose operation was cancelled or timed out.
+//! Abandoned accepts of one session: those whose operation was cancelled, timed out or got a stream elsewhere, or whose
+//! listener was closed.
 //!
 //! The router does not know that an accept was abandoned and may hand the next stream to it, before or after accepts
 //! issued later. So every waiting accept also watches the abandoned ones and takes a stream from any of them.
@@ -17,7 +18,7 @@ use crate::sys::{self, Wake, Watch};
 
 /// An accept that no operation is waiting for any more.
 pub enum AbandonedAccept {
-    /// The router has not answered it with a stream, as far as is known.
+    /// Its connection, which may have received a stream by now.
     Waiting(Box<BridgeConnection>),
     /// A stream that was not fetched.
     Arrived(Box<Stream>),

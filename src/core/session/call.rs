@@ -54,7 +54,7 @@ impl<T> Call<T> {
         &self.asked.connection
     }
 
-    /// Gives up the connection, unless it has failed.
+    /// Returns the connection, unless it has failed.
     pub(crate) fn into_connection(self) -> Option<Box<BridgeConnection>> {
         self.asked.cut.is_none().then_some(self.asked.connection)
     }

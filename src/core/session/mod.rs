@@ -1,5 +1,5 @@
-//! One session on the router and the operations on it. Nothing here reopens a lost session: that is up to the
-//! destination, which a session does not know.
+//! One session on the router and the operations on it; nothing here reopens a lost session or knows the destination
+//! that does.
 
 mod abandoned_accepts;
 mod accept;

@@ -1,14 +1,13 @@
-//! Options of one stream that is connected.
+//! Options for connecting one stream.
 
 use crate::core::settings::options::{Options, Owner};
 use crate::error::Result;
 use crate::protocol::ports::Ports;
 
-/// What a stream is connected with.
 #[derive(Default)]
 pub(crate) struct ConnectOptions {
     pub ports: Ports,
-    /// Streaming options, handed through.
+    /// Streaming options, passed through to the router.
     pub router: Vec<(String, String)>,
 }
 

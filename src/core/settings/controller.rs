@@ -1,4 +1,4 @@
-//! Options of a controller.
+//! Options for opening a controller.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -13,34 +13,33 @@ const DEFAULT_SAM: &str = "127.0.0.1:7656";
 const SAM_PORT: u16 = 7656;
 const UDP_PORT: u16 = 7655;
 
-/// What a controller is opened with.
+/// The parsed options of a controller.
 pub struct ControllerOptions {
     pub(crate) bridge: BridgeOptions,
-    /// Whether a thread keeps the sessions alive.
+    /// Whether a background thread drives the destinations.
     pub(crate) keeper: bool,
-    /// Folder of the keys of named destinations.
+    /// Folder with the keys of named destinations.
     pub(crate) key_store: Option<String>,
 }
 
-/// Where the bridge is, how to speak to it, and how long to wait for it.
+/// Where the bridge is, how to talk to it, and how long to wait for it.
 pub(crate) struct BridgeOptions {
     pub sam: Endpoint,
-    /// The same as the program wrote it.
+    /// `sam` as the program wrote it.
     pub sam_text: String,
-    /// Where the bridge takes datagrams: a host and port.
+    /// The bridge's datagram endpoint, always a host and port.
     pub udp: Endpoint,
-    /// The same as HOST:PORT.
+    /// `udp` as HOST:PORT.
     pub udp_text: String,
     pub credentials: Option<Credentials>,
-    /// Versions to ask for.
     pub versions: VersionRange,
-    /// Whether 3.0 may be asked for when a bridge has none of them.
+    /// Whether to fall back to 3.0 if a bridge supports none of `versions`.
     pub may_lower: bool,
     pub timeouts: Timeouts,
 }
 
 impl ControllerOptions {
-    /// Reads and checks the options of a controller.
+    /// Fails for options that are not a controller's or contradict each other.
     pub fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Controller)?;
         Ok(ControllerOptions {
@@ -79,7 +78,7 @@ impl BridgeOptions {
     }
 }
 
-/// Versions to ask for, and whether the lower end may be lowered when a bridge has none of them.
+/// The versions to ask for, and whether the minimum may be lowered if a bridge supports none of them.
 fn versions(options: &Options) -> Result<(VersionRange, bool)> {
     let version = |key| options.text(key).and_then(Version::parse);
     let max = version("version_max").unwrap_or(Version::V3_3);
@@ -143,7 +142,7 @@ mod tests {
         ] {
             let bridge = parse(entries).unwrap().bridge;
             assert_eq!(bridge.udp_text, wanted);
-            // What is told is what is used.
+            // The text reported is the endpoint in use.
             let again = Endpoint::parse(&bridge.udp_text, 1).unwrap();
             assert_eq!(again.resolve().ok(), bridge.udp.resolve().ok());
         }

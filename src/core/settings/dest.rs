@@ -1,4 +1,4 @@
-//! Options of a destination.
+//! Options for opening a destination.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,48 +8,46 @@ use crate::protocol::ports::Ports;
 use crate::protocol::request::NewIdentity;
 use crate::protocol::style::Style;
 
-/// The default signature type: Ed25519.
+/// The default signature type.
 pub(crate) const ED25519: u16 = 7;
 
-/// What a destination is opened with.
 pub(crate) struct DestOptions {
     pub style: Style,
-    /// Keys, or the signature type of new ones, if the program wants certain ones.
+    /// The keys, or the signature type of new ones, if the program asked for specific ones.
     pub identity: Option<NewIdentity>,
-    /// Label on the router.
+    /// How the router labels the session.
     pub nickname: Option<String>,
-    /// Hops of the tunnels.
+    /// Number of hops of the tunnels.
     pub in_depth: Option<u8>,
     pub out_depth: Option<u8>,
-    /// Default ports of its streams.
+    /// Default I2CP ports of the session.
     pub ports: Ports,
-    /// None for streams.
+    /// `None` for style STREAM.
     pub datagrams: Option<DatagramOptions>,
     recover: Option<bool>,
     given: Entries,
 }
 
-/// What only a destination of datagrams has.
+/// Options that only datagram styles have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatagramOptions {
-    /// Where the bridge is to send them; port 0 is any that is free.
+    /// Where the bridge is to send datagrams; port 0 means any free one.
     pub forward: Option<SocketAddr>,
-    /// They come on the control socket.
+    /// Whether datagrams travel over the control socket.
     pub in_band: bool,
-    /// I2CP protocol; raw only.
+    /// I2CP protocol number; raw only.
     pub protocol: Option<u8>,
-    /// The bridge is asked for a header; raw only.
+    /// Whether to ask the bridge for a header; raw only.
     pub raw_header: bool,
-    /// The router takes options in the header.
+    /// Whether the program asserts that the router accepts options in the header.
     pub header_options: bool,
-    /// The bridge may send from another port than it listens on.
+    /// Whether the bridge may send from a port other than the one it listens on.
     pub any_source_port: bool,
-    /// A datagram from somebody else than the bridge is an error instead of being dropped.
+    /// Whether a datagram that is not from the bridge is reported as an error instead of being dropped.
     pub report_source: bool,
 }
 
 impl DestOptions {
-    /// Reads and checks the options of a destination of `style`.
     pub(crate) fn parse(style: Style, options: &Options) -> Result<Self> {
         options.check_owner(Owner::Destination)?;
         Ok(DestOptions {
@@ -65,18 +63,18 @@ impl DestOptions {
         })
     }
 
-    /// Whether a lost session is opened again; unless the program says so, only under a name.
+    /// Whether a lost session is reopened. By default, only if the destination is named.
     pub(crate) fn recovers(&self, named: bool) -> bool {
         self.recover.unwrap_or(named)
     }
 
-    /// Those for the router, in the order they were set.
+    /// The options for the router, in the order they were set.
     pub(crate) fn router(&self) -> impl Iterator<Item = &(String, String)> {
         self.given.router()
     }
 
-    /// Whether the open destination `name` that has these options is what `wanted` asks for: of that style, and with
-    /// every option `wanted` has.
+    /// Fails unless the destination `name`, which is open with these options, is what `wanted` asks for: the same
+    /// style, and the same value for every option in `wanted`.
     pub(crate) fn check_shareable(&self, name: &str, wanted: &DestOptions) -> Result<()> {
         let state = |message| Err(Error::new(Status::State, Operation::Create, message));
         if self.style != wanted.style {
@@ -86,9 +84,9 @@ impl DestOptions {
             ));
         }
         let has = |entry: &(String, String)| match entry.0.as_str() {
-            // What it is by default counts, too; a destination that is shared has a name.
+            // Compare the effective values, as the default counts too. A shared destination always has a name.
             "recover" => self.recovers(true) == wanted.recovers(true),
-            // Keys tell theirs.
+            // Checked against the keys instead.
             "signature_type" => true,
             _ => self.given.iter().any(|known| known == entry),
         };
@@ -133,7 +131,7 @@ impl DatagramOptions {
     }
 }
 
-/// Refuses options that a destination of `style` does not have.
+/// Rejects options that a destination of `style` does not have.
 fn check_style(style: Style, options: &Options) -> Result<()> {
     let (foreign, whose): (&[&str], _) = match style {
         Style::Stream => (
@@ -149,14 +147,14 @@ fn check_style(style: Style, options: &Options) -> Result<()> {
     }
 }
 
-/// A port of this machine, or HOST:PORT.
+/// Parses a local port, or HOST:PORT.
 fn local_end(text: &str) -> Result<SocketAddr> {
     let wrong = || Error::invalid("option forward wants a port or HOST:PORT, HOST being an IP address of this machine");
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|_| wrong());
     }
     let address: SocketAddr = text.parse().map_err(|_| wrong())?;
-    // The router has to be told one address.
+    // The router has to be given one specific address.
     match address.ip().is_unspecified() {
         true => Err(wrong()),
         false => Ok(address),
@@ -175,7 +173,7 @@ fn identity(options: &Options) -> Result<Option<NewIdentity>> {
     Ok(keys.map(|keys| NewIdentity::Keys(keys.duplicate())))
 }
 
-/// i2pd 2.58 crashes on types it does not know, so only those of the specification are sent.
+/// Rejects types that are not in the specification, because i2pd 2.58 crashes on types it does not know.
 pub(crate) fn check_signature_type(signature_type: u16) -> Result<()> {
     match signature_type {
         0..=3 | 7 | 8 | 11 => Ok(()),
@@ -204,7 +202,7 @@ mod tests {
         parse(style, entries).unwrap().datagrams.unwrap()
     }
 
-    /// Keys of Ed25519, of which only the form matters; `mark` makes them different ones.
+    /// Ed25519 keys that are only valid in form; `mark` makes them distinct.
     fn keys(mark: u8) -> Keys {
         let address = [&[mark; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat();
         Keys::from_bytes(&[&address[..], &[1; 256 + 32]].concat()).unwrap()
@@ -324,7 +322,7 @@ mod tests {
             let found = datagrams(Style::Raw, &[("forward", text)]).forward;
             assert_eq!(found.map(|address| address.to_string()).as_deref(), Some(wanted));
         }
-        // A name may have several addresses, and the router is told one.
+        // A name may have several addresses, but the router is given one.
         for text in ["65536", "-1", "127.0.0.1", "localhost:5", "[::1]", ":5", " 5", "0.0.0.0:5", "[::]:5"] {
             assert_eq!(error(Style::Datagram, &[("forward", text)]).status, Status::Invalid, "{text}");
         }
@@ -340,7 +338,7 @@ mod tests {
             &[][..],
             &[("in_depth", "2")],
             &[("a.b", "c"), ("recover", "1")],
-            // Whether the keys are of this type is seen from the keys.
+            // The type is checked against the keys instead.
             &[("signature_type", "11")],
         ] {
             assert_eq!(check(Style::Stream, good), Ok(()), "{good:?}");

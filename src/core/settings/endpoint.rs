@@ -1,4 +1,4 @@
-//! Where something listens, as a user writes it.
+//! Addresses to connect to or listen on, as users write them.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -7,22 +7,21 @@ use crate::error::{Error, Operation, Result};
 use crate::sys::lock::assert_none_held;
 use crate::sys::Place;
 
-/// A host and port, or a path, as a user writes it.
+/// A host and port or a path, as users write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// A name or address, and a port.
+    /// A host name or IP address, and a port.
     Host(String, u16),
-    /// A unix domain socket.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// Reads `host`, `host:port`, `1.2.3.4:port`, `[::1]:port`, `::1`, `/path` or `unix:path`.
+    /// Parses `host`, `host:port`, `1.2.3.4:port`, `[::1]:port`, `::1`, `/path` or `unix:path`.
     pub(crate) fn parse(text: &str, default_port: u16) -> Result<Endpoint> {
         Endpoint::parse_any(text, default_port, false)
     }
 
-    /// The same with a port, which may be 0: any that is free.
+    /// Like [`Endpoint::parse`], but a port of 0 is allowed and means any free one, which is also the default.
     pub(crate) fn parse_local(text: &str) -> Result<Endpoint> {
         Endpoint::parse_any(text, 0, true)
     }
@@ -31,7 +30,7 @@ impl Endpoint {
         let shown = crate::protocol::line::excerpt(text.as_bytes(), 100);
         let wrong = |why: &str| Error::invalid(format!("\"{shown}\" is no HOST:PORT, [IPV6]:PORT or /PATH: {why}"));
         if let Some(path) = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text)) {
-            // The system's own limit for the path of a socket.
+            // The system's own limit for socket paths.
             if path.is_empty() || path.len() > 107 || path.contains('\0') {
                 return Err(wrong("the path is empty or too long"));
             }
@@ -63,7 +62,7 @@ impl Endpoint {
         Ok(Endpoint::Host(host.to_owned(), port))
     }
 
-    /// Its addresses; may block.
+    /// Resolves it to addresses; may block.
     pub(crate) fn resolve(&self) -> Result<Vec<Place>> {
         let (host, port) = match self {
             Endpoint::Unix(path) => return Ok(vec![Place::Unix(path.clone())]),

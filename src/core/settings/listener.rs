@@ -1,4 +1,4 @@
-//! Options of a listener.
+//! Options for opening a listener.
 
 use crate::core::settings::options::{Options, Owner};
 use crate::error::{Error, Result};
@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 /// How a listener gets its streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerOptions {
-    /// The router is asked for them, with so many accepts at a time.
+    /// By STREAM ACCEPT, with this many accepts at a time.
     Accept(usize),
-    /// The router connects to a loopback port for each.
+    /// By STREAM FORWARD: the router connects to a loopback port for each stream.
     Forward,
 }
 

@@ -1,8 +1,9 @@
-//! What a program sets: the options bag that C fills, and a struct for each thing that is opened with options.
+//! What a program sets: the options bag that C fills, and one struct for each thing opened with options; nothing here
+//! may import any other part of core.
 //!
-//! Each struct has a `parse`, which checks whose the options are and everything that can be said about them without
-//! the bridge or the disk. It is called once, where the call from C comes in; from there on only the struct travels.
-//! Nothing here may import any other part of core.
+//! Each struct has a `parse`, which checks who the options are for and everything else that can be checked without the
+//! bridge or the disk. It is called once, where the call from C comes in; from there on only the struct is passed
+//! around.
 
 mod connect;
 mod controller;

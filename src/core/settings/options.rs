@@ -1,7 +1,7 @@
-//! The options bag: the library's own settings by name, and router options (I2CP, streaming) handed through.
+//! The options bag: the library's own settings by name, and router options (I2CP, streaming), which are passed through.
 //!
-//! A value is checked when it is set; what goes with what is checked by the struct that is parsed from the bag. Only
-//! those structs read it, so that no name of an option is looked up elsewhere.
+//! A value is checked when it is set; combinations are checked by the struct that is parsed from the bag. Only those
+//! structs read the bag, so that option names are not looked up anywhere else.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::protocol::command::check_option;
 use crate::protocol::ports::Ports;
 use crate::protocol::version::Version;
 
-/// What an option belongs to.
+/// The kind of call an option is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// `i2psock_controller_open`.
@@ -25,7 +25,7 @@ pub(super) enum Owner {
     Send,
     /// `i2psock_listener_open`.
     Listener,
-    /// `i2psock_tunnel_server` and its like.
+    /// `i2psock_tunnel_server` and its siblings.
     Tunnel,
 }
 
@@ -50,17 +50,17 @@ enum Kind {
     Millis,
     Flag,
     Number(u32),
-    /// A number that is not 0.
+    /// A number other than 0.
     Count(u32),
-    /// A number that is not 0, or -1 for no limit.
+    /// A number other than 0, or -1 for no limit.
     CountOrNone,
-    /// Milliseconds that are not 0, or -1 for no limit.
+    /// Milliseconds other than 0, or -1 for no limit.
     MillisOrNone,
     Version,
     Label,
 }
 
-/// Every option of the library itself: name, whose it is, what it holds.
+/// All of the library's own options: name, owners, kind of value.
 const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
@@ -106,7 +106,7 @@ const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("splice", &[Owner::Tunnel], Kind::Flag),
 ];
 
-/// Names and values as they were set. Wiped when dropped: a value may be a password, or a key for the router.
+/// Names and values as they were set. Wiped when dropped, as a value may be a password or a key for the router.
 #[derive(Default)]
 pub(super) struct Entries(Vec<(String, String)>);
 
@@ -115,29 +115,29 @@ impl Entries {
         self.0.iter()
     }
 
-    /// Those for the router, in the order they were set.
+    /// The options for the router, in the order they were set.
     pub(super) fn router(&self) -> impl Iterator<Item = &(String, String)> {
         self.iter().filter(|(key, _)| is_router_option(key))
     }
 }
 
-/// Settings, collected before the call that uses them.
+/// Options collected for a later call, as names and values.
 #[derive(Default)]
 pub struct Options {
     entries: Entries,
     keys: Option<Keys>,
 }
 
-/// What a caller has who gives none.
+/// Stands in for a caller that passes no options.
 pub(crate) static NONE: Options = Options { entries: Entries(Vec::new()), keys: None };
 
-/// Options of the router have a dot or a capital letter in their key; those of this library have neither.
+/// Router options have a dot or a capital letter in their key; this library's own have neither.
 fn is_router_option(key: &str) -> bool {
     key.contains('.') || key.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 impl Options {
-    /// Sets `key`, replacing an earlier value.
+    /// Sets `key`, replacing any earlier value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         if is_router_option(key) {
             check_option(key, value)?;
@@ -152,26 +152,24 @@ impl Options {
         Ok(())
     }
 
-    /// Sets the private keys of a destination; `None` takes them away.
+    /// Sets the private keys of a destination; `None` removes them.
     pub fn set_keys(&mut self, keys: Option<&Keys>) {
         self.keys = keys.map(Keys::duplicate);
     }
 
-    /// A copy of everything that was set.
     pub(super) fn entries(&self) -> Entries {
         Entries(self.entries.0.clone())
     }
 
-    /// The private keys.
     pub(super) fn keys(&self) -> Option<&Keys> {
         self.keys.as_ref()
     }
 
-    /// Refuses what does not belong to `owner`.
+    /// Rejects options that are not for `owner`.
     pub(super) fn check_owner(&self, owner: Owner) -> Result<()> {
         for (key, _) in self.entries.iter() {
             let fits = match known(key) {
-                // A tunnel has a destination.
+                // A tunnel takes its destination's options too.
                 Some((_, owners, _)) => {
                     owners.contains(&owner) || (owner == Owner::Tunnel && owners.contains(&Owner::Destination))
                 }
@@ -187,7 +185,7 @@ impl Options {
         Ok(())
     }
 
-    /// Refuses what is for `owner` alone.
+    /// Rejects options for `owner`, and private keys.
     pub(super) fn check_none(&self, owner: Owner) -> Result<()> {
         match self.of(owner).next() {
             Some((key, _)) => Err(Error::invalid(format!("option {key} is for a {}", owner.name()))),
@@ -196,7 +194,7 @@ impl Options {
         }
     }
 
-    /// Those that are for `owner`.
+    /// A copy with only the options for `owner`.
     pub(super) fn only(&self, owner: Owner) -> Self {
         let entries = Entries(self.of(owner).cloned().collect());
         Options { entries, keys: self.keys.as_ref().map(Keys::duplicate) }
@@ -211,7 +209,7 @@ impl Options {
         self.entries.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
-    /// A number; checked when it was set.
+    /// Cannot fail to parse, as it was checked when it was set.
     pub(super) fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         self.text(key).and_then(|text| text.parse().ok())
     }
@@ -220,7 +218,6 @@ impl Options {
         self.text(key).map(|text| text == "1")
     }
 
-    /// A duration in milliseconds.
     pub(super) fn duration(&self, key: &str) -> Option<Duration> {
         self.number(key).map(Duration::from_millis)
     }
@@ -229,13 +226,13 @@ impl Options {
         Ports { from: self.number("from_port"), to: self.number("to_port") }
     }
 
-    /// A copy of those for the router, in the order they were set.
+    /// A copy of the options for the router, in the order they were set.
     pub(super) fn router_options(&self) -> Vec<(String, String)> {
         self.entries.router().cloned().collect()
     }
 }
 
-/// A password is not a key, but nobody needs to find it in memory either.
+/// A password is not a key, but should not stay in memory either.
 fn wipe(text: &mut String) {
     crate::sys::wipe(&mut std::mem::take(text).into_bytes());
 }
@@ -333,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn options_belong_to_somebody() {
+    fn options_have_owners() {
         let dest = options(&[("nickname", "x"), ("inbound.length", "1"), ("explicitPeers", "a,b")]);
         assert!(dest.check_owner(Owner::Destination).is_ok());
         assert!(dest.check_owner(Owner::Controller).is_err());

@@ -1,11 +1,11 @@
-//! Options of one datagram.
+//! Options for sending one datagram.
 
 use crate::core::settings::options::{Options, Owner};
 use crate::error::Result;
 use crate::protocol::datagram::SendOptions;
 
 impl SendOptions {
-    /// Reads and checks the options of one datagram.
+    /// Fails for options that are not for a datagram.
     pub fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Send)?;
         Ok(SendOptions {

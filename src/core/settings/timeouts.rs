@@ -1,30 +1,27 @@
-//! How long each step of speaking to the bridge may take.
+//! Time limits for the bridge.
 
 use std::time::Duration;
 
 use crate::core::settings::options::Options;
 
-/// How long each step of speaking to the bridge may take; `None` is for ever.
+/// Time limits for the steps of talking to the bridge; `None` means no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// TCP connection to the bridge.
+    /// Connecting to the bridge.
     pub tcp: Option<Duration>,
-    /// Answer to HELLO.
+    /// The answer to HELLO.
     pub hello: Option<Duration>,
-    /// DEST GENERATE.
     pub generate: Option<Duration>,
-    /// NAMING LOOKUP.
     pub lookup: Option<Duration>,
-    /// SESSION CREATE: tunnels are built in that time.
+    /// SESSION CREATE, which includes building tunnels.
     pub open: Option<Duration>,
-    /// STREAM CONNECT.
+    /// STREAM CONNECT and STREAM FORWARD.
     pub connect: Option<Duration>,
-    /// STREAM ACCEPT: a peer may come in days.
+    /// STREAM ACCEPT; it may take days until a peer connects.
     pub accept: Option<Duration>,
 }
 
 impl Timeouts {
-    /// From the options of a controller.
     pub(super) fn read(options: &Options) -> Self {
         let all = options.duration("sam_timeout");
         let pick = |key, default| Some(options.duration(key).or(all).unwrap_or(Duration::from_secs(default)));
@@ -35,7 +32,7 @@ impl Timeouts {
             lookup: pick("lookup_timeout", 120),
             open: pick("open_timeout", 300),
             connect: pick("connect_timeout", 120),
-            // Waiting for a peer is not waiting for the bridge.
+            // Not limited by sam_timeout: this waits for a peer, not for the bridge.
             accept: options.duration("accept_timeout"),
         }
     }

@@ -1,4 +1,4 @@
-//! Options of a tunnel.
+//! Options for opening a tunnel.
 
 use std::time::Duration;
 
@@ -7,40 +7,40 @@ use crate::core::settings::options::{Options, Owner};
 use crate::error::Result;
 use crate::protocol::style::Style;
 
-/// How long a connection may last in a tunnel without a destination of its own.
+/// Default lifetime of a connection in a tunnel without its own destination.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// What a tunnel with a destination of its own is opened with.
+/// The parsed options of a tunnel with its own destination.
 pub struct TunnelOptions {
-    /// Limits of its connections.
+    /// Limits on its connections.
     pub limits: Limits,
-    /// The address a client listens on with a bare port.
+    /// The address a client tunnel listens on if it is given a bare port.
     pub(crate) bind: Option<String>,
     pub(crate) dest: DestOptions,
 }
 
-/// Limits of a tunnel.
+/// Limits on a tunnel's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time; those above wait.
+    /// Maximum number of connections at a time; further ones wait.
     pub connections: usize,
-    /// How long one may last, whatever it does.
+    /// How long a connection may last, active or not.
     pub life: Option<Duration>,
-    /// How long one may last without a byte.
+    /// How long a connection may stay without moving a byte.
     pub idle: Option<Duration>,
-    /// Bytes of one direction that may be on their way.
+    /// Bytes that may be in transit in one direction.
     pub buffer: usize,
-    /// Whether bytes may stay in the kernel.
+    /// Whether to keep bytes in the kernel with splice(2), if possible.
     pub splice: bool,
 }
 
 impl TunnelOptions {
-    /// Reads and checks the options of a tunnel and of its destination.
+    /// Parses the options of a tunnel together with those of its destination.
     pub fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Tunnel)?;
         let mut dest = options.only(Owner::Destination);
         if dest.flag("recover").is_none() {
-            // A tunnel is to outlive the router, with a name or without.
+            // A tunnel should survive a restart of the router, named or not.
             dest.set("recover", "1")?;
         }
         Ok(TunnelOptions {
@@ -52,14 +52,14 @@ impl TunnelOptions {
 }
 
 impl Limits {
-    /// Reads and checks the options of a tunnel without a destination of its own.
+    /// Parses the options of a tunnel without its own destination.
     pub(crate) fn parse(options: &Options) -> Result<Self> {
         options.check_owner(Owner::Tunnel)?;
         options.check_none(Owner::Destination)?;
         Ok(Limits::read(options, Some(LIFE)))
     }
 
-    /// `life` unless the options say something else.
+    /// `life` is the default lifetime.
     fn read(options: &Options, life: Option<Duration>) -> Self {
         let time = |key: &str, default: Option<Duration>| match options.text(key) {
             None => default,
@@ -67,7 +67,7 @@ impl Limits {
             Some(_) => options.duration(key),
         };
         Limits {
-            // -1 is no number of connections.
+            // -1 does not parse as usize, so it means no limit.
             connections: options.number("nconnect").unwrap_or(usize::MAX),
             life: time("timeout", life),
             idle: time("idle_timeout", None),
@@ -112,7 +112,7 @@ mod tests {
         let tunnel = TunnelOptions::parse(&set).unwrap();
         assert_eq!((tunnel.bind.as_deref(), tunnel.dest.style), (Some("::1"), Style::Stream));
         assert_eq!((tunnel.dest.in_depth, tunnel.dest.router().count()), (Some(1), 1));
-        // Its own are nothing that a second open of the destination would have to have.
+        // The tunnel's own options do not matter for sharing its destination.
         let plain = options(&[("in_depth", "1"), ("i2cp.gzip", "false")]);
         let plain = DestOptions::parse(Style::Stream, &plain).unwrap();
         assert!(plain.check_shareable("a", &tunnel.dest).is_ok());

@@ -1,4 +1,4 @@
-//! Key files: one careful reader and one atomic writer, for files the user names and for the key store.
+//! Key files: one careful reader and one atomic writer, both for files the user names and for the key store.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
@@ -11,20 +11,19 @@ use crate::secret::Secret;
 use crate::sys::lock::assert_none_held;
 use crate::sys::{self, Access, Folder};
 
-/// No key file is that long: the longest keys there are take some 3 KB.
+/// Longest file to read: the longest possible keys take about 3 KB.
 const MAX_LEN: u64 = 64 * 1024;
 
-/// How keys are written.
+/// The format keys are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The bytes, as in a .dat file of i2pd or Java I2P.
+    /// Binary, like the .dat files of i2pd and Java I2P.
     Binary,
     /// One line of I2P base64.
     Text,
 }
 
-/// Reads a key file of any form. A symbolic link is followed: what counts is whose file it leads to, and who may read
-/// that.
+/// Reads a key file of any format. Follows a symbolic link: what counts is the owner and mode of the file it leads to.
 pub fn load(path: &str) -> Result<Keys> {
     assert_none_held("access to a key file");
     let what = format!("key file {path:?}");
@@ -33,7 +32,7 @@ pub fn load(path: &str) -> Result<Keys> {
     Keys::from_file(bytes).map_err(|error| within(&what, error))
 }
 
-/// Writes a key file, replacing one that is there.
+/// Writes a key file, replacing any existing one.
 pub fn save(keys: &Keys, path: &str, format: Format) -> Result<()> {
     assert_none_held("access to a key file");
     let what = format!("key file {path:?}");
@@ -52,16 +51,16 @@ pub fn save(keys: &Keys, path: &str, format: Format) -> Result<()> {
     }
 }
 
-/// What it means for a file that others can read or write it, or that it is somebody else's.
+/// Whether a file may belong to another user, or be readable or writable by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Others {
-    /// It is refused: secrets are in it.
+    /// No: it contains secrets.
     Refused,
-    /// Nothing: there is no secret in it.
+    /// Yes: it contains no secrets.
     Welcome,
 }
 
-/// Opens a file of a folder; `None` when it is not there.
+/// Opens a file in a folder; `None` if it does not exist.
 pub(super) fn open(folder: &Folder, name: &str, what: &str) -> Result<Option<File>> {
     match folder.open_file(name, Access::Read) {
         Ok(file) => Ok(Some(file)),
@@ -70,13 +69,13 @@ pub(super) fn open(folder: &Folder, name: &str, what: &str) -> Result<Option<Fil
     }
 }
 
-/// Reads a regular file of reasonable length that nobody else has access to.
+/// Reads a regular file of reasonable length, after checking who has access to it.
 pub(super) fn read(mut file: File, what: &str, others: Others) -> Result<Secret> {
     let len = check(&file, what, others)?;
     if len > MAX_LEN {
         return Err(Error::invalid(format!("{what} has {len} bytes: that is no key file")));
     }
-    // One more than it should have, to see that it has not.
+    // One byte more than expected, to notice if the file is growing.
     let mut bytes = Secret::zeroed(len as usize + 1);
     let mut filled = 0;
     while let Some(room) = bytes.as_mut_bytes().get_mut(filled..).filter(|room| !room.is_empty()) {
@@ -92,7 +91,7 @@ pub(super) fn read(mut file: File, what: &str, others: Others) -> Result<Secret>
     Ok(bytes)
 }
 
-/// Checks kind, owner and mode of an open file, and returns its length.
+/// Checks type, owner and mode of an open file, and returns its length.
 pub(super) fn check(file: &File, what: &str, others: Others) -> Result<u64> {
     let found = file.metadata().map_err(|error| io_error(what, &error))?;
     if !found.is_file() {
@@ -112,8 +111,8 @@ pub(super) fn check(file: &File, what: &str, others: Others) -> Result<u64> {
     Ok(found.len())
 }
 
-/// Writes a file in one piece: whoever looks finds the old content or the new, even after a loss of power. It is for
-/// its owner alone whatever the umask is. Only a regular file is replaced.
+/// Writes a file atomically: a reader finds either the old content or the new, even after a power loss. The file is
+/// accessible only to its owner, whatever the umask. Only a regular file is replaced.
 pub(super) fn replace(folder: &Folder, name: &str, what: &str, parts: &[&[u8]]) -> Result<()> {
     let failed = |error: io::Error| io_error(what, &error);
     if folder.is_regular(name).map_err(failed)? == Some(false) {
@@ -128,7 +127,7 @@ pub(super) fn replace(folder: &Folder, name: &str, what: &str, parts: &[&[u8]]) 
         folder.rename(&temporary, name)
     })();
     if let Err(error) = written {
-        // Nothing can be done if this fails too; the next one who locks the name tries again.
+        // Nothing more can be done if this fails too; the next process to lock the name tries again.
         let _ = folder.remove(&temporary);
         return Err(failed(error));
     }
@@ -139,14 +138,14 @@ fn temporary_name(name: &str) -> io::Result<String> {
     let mut random = [0; 8];
     sys::random(&mut random)?;
     let mut stem = name.to_owned();
-    // A file name has 255 bytes at most. Those of the key store are never cut.
+    // File names are limited to 255 bytes. Those of the key store are never cut.
     while stem.len() > 200 {
         stem.pop();
     }
     Ok(format!(".{stem}.{:016x}.tmp", u64::from_ne_bytes(random)))
 }
 
-/// Whether `entry` is what a killed process has left of writing the file `name`.
+/// Whether `entry` is a temporary file left by a process that was killed while writing the file `name`.
 pub(super) fn is_temporary_of(entry: &str, name: &str) -> bool {
     let middle =
         entry.strip_prefix('.').and_then(|rest| rest.strip_prefix(name)).and_then(|rest| rest.strip_prefix('.'));
@@ -159,7 +158,7 @@ pub(super) fn io_error(what: &str, error: &io::Error) -> Error {
     Error::io(Operation::None, what, error)
 }
 
-/// The error of an open that does not follow symbolic links.
+/// The error for an open that does not follow symbolic links.
 pub(super) fn open_error(what: &str, error: &io::Error) -> Error {
     if error.raw_os_error() == Some(libc::ELOOP) {
         return Error::refused(format!("{what} is a symbolic link"));
@@ -167,7 +166,7 @@ pub(super) fn open_error(what: &str, error: &io::Error) -> Error {
     io_error(what, error)
 }
 
-/// The same error, with the name of the file.
+/// Prefixes an error message with the name of the file.
 pub(super) fn within(what: &str, error: Error) -> Error {
     Error { message: format!("{what}: {}", error.message), ..error }
 }
@@ -188,7 +187,7 @@ mod tests {
         {
             assert!(!is_temporary_of(entry, "alice.dat"), "{entry}");
         }
-        // A name that looks like a part of a temporary one.
+        // A name that looks like part of a temporary one.
         let odd = "alice.dat.0123456789abcdef";
         assert!(!is_temporary_of(&temporary_name(odd).unwrap(), "alice.dat"));
         assert_ne!(name, temporary_name("alice.dat").unwrap());

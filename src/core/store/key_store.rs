@@ -1,15 +1,15 @@
-//! The key store: a folder of key files, one for each name, and one process at a time for each.
+//! The key store: a folder with one key file per name, each used by one process at a time.
 //!
 //! ```text
 //! NAME.dat   the keys, as i2pd and Java I2P write them
-//! NAME.sum   checksum of NAME.dat, as sha256sum(1) writes it, and the address in a comment
-//! NAME.lock  locked with flock(2) by the process that has the name; holds its number; never renamed or removed
-//! .NAME.dat.*.tmp, .NAME.sum.*.tmp   what a process has left that was killed while it wrote
+//! NAME.sum   checksum of NAME.dat in the format of sha256sum(1), and the address in a comment
+//! NAME.lock  locked with flock(2) by the process that has the name; contains its pid; never renamed or removed
+//! .NAME.dat.*.tmp, .NAME.sum.*.tmp   left by a process that was killed while writing
 //! ```
 //!
-//! A key file has no checksum of its own, and a flipped bit would be another address, or keys that do not work: hence
-//! NAME.sum. It may be missing, as beside a file that was copied from elsewhere. While keys are exchanged it has the
-//! sums of both files, so that at every moment it fits to the file that is there.
+//! A key file has no checksum of its own, and a flipped bit would mean a different address or keys that do not work;
+//! hence NAME.sum. It may be missing, for example next to a file copied from elsewhere. While keys are being replaced
+//! it contains the sums of both files, so that at any moment it matches the file that is there.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -39,8 +39,8 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Remembers the folder, as an absolute path. It is looked at, and made if need be (mode 0700, missing parents
-    /// too), when the first name is locked: programs that use no name leave no folder behind.
+    /// Stores the folder's absolute path. The folder is checked, and created if necessary (mode 0700, including missing
+    /// parents), when the first name is locked, so that programs that use no names leave no folder behind.
     pub fn new(folder: &str, process: &Arc<Process>) -> Result<KeyStore> {
         if folder.is_empty() || folder.contains('\0') {
             return Err(Error::invalid("the key store wants the name of a folder"));
@@ -49,12 +49,12 @@ impl KeyStore {
         Ok(KeyStore { folder, process: Arc::clone(process) })
     }
 
-    /// Where the key files are.
+    /// The folder, as an absolute path.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Takes the name for this process. Refused with STATE while anybody has it, this process included.
+    /// Takes the name for this process. Fails with STATE if any process has it, including this one.
     pub fn lock(&self, name: &str) -> Result<NameLock> {
         check_name(name)?;
         let folder = self.open_folder(true)?;
@@ -91,10 +91,10 @@ impl KeyStore {
     }
 }
 
-/// A name that is ours until this is dropped.
+/// Exclusive use of a name, until this is dropped.
 ///
-/// Dropping only closes the descriptor. In a child of fork(2) that is all that may be done: unlocking there would
-/// unlock the name for the parent too.
+/// In a child of fork(2), dropping it only closes the descriptor: unlocking there would unlock the name for the parent
+/// too.
 #[derive(Debug)]
 pub struct NameLock {
     name: String,
@@ -105,24 +105,23 @@ pub struct NameLock {
 
 impl Drop for NameLock {
     fn drop(&mut self) {
-        // In a child of fork(2) it would be taken from the parent.
+        // In a child of fork(2), unlocking would take it from the parent.
         if !self.store.process.in_child() && !self.lock.is_taken() {
             assert_none_held("access to the key store");
-            // Closing alone would leave it locked as long as a child of fork(2) lives.
+            // Closing alone would leave it locked until every child of fork(2) has exited.
             sys::unlock(self.lock.as_raw_fd());
         }
     }
 }
 
 impl NameLock {
-    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads the keys; `None`: there is no key file yet. INVALID: it holds no keys or was damaged. IO: it cannot be
-    /// read, or (EPERM) others can read or write it, it is somebody else's, or no regular file. The file stays as it
-    /// is.
+    /// Reads the keys; `None` if there is no key file yet. Fails with INVALID if the file contains no keys or is
+    /// damaged; with IO if it cannot be read or (EPERM) others can read or write it, it belongs to another user or is
+    /// not a regular file. The file is never changed.
     pub fn load(&self) -> Result<Option<Keys>> {
         let folder = self.folder()?;
         let what = self.what("key file", "dat");
@@ -132,12 +131,12 @@ impl NameLock {
         match self.read_sums(&folder)? {
             None => {
                 let keys = Keys::from_file(content).map_err(|error| within(&what, error))?;
-                // Only a help for the next time: without it the keys are as good.
+                // Only for the next time; the keys are good without it.
                 let _ = self.write_sums(&folder, &keys, &[sum]);
                 Ok(Some(keys))
             }
             Some(sums) if sums.contains(&sum) => {
-                // Just as it was saved, perhaps in the layout of one router only.
+                // Unchanged since it was saved, but perhaps in one router's own layout.
                 let copy = content.duplicate();
                 let keys = Keys::from_file(content).or_else(|_| Keys::from_bridge_secret(copy));
                 keys.map(Some).map_err(|error| within(&what, error))
@@ -150,15 +149,15 @@ impl NameLock {
         }
     }
 
-    /// Writes the checksums, old and new, and then the keys, each in one piece. When it fails, or the process is
-    /// killed meanwhile, the key file is the old one or the new one. IO: it cannot be written, or (EPERM) what is
-    /// there is no regular file.
+    /// Writes the checksums, old and new, then the keys, each atomically. If it fails or the process is killed in
+    /// between, the key file is either the old one or the new one. Fails with IO if it cannot be written, or (EPERM) if
+    /// what is there is not a regular file.
     pub fn save(&self, keys: &Keys) -> Result<()> {
         let folder = self.folder()?;
         let what = self.what("key file", "dat");
         let new = checksum(keys.bytes());
         let old = match key_file::open(&folder, &self.file("dat"), &what)? {
-            // What is too long for a key file has no sum worth keeping.
+            // A file too long to be a key file has no sum worth keeping.
             Some(file) => key_file::read(file, &what, Others::Welcome).ok().map(|old| checksum(old.as_bytes())),
             None => None,
         };
@@ -167,13 +166,13 @@ impl NameLock {
         self.write_sums(&folder, keys, &both)?;
         key_file::replace(&folder, &self.file("dat"), &what, &[keys.bytes()])?;
         if old.is_some() {
-            // The keys are safe, and their sum is there already.
+            // Errors do not matter: the keys are safe, and their sum is already there.
             let _ = self.write_sums(&folder, keys, &[new]);
         }
         Ok(())
     }
 
-    /// In a child of fork(2): closes our copy of the descriptor, and the parent keeps its lock.
+    /// For a child of fork(2): closes our copy of the descriptor; the parent keeps the lock.
     pub fn abandon(&self) {
         self.lock.abandon();
     }
@@ -186,7 +185,7 @@ impl NameLock {
         format!("{kind} {:?}", self.store.folder.join(self.file(suffix)))
     }
 
-    /// The folder, which must be the one that has our lock.
+    /// Opens the folder, which must still be the one containing our lock.
     fn folder(&self) -> Result<Folder> {
         if self.lock.is_taken() {
             return Err(Error::state(format!("the name \"{}\" is not ours any more", self.name)));
@@ -216,9 +215,9 @@ impl NameLock {
     }
 }
 
-/// What a name may be: 1 to 64 bytes of UTF-8 without `/`, `\` and control characters, that does not begin with a dot
-/// and neither begins nor ends with white space. The endings of the store's own files are refused because whoever
-/// gives one takes the name for a file's.
+/// Checks a name: 1 to 64 bytes of UTF-8 without `/`, `\` and control characters, not starting with a dot, and neither
+/// starting nor ending with white space. The extensions of the store's own files are rejected, because a caller that
+/// passes one has mistaken the name for a file name.
 pub fn check_name(name: &str) -> Result<()> {
     let wrong = |why: &str| Err(Error::invalid(format!("the name of a destination {why}")));
     if name.is_empty() || name.len() > MAX_NAME {
@@ -236,8 +235,8 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The usual folder of this user: `$XDG_DATA_HOME/i2psock`, or else `$HOME/.local/share/i2psock`. Relative paths
-/// count as not set, as the XDG specification wants it. `None` when neither is set.
+/// The user's default folder: `$XDG_DATA_HOME/i2psock`, or else `$HOME/.local/share/i2psock`. Relative paths count as
+/// not set, as the XDG specification requires. `None` if neither is set.
 pub fn default_folder(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
@@ -248,7 +247,7 @@ fn checksum(content: &[u8]) -> String {
     let mut hasher = Sha256::new();
     hasher.update(content);
     let sum = hasher.finalize_reset();
-    // Its buffer still has the end of the private keys, up to where the length of the content was put.
+    // The hasher's buffer still contains the end of the private keys, up to where the content's length was put.
     hasher.update([0; 63]);
     std::hint::black_box(&hasher);
     sum.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -258,17 +257,17 @@ fn folder_error(path: &Path, error: &io::Error) -> Error {
     io_error(&format!("key store {path:?}"), error)
 }
 
-/// Device and file number.
+/// Device and inode number.
 fn identity(folder: &Folder) -> io::Result<(u64, u64)> {
     folder.metadata().map(|found| (found.dev(), found.ino()))
 }
 
-/// Makes the folder and its missing parents, for their owner alone whatever the umask is.
+/// Creates the folder and its missing parents, accessible only to their owner whatever the umask.
 fn make_folder(path: &Path) -> io::Result<()> {
     let mut missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
     while let Some(part) = missing.pop() {
         match std::fs::DirBuilder::new().mode(0o700).create(part) {
-            // Somebody else was faster.
+            // Another process was faster.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             result => result?,
         }
@@ -276,14 +275,14 @@ fn make_folder(path: &Path) -> io::Result<()> {
             std::fs::set_permissions(part, Permissions::from_mode(0o700))?;
         }
         if let Some(parent) = part.parent() {
-            // Some parents may be passed but not read; then the system decides when it is on the disk.
+            // A parent may be searchable but not readable; then it is up to the system when this reaches the disk.
             let _ = Folder::open(parent).and_then(|parent| parent.sync());
         }
     }
     Ok(())
 }
 
-/// Locks an open lock file and writes our number into it.
+/// Locks an open lock file and writes our pid into it.
 fn take(file: &File, name: &str, what: &str) -> Result<()> {
     let failed = |error: io::Error| io_error(what, &error);
     key_file::check(file, what, Others::Welcome)?;
@@ -308,14 +307,14 @@ fn take(file: &File, name: &str, what: &str) -> Result<()> {
             None => format!("destination \"{name}\" is open in another process"),
         }));
     }
-    // Only for the message above: on a full disk the lock holds as well. The rest of a longer number goes last, so that
-    // there is a number at any time.
+    // Only for the message above, so errors do not matter: the lock works on a full disk too. Truncate after writing,
+    // so that the file contains a number at any time.
     let text = format!("{own}\n");
     let _ = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
     Ok(())
 }
 
-/// The number in a lock file.
+/// The pid in a lock file.
 fn holder(file: &File) -> Option<u32> {
     let mut text = [0; 16];
     let count = file.read_at(&mut text, 0).ok()?;
@@ -323,8 +322,8 @@ fn holder(file: &File) -> Option<u32> {
     std::str::from_utf8(line).ok()?.parse().ok()
 }
 
-/// Removes what killed processes have left of this name. Only for who has its lock. What cannot be removed harms
-/// nobody.
+/// Removes what killed processes left behind for this name. Call it only with the name locked. Leftovers that cannot be
+/// removed are harmless.
 fn remove_leftovers(folder: &Folder, path: &Path, name: &str) {
     let Ok(entries) = std::fs::read_dir(path) else { return };
     let files = [format!("{name}.dat"), format!("{name}.sum")];

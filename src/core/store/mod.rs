@@ -1,4 +1,4 @@
-//! Key files and the folder they are kept in.
+//! Key files and the folder they are kept in; this is disk access only, which knows neither bridge nor destinations.
 
 pub(crate) mod key_file;
 mod key_store;

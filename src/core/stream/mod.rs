@@ -1,4 +1,4 @@
-//! A connected stream: a socket of the system whose header has been read. Nothing here knows how it was connected.
+//! A connected stream: a system socket whose SAM lines have been read; nothing here knows how it was connected.
 
 mod stream;
 mod timed;

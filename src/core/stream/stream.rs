@@ -1,4 +1,4 @@
-//! A connected stream: from here on it is a socket, and nothing of its payload is ever kept in user space.
+//! A connected stream: from here on it is just a socket, and its payload is never buffered in user space.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,46 +15,46 @@ use crate::protocol::ports::Ports;
 use crate::protocol::reply::Peer;
 use crate::sys::{self, SharedFd};
 
-/// Flags a stream takes.
+/// Flags accepted by [`Stream::recv`].
 const RECEIVE_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_PEEK | sys::MSG_WAITALL | sys::MSG_NOSIGNAL;
 const SEND_FLAGS: i32 = sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL | sys::MSG_MORE;
 
-/// Between looks at what the bridge has not taken yet, at first and at most.
+/// First and longest interval between checks of what the bridge has not taken yet.
 const FIRST_LOOK: Duration = Duration::from_micros(50);
 const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
-/// Bytes moved, or nothing yet.
+/// The outcome of a send or receive that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// So many bytes.
+    /// Number of bytes moved.
     Bytes(usize),
-    /// None: it would have blocked.
+    /// Nothing was moved, as it would have blocked.
     Block,
 }
 
-/// Who is at the other end.
+/// The peer of a stream.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    /// Destination, where it is known: always for an accepted stream, and for one connected to a destination.
+    /// The peer's destination, if known: always for an accepted stream, and for one connected by destination.
     pub address: Option<Address>,
-    /// What to show a person: the address's host name, or the name that was connected to.
+    /// What to show to people: the address as a host name, or the name that was connected to.
     pub text: String,
-    /// I2CP port the peer sent from (accepted) or we sent from (connected).
+    /// I2CP port the peer connected from (accepted) or we connected from (connected).
     pub from_port: Option<u16>,
-    /// I2CP port the stream was sent to.
+    /// I2CP port that was connected to.
     pub to_port: Option<u16>,
-    /// Whether the router vouches for the address: anybody on this machine can connect to a forwarding port.
+    /// Whether the router vouches for the address. Not so with a forward: any local process can connect to its port.
     pub verified: bool,
 }
 
 impl Remote {
-    /// Who the router, or whoever connected, says it is.
+    /// For an accepted stream; `verified` unless it came through a forward.
     pub fn of_peer(peer: Peer, verified: bool) -> Self {
         let text = peer.address.host().to_owned();
         Remote { address: Some(peer.address), text, from_port: peer.from_port, to_port: peer.to_port, verified }
     }
 
-    /// Whom we have connected to.
+    /// For a stream we connected.
     pub fn of_target(target: Target, ports: Ports) -> Self {
         let (text, address) = match target {
             Target::Destination(address) => (address.host().to_owned(), Some(address)),
@@ -64,33 +64,33 @@ impl Remote {
     }
 }
 
-/// A stream.
+/// A connected stream. Dropping it closes the socket, unless that was given away.
 pub struct Stream {
     process: Arc<Process>,
     socket: Arc<SharedFd>,
     remote: Remote,
-    /// Bound of one send or receive in milliseconds; -1 is none.
+    /// Time limit of one send or receive in milliseconds; -1 for none.
     timeout: AtomicI32,
 }
 
 impl Stream {
-    /// A stream on a socket whose header is read.
+    /// Takes a socket on which only payload follows.
     pub fn new(process: Arc<Process>, socket: Arc<SharedFd>, remote: Remote) -> Self {
         socket.set_carrying();
         Stream { process, socket, remote, timeout: AtomicI32::new(-1) }
     }
 
-    /// Who is at the other end.
+    /// The peer, as far as it is known.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
 
-    /// Whether the call comes from the process that made the stream.
+    /// Fails in a child of fork(2), to which the stream does not belong.
     pub fn check_process(&self) -> Result<()> {
         self.process.check()
     }
 
-    /// The descriptor; -1 once it was given away.
+    /// The descriptor; -1 if it was given away.
     pub fn fd(&self) -> RawFd {
         if self.socket.is_taken() {
             -1
@@ -99,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// Gives the descriptor away.
+    /// Gives the descriptor away: closing it is then up to the caller.
     pub fn take_fd(&self) -> Result<RawFd> {
         self.check_process()?;
         self.socket.take().ok_or_else(taken)
@@ -121,7 +121,7 @@ impl Stream {
         Some(after(Some(Duration::from_millis(timeout)), Instant::now()))
     }
 
-    /// recv(2) with this stream's time limit. 0 bytes only for an empty buffer: the end is CLOSED.
+    /// recv(2) with this stream's time limit. Returns 0 bytes only for an empty buffer; end of stream is CLOSED.
     pub fn recv(&self, buffer: &mut [MaybeUninit<u8>], flags: i32) -> Result<Moved> {
         let operation = Operation::Receive;
         check_flags(flags, RECEIVE_FLAGS)?;
@@ -160,7 +160,7 @@ impl Stream {
         moved(Operation::Send, result)
     }
 
-    /// Sends everything, or on a non-blocking stream what fits. Returns how much was sent besides the result.
+    /// Sends everything or, on a non-blocking stream, as much as fits. Returns how much was sent along with the result.
     pub fn send_all(&self, bytes: &[u8]) -> (usize, Result<Moved>) {
         let mut sent = 0;
         while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -172,13 +172,13 @@ impl Stream {
         (sent, self.check(Operation::Send).map(|_| Moved::Bytes(sent)))
     }
 
-    /// Sets or clears O_NONBLOCK of the descriptor.
+    /// Sets or clears O_NONBLOCK on the descriptor.
     pub fn set_nonblocking(&self, on: bool) -> Result<()> {
         let fd = self.check(Operation::None)?;
         sys::set_nonblocking(fd, on).map_err(|error| Error::io(Operation::None, "ioctl", &error))
     }
 
-    /// Bounds every send and receive; -1 for no bound.
+    /// Sets the time limit of each send and receive; -1 for none.
     pub fn set_timeout(&self, milliseconds: i32) -> Result<()> {
         self.check(Operation::None)?;
         if milliseconds < -1 {
@@ -188,7 +188,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends both directions and wakes everybody who is blocked on the stream.
+    /// Shuts down both directions and wakes all threads blocked on the stream.
     pub fn shutdown(&self) -> Result<()> {
         self.check_process()?;
         if self.socket.is_taken() {
@@ -198,14 +198,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Bytes that were written and that the bridge has not taken yet.
+    /// Number of bytes written that the bridge has not taken yet.
     pub fn unsent(&self) -> Result<usize> {
         let fd = self.check(Operation::Send)?;
         sys::unsent(fd).map_err(|error| Error::io(Operation::Send, "ioctl", &error))
     }
 
-    /// Waits until the bridge has taken all that was written, reading and dropping what arrives: a close with unread
-    /// input would throw away what is still on its way out.
+    /// Waits until the bridge has taken everything written, discarding what arrives: closing with unread input would
+    /// discard output that is still queued.
     pub fn drain(&self, deadline: Deadline) -> Result<()> {
         self.check_process()?;
         if self.socket.is_taken() {
@@ -213,10 +213,10 @@ impl Stream {
         }
         let fd = self.check(Operation::Send)?;
         let mut waste = [MaybeUninit::uninit(); 16384];
-        // The system has no event for "the send queue is empty", so it is looked at in growing intervals.
+        // The system has no event for an empty send queue, so check it at growing intervals.
         let mut looks = Backoff::new(FIRST_LOOK, LONGEST_LOOK);
         loop {
-            // A peer that never stops sending must not keep us from looking at the queue.
+            // One read per round: a peer that never stops sending must not keep us from checking the queue.
             let received = sys::retry(|| sys::recv_once(fd, &mut waste, sys::MSG_DONTWAIT));
             let quiet = !matches!(received, Ok(1..));
             let system = |error| Error::io(Operation::Send, "ioctl", &error);
@@ -224,7 +224,7 @@ impl Stream {
             if left == 0 && quiet {
                 return Ok(());
             }
-            // After a reset the queue stays as it was, and receiving need not tell.
+            // After a reset the queue stays as it was, and receiving does not necessarily show the reset.
             if left > 0 && sys::poll_one(fd, 0, 0).map_err(system)? & (sys::ERR | sys::HUP) != 0 {
                 return Err(lost_tail());
             }

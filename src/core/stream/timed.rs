@@ -1,4 +1,4 @@
-//! send and recv with a time limit, which the system's calls do not have.
+//! send and recv with a time limit, which the system calls lack.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use crate::core::drive::{passed, poll_timeout, Deadline};
 use crate::error::{Error, Result};
 use crate::sys::{self, ReceiveTimeout};
 
-/// Refuses flags that are not among `known`.
+/// Rejects flags other than `known`.
 pub(super) fn check_flags(flags: i32, known: i32) -> Result<()> {
     if flags & !known == 0 {
         Ok(())
@@ -18,9 +18,10 @@ pub(super) fn check_flags(flags: i32, known: i32) -> Result<()> {
     }
 }
 
-/// Moves bytes until there are some (`all`: until there are `want`). With a limit `call` does not block and waiting is
-/// done here; without one `call` blocks as the descriptor does, and is repeated when a signal has cut it short. What was
-/// moved before a limit or error is never lost: it is returned, and the next call meets the error again.
+/// Repeats `call` until it has moved some bytes (with `all`: `want` bytes). With a limit, `call` must not block, and
+/// waiting is done here. Without one, `call` blocks if the descriptor does, and is repeated if a signal cut it short.
+/// Bytes moved before a timeout or error are never lost: their number is returned, and the next call gets the error
+/// again.
 pub(super) fn move_until(
     fd: RawFd,
     events: i16,
@@ -36,7 +37,7 @@ pub(super) fn move_until(
             Ok(0) => Ok(done),
             Ok(count) => {
                 done += count;
-                // Without waiting, a part is all there is for now.
+                // If we may not wait, a part is all there is for now.
                 if done < want && all && flags & sys::MSG_DONTWAIT == 0 {
                     continue;
                 }
@@ -57,7 +58,7 @@ pub(super) fn move_until(
     }
 }
 
-/// Looking at a full buffer can only be waited for by the system itself.
+/// MSG_PEEK with MSG_WAITALL and a time limit: only the system itself can wait for a full buffer while peeking.
 pub(super) fn peek_all(fd: RawFd, buffer: &mut [MaybeUninit<u8>], flags: i32, deadline: Deadline) -> io::Result<usize> {
     if flags & sys::MSG_DONTWAIT != 0 || sys::is_nonblocking(fd)? {
         return sys::retry(|| sys::recv_once(fd, buffer, flags));

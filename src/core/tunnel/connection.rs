@@ -1,4 +1,4 @@
-//! One connection of a tunnel: its other side is made, bytes go both ways, and what is left is delivered at the end.
+//! One connection of a tunnel: sets up its other side, moves bytes both ways, and delivers the rest at the end.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -12,69 +12,63 @@ use crate::core::tunnel::report::Shared;
 use crate::error::{Error, Operation, Result, Status};
 use crate::sys::{self, Place, Ready, Selector};
 
-/// What the tunnel lends to each of its connections while it is served.
+/// What the event loop lends to a connection while serving it.
 pub(super) struct Tools<'a> {
-    /// Tells when a descriptor is ready. A connection has two tokens: twice its number, and one more for its far end.
+    /// A connection has two tokens: twice its id, and that plus one for its far end.
     pub selector: &'a Selector,
-    /// Room for bytes on their way.
     pub carriers: &'a mut Carriers,
-    /// How long and how much.
     pub limits: &'a Limits,
-    /// Where it is counted.
     pub shared: &'a Shared,
-    /// Bytes of one direction before others get a turn.
+    /// Bytes to move in one direction before others get a turn.
     pub turn: usize,
-    /// The time.
     pub now: Instant,
 }
 
-/// A connection.
 pub(super) struct Connection {
     id: u64,
-    /// The end that came.
+    /// The end that was received.
     near: Option<End>,
-    /// What is done about the other one.
+    /// The state of the other end.
     stage: Stage,
-    /// From `near` to the other end.
+    /// From the near end to the far one.
     outward: Flow,
-    /// The other way.
+    /// From the far end to the near one.
     inward: Flow,
-    /// When it has been idle for too long; counted from when both ends are there.
+    /// When it will have been idle for too long; starts once both ends are connected.
     idle_until: Deadline,
-    /// Ends that were reset, though what they had sent may still be on its way: the near one, the other one.
+    /// Whether the near and the far end were reset; what they sent may still be in transit.
     reset: [bool; 2],
-    /// When what a reset end had sent is given up, since the other end does not take it.
+    /// When to discard what a reset end sent, because the other end does not take it.
     given_up: Deadline,
-    /// When its life is over.
+    /// When its lifetime is over.
     ends: Deadline,
 }
 
-/// How far a connection is.
+/// The state of a connection.
 pub(super) enum Stage {
-    /// The other side is being made by the library.
+    /// The far end is being connected over I2P.
     Pending(Box<Pending<Stream>>),
-    /// The other side is connecting; there are more places to try.
+    /// The far end is connecting to an address; the rest are those left to try.
     Connecting(End, Vec<Place>),
-    /// Both are there.
+    /// Both ends are connected.
     Open(End),
-    /// One end has ended, and the other one is reading what it had sent.
+    /// One end has ended, and the other is still reading what it sent.
     Linger(Linger),
-    /// Over.
     Gone,
 }
 
-/// What became of serving a connection.
+/// What to do with a connection after serving it.
 pub(super) enum Served {
-    /// It waits.
+    /// Wait for an event or its deadline.
     Stays,
-    /// It wants another turn at once.
+    /// Serve it again at once.
     Again,
-    /// It is to be closed.
+    /// Close it.
     Over,
 }
 
 impl Connection {
-    /// A connection whose other side is being made.
+    /// Starts with the far end in `stage`.
     pub(super) fn new(id: u64, near: End, stage: Stage, limits: &Limits, now: Instant) -> Self {
         Connection {
             id,
@@ -89,12 +83,12 @@ impl Connection {
         }
     }
 
-    /// Whether it counts: one that only lingers does not.
+    /// Whether it counts as open; one that only lingers does not.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Linger(..) | Stage::Gone)
     }
 
-    /// The end that came, if the other one is not there yet.
+    /// Takes the near end back, if the far one is not connected yet.
     pub(super) fn unmade(&mut self, selector: &Selector) -> Option<End> {
         if let Some(near) = &self.near {
             selector.remove(near.fd());
@@ -105,7 +99,7 @@ impl Connection {
         }
     }
 
-    /// What an event on an end of an open connection tells about it.
+    /// Notes what an event says about an end of an open connection.
     pub(super) fn look(&mut self, ready: &Ready) {
         if matches!(self.stage, Stage::Open(_)) {
             let side = (ready.token % 2) as usize;
@@ -115,8 +109,8 @@ impl Connection {
         }
     }
 
-    /// Whether an end was reset and the other one does not take what it had sent. One that has ended in good order is
-    /// different: everything it had sent is for a reader that may only take a break.
+    /// Whether an end was reset and the other does not take what it sent. An orderly end is different: the reader
+    /// should get everything, and may just be pausing.
     fn is_stuck(&self) -> bool {
         self.is_reset(true) && self.outward.held() > 0 || self.is_reset(false) && self.inward.held() > 0
     }
@@ -129,7 +123,6 @@ impl Connection {
         seen || from.cut || to.broken
     }
 
-    /// When it has to be served even without an event.
     pub(super) fn deadline(&self) -> Deadline {
         let limits = earlier(self.ends, self.idle_until);
         match &self.stage {
@@ -145,7 +138,7 @@ impl Connection {
         passed(self.ends, now) || passed(self.idle_until, now)
     }
 
-    /// Does what can be done without waiting.
+    /// Gets as far as possible without blocking.
     pub(super) fn serve(&mut self, tools: &mut Tools<'_>) -> Result<Served> {
         if self.has_expired(tools.now) {
             if self.is_open() {
@@ -155,7 +148,7 @@ impl Connection {
         }
         match &mut self.stage {
             Stage::Pending(pending) => {
-                // A step may close its descriptor.
+                // Deregister first, as the step may close the descriptor.
                 tools.selector.remove(pending.fd());
                 if pending.step(tools.now)? == Progress::Done {
                     let stream = pending.take()?;
@@ -205,7 +198,7 @@ impl Connection {
         }
     }
 
-    /// Both sides are there: bytes may go.
+    /// Called when the far end is connected: starts moving bytes.
     fn join(&mut self, far: End, tools: &Tools<'_>) -> Result<Served> {
         sys::set_urgent_inline(far.fd());
         if let Some(near) = &self.near {
@@ -237,15 +230,15 @@ impl Connection {
             self.given_up = after(Some(PATIENCE), tools.now);
         }
         match (outward, inward) {
-            (Flowed::Ended, _) => self.part(true, tools),
-            (_, Flowed::Ended) => self.part(false, tools),
+            (Flowed::Ended, _) => self.start_linger(true, tools),
+            (_, Flowed::Ended) => self.start_linger(false, tools),
             (Flowed::Refused, Flowed::Refused) => Served::Over,
             (Flowed::Goes, _) | (_, Flowed::Goes) => Served::Again,
             _ => Served::Stays,
         }
     }
 
-    /// Moves bytes one way.
+    /// Moves bytes in one direction.
     fn flow(&mut self, outward: bool, budget: usize, tools: &mut Tools<'_>) -> Flowed {
         let (Some(near), Stage::Open(far)) = (&self.near, &self.stage) else { return Flowed::Refused };
         let counts = &tools.shared.counts;
@@ -259,11 +252,11 @@ impl Connection {
         flowed
     }
 
-    /// One side has ended and the other has been given all it had sent: that one may still read it in peace.
-    fn part(&mut self, near_ended: bool, tools: &mut Tools<'_>) -> Served {
+    /// One end has ended, and everything it sent was written to the other, which gets time to read it.
+    fn start_linger(&mut self, near_ended: bool, tools: &mut Tools<'_>) -> Served {
         let (Some(near), Stage::Open(far)) = (&self.near, &self.stage) else { return Served::Over };
         let in_order = !self.is_reset(near_ended);
-        // What the other one had sent before goes as far as it goes without waiting.
+        // Deliver what the other end sent before that, as far as possible without blocking.
         let (held, left) = if near_ended { (self.inward.held(), far.fd()) } else { (self.outward.held(), near.fd()) };
         let budget = held.saturating_add(sys::unread(left).unwrap_or(0));
         tools.selector.remove(near.fd());
@@ -278,13 +271,13 @@ impl Connection {
         let (ended, left) = if near_ended { (near, far) } else { (far, near) };
         ended.end();
         let linger = Linger::new(left, in_order, tools.now);
-        // Without memory for it, it is looked at later.
+        // If memory is short, it is still checked at its deadline.
         drop(tools.selector.add_changes(linger.end().fd(), self.id * 2));
         self.stage = Stage::Linger(linger);
         Served::Again
     }
 
-    /// Closes what is left of it.
+    /// Shuts down and closes whatever ends are left.
     pub(super) fn close(mut self, selector: &Selector, carriers: &mut Carriers) {
         self.outward.stop(carriers);
         self.inward.stop(carriers);
@@ -303,7 +296,7 @@ impl Connection {
     }
 }
 
-/// A socket of the program's as the other side: moving bytes must never wait, however it was made.
+/// Uses a socket of the program's as the far end. Makes it non-blocking, as moving bytes must never block.
 pub(super) fn far_socket(fd: OwnedFd) -> Result<Stage> {
     let system = |error| Error::io(Operation::Connect, "the other side of a connection", &error);
     if !sys::is_stream(fd.as_raw_fd()).map_err(system)? {
@@ -313,7 +306,7 @@ pub(super) fn far_socket(fd: OwnedFd) -> Result<Stage> {
     Ok(Stage::Connecting(End::Socket(fd), Vec::new()))
 }
 
-/// Starts connecting to the first of `places` that does not refuse at once.
+/// Starts connecting to the first of `places` that does not fail at once.
 pub(super) fn connect(places: Vec<Place>) -> Result<Stage> {
     let mut failure = Error::new(Status::Io, Operation::Connect, "the target has no address");
     let mut left = places.into_iter();

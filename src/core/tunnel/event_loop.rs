@@ -1,4 +1,4 @@
-//! The thread of a tunnel: one loop that takes connections, has their other sides made, and moves the bytes.
+//! The thread of a tunnel: one loop that takes connections, has their other sides set up, and moves the bytes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd;
@@ -17,25 +17,25 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::sys::lock::assert_none_held;
 use crate::sys::{self, Ready, Selector};
 
-/// Bytes of one direction before others get a turn: long turns keep what is moved in the processor's caches, but all
+/// Bytes to move in one direction before others get a turn. Long turns keep the data in the processor's caches, but all
 /// turns together must not take long.
 const LONGEST_TURN: usize = 1 << 22;
 const SHORTEST_TURN: usize = 1 << 20;
 const ALL_TURNS: usize = 1 << 25;
-/// Connections taken before those that are there get a turn.
+/// Connections taken before the existing ones get a turn.
 const TAKES: usize = 64;
-/// How long to leave new connections alone when there are no descriptors for them.
+/// How long to stop taking new connections when descriptors have run out.
 const NO_DESCRIPTORS: Duration = Duration::from_millis(200);
-/// Connections that only say farewell, besides as many as may be open.
-const FAREWELLS: usize = 64;
+/// How many connections may linger, in addition to as many as may be open.
+const LINGERING: usize = 64;
 
 const WAKE: u64 = 0;
 const RECEIVE: u64 = 1;
 const DEST: u64 = 2;
-/// Tokens of connections begin after this: two for each, one for either side.
+/// Tokens of connections start after this, two for each: one per end.
 const LAST: u64 = 3;
 
-/// Everything the thread has.
+/// The state of the thread.
 pub(super) struct EventLoop {
     shared: Arc<Shared>,
     receive: Receive,
@@ -43,26 +43,25 @@ pub(super) struct EventLoop {
     limits: Limits,
     selector: Selector,
     carriers: Carriers,
-    /// By number, each with the time that stands in `timers` for it.
+    /// By id, each with its entry in `timers`.
     connections: HashMap<u64, (Connection, Deadline)>,
-    /// Those that carry or are about to; not those that only say farewell.
+    /// Number of connections that are connecting or open, not counting those that linger.
     open: usize,
     timers: BTreeSet<(Instant, u64)>,
     last: u64,
-    /// Bytes of one direction before others get a turn.
+    /// Bytes to move in one direction before others get a turn.
     turn: usize,
-    /// Whether new connections are waited for, and when they will be again.
+    /// Whether we are waiting for new connections, and when to resume.
     receiving: bool,
     pause: Deadline,
     over: bool,
-    /// A connection for whose other side there were no descriptors.
+    /// A connection whose other side could not be set up for lack of descriptors.
     waiting: Option<End>,
-    /// The tunnel's own destination, or that of its listener, if nobody else drives it.
+    /// The tunnel's own destination, or that of its listener, if there is no keeper to drive it.
     dest: Option<Arc<Destination>>,
 }
 
 impl EventLoop {
-    /// Prepares it.
     pub(super) fn new(
         shared: Arc<Shared>,
         receive: Receive,
@@ -75,7 +74,7 @@ impl EventLoop {
         let selector = Selector::new().map_err(system)?;
         selector.add(shared.wake.as_raw_fd(), WAKE, sys::IN).map_err(system)?;
         if let Some(dest) = &dest {
-            // What it reports is for others to fetch.
+            // Its state changes are for others to fetch.
             selector.add(dest.signals().work.as_raw_fd(), DEST, sys::IN).map_err(system)?;
         }
         let carriers = Carriers::new(limits.buffer, limits.splice);
@@ -99,7 +98,6 @@ impl EventLoop {
         })
     }
 
-    /// Runs until it is stopped.
     pub(super) fn run(mut self) {
         own_thread::works_for(&*self.shared);
         let mut ready: Vec<Ready> = Vec::new();
@@ -109,7 +107,7 @@ impl EventLoop {
             self.watch_receive(now);
             let timeout = if again.is_empty() { poll_timeout(self.next_due(now), now) } else { 0 };
             if self.selector.wait(&mut ready, timeout).is_err() {
-                // Only want of memory can do that; wait a little instead of spinning.
+                // Fails only if memory is short: wait a little instead of spinning.
                 std::thread::sleep(NO_DESCRIPTORS);
             }
             now = Instant::now();
@@ -142,7 +140,7 @@ impl EventLoop {
                 if self.is_stopped() {
                     break;
                 }
-                // Read for each: serving one may take its time, and no other may look idle for that.
+                // Read the clock for each: serving one may take long, and must not make another look idle.
                 if self.serve(id, Instant::now()) {
                     again.push(id);
                 }
@@ -158,7 +156,7 @@ impl EventLoop {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// Does what a keeper would do for the destination.
+    /// Drives the destination in place of a keeper.
     fn drive(&mut self, now: Instant) {
         let Some(dest) = &self.dest else { return };
         dest.drive(now);
@@ -170,15 +168,15 @@ impl EventLoop {
 
     fn has_room(&self) -> bool {
         let most = self.limits.connections;
-        self.open < most && self.connections.len() < most.saturating_mul(2).saturating_add(FAREWELLS)
+        self.open < most && self.connections.len() < most.saturating_mul(2).saturating_add(LINGERING)
     }
 
-    /// Whether the connection without an other side is to be tried again now.
+    /// Whether to retry the connection that waits for descriptors now.
     fn is_waiting(&self) -> bool {
         self.waiting.is_some() && self.pause.is_none() && self.has_room()
     }
 
-    /// Connections are waited for only while there is room: those above the limit wait where they are.
+    /// Waits for connections only while there is room: those above the limit stay queued in the system or the listener.
     fn watch_receive(&mut self, now: Instant) {
         if passed(self.pause, now) {
             self.pause = None;
@@ -191,7 +189,7 @@ impl EventLoop {
         if wanted {
             self.receiving = self.selector.add(fd, RECEIVE, sys::IN).is_ok();
             if !self.receiving {
-                // Without memory for it, it is tried again later: no event would tell when.
+                // If memory is short, try again later, as there is no event for that.
                 self.pause = after(Some(NO_DESCRIPTORS), now);
             }
         } else {
@@ -245,7 +243,7 @@ impl EventLoop {
                 }
                 Ok(None) => return,
                 Err(error) if error.status == Status::Closed => {
-                    // Its destination has ended: nothing will ever come again.
+                    // The destination has ended, so there will be no more connections.
                     self.over = true;
                     self.shared.remember(error);
                     return;
@@ -255,30 +253,31 @@ impl EventLoop {
         }
     }
 
-    /// Leaves new connections alone for a while.
+    /// Stops taking new connections for a while.
     #[inline(never)]
     fn pause(&mut self, error: Error, now: Instant) {
         self.shared.remember_and_count(error, &self.shared.counts.refused);
         self.pause = after(Some(NO_DESCRIPTORS), now);
     }
 
-    /// The other side of a connection cannot be made. If only descriptors are wanting the connection waits for them;
-    /// one does, since those that wait have descriptors, too.
+    /// Called when the other side of a connection cannot be set up. If only for lack of descriptors, the connection
+    /// waits for some; but only one does, since waiting connections use descriptors too.
     #[inline(never)]
     fn fail(&mut self, near: Option<End>, error: Error, now: Instant) {
-        let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
-        if near.is_some() && wanting && self.waiting.is_none() {
+        let exhausted =
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC].contains(&error.os_error);
+        if near.is_some() && exhausted && self.waiting.is_none() {
             self.waiting = near;
             return self.pause(error, now);
         }
-        // Told first: whoever sees the end may ask at once.
+        // Record it first: the program may ask as soon as it sees the connection end.
         self.shared.remember_and_count(error, &self.shared.counts.failed);
         if let Some(near) = near {
             near.end();
         }
     }
 
-    /// Has the other side of a connection made.
+    /// Starts setting up the other side of a connection.
     fn begin(&mut self, near: End, now: Instant) -> Option<u64> {
         assert_none_held("make_send");
         let stage = match (self.make)() {
@@ -302,7 +301,7 @@ impl EventLoop {
         Some(id)
     }
 
-    /// Serves a connection; whether it wants another turn at once.
+    /// Serves a connection. Returns whether to serve it again at once.
     #[inline(never)]
     fn serve(&mut self, id: u64, now: Instant) -> bool {
         let Some((mut connection, due)) = self.connections.remove(&id) else { return false };
@@ -359,7 +358,7 @@ impl EventLoop {
             near.end();
         }
         if let Receive::Socket(fd) = &self.receive {
-            // A child of fork(2) may have it, too, and must not keep the port.
+            // A child of fork(2) may hold it too, and must not keep the port open.
             sys::end_both(fd.as_raw_fd());
         }
         self.shared.counts.now.store(0, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Any TCP program on I2P.
+//! Tunnels, which connect ordinary TCP programs to I2P and back; nothing here knows SAM, as streams come from a
+//! listener or from connecting through a destination.
 
 mod connection;
 mod event_loop;

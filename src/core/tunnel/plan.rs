@@ -1,4 +1,4 @@
-//! What a tunnel is to be: its arguments, checked, until its destination is open.
+//! The checked arguments of a tunnel, until its destination is open.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::{Error, Operation, Result};
 use crate::identity::Target;
 use crate::sys::Place;
 
-/// A tunnel that needs its destination first.
+/// A tunnel whose destination has to be opened first.
 pub struct TunnelPlan {
     kind: Kind,
     limits: Limits,
@@ -22,14 +22,14 @@ pub struct TunnelPlan {
 }
 
 enum Kind {
-    /// From I2P to a socket address.
+    /// From I2P to a TCP address or unix socket.
     Server(Vec<Place>),
     /// From a listening socket to an I2P address.
     Client(TcpListener, Target),
 }
 
 impl TunnelPlan {
-    /// From I2P to `target`, a port, HOST:PORT or path.
+    /// A tunnel from I2P to `target`: a port, HOST:PORT or path.
     pub fn server(target: &str, options: &Options) -> Result<Self> {
         let TunnelOptions { limits, bind, dest } = TunnelOptions::parse(options)?;
         let places = places(target, "target")?;
@@ -39,7 +39,7 @@ impl TunnelPlan {
         Ok(TunnelPlan { kind: Kind::Server(places), limits, dest })
     }
 
-    /// From `listen`, a port or HOST:PORT, to `address` over I2P. Binds the port at once.
+    /// A tunnel from `listen`, a port or HOST:PORT, to `address` over I2P. Binds the port at once.
     pub fn client(listen: &str, address: &str, options: &Options) -> Result<Self> {
         let TunnelOptions { limits, bind, dest } = TunnelOptions::parse(options)?;
         let target = Target::parse(address)?;
@@ -56,7 +56,7 @@ impl TunnelPlan {
         Ok(TunnelPlan { kind: Kind::Client(listener, target), limits, dest })
     }
 
-    /// Starts opening the tunnel, on a destination of its own.
+    /// Starts opening the tunnel on its own destination.
     pub fn open(self, controller: &Arc<Controller>, name: &str, limit: Limit) -> Result<Pending<Tunnel>> {
         let TunnelPlan { kind, limits, dest } = self;
         Ok(controller.open_dest_with(name, dest, limit)?.then(move |dest| kind.begin(limits, dest)))
@@ -64,7 +64,7 @@ impl TunnelPlan {
 }
 
 impl Kind {
-    /// The tunnel, once its destination is there.
+    /// Starts the tunnel, once its destination is open.
     fn begin(self, limits: Limits, dest: DestHandle) -> Result<Tunnel> {
         let dest = Arc::new(dest);
         match self {
@@ -75,7 +75,7 @@ impl Kind {
             }
             Kind::Client(listener, target) => {
                 let port = listener.local_addr().map_or(0, |address| address.port());
-                // In a child of fork(2) nobody would drop what the thread has.
+                // Weak, because in a child of fork(2) nothing drops what the thread owns.
                 let (from, to) = (Arc::downgrade(&dest), target.clone());
                 let make: MakeSend = Box::new(move || {
                     let gone = || Error::closed(Operation::Connect, "the tunnel was closed");
@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-/// The address of a target or a port to listen on: a bare port is one of 127.0.0.1.
+/// Resolves a target or an address to listen on. A bare port is on 127.0.0.1.
 fn places(text: &str, what: &str) -> Result<Vec<Place>> {
     let full = match text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
         true => format!("127.0.0.1:{text}"),

@@ -1,4 +1,4 @@
-//! What a tunnel tells: numbers and errors.
+//! What a tunnel reports: counters and errors.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,57 +9,55 @@ use crate::error::Error;
 use crate::sys::lock::RankedMutex;
 use crate::sys::Wake;
 
-/// Errors of connections that are remembered.
+/// Maximum number of connection errors kept.
 const ERRORS: usize = 16;
 
-/// What has happened so far.
+/// Counters of a tunnel.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Connections that are open.
+    /// Connections currently open.
     pub now: AtomicU64,
-    /// Connections that came.
+    /// Connections received.
     pub total: AtomicU64,
-    /// Connections whose other side could not be made.
+    /// Connections whose other side could not be set up.
     pub failed: AtomicU64,
-    /// Connections that could not be taken, for want of descriptors for example.
+    /// Connections that could not be taken, for example for lack of descriptors.
     pub refused: AtomicU64,
-    /// Connections that were ended because their time was over.
+    /// Connections ended by a time limit.
     pub expired: AtomicU64,
-    /// Bytes to the side that is made.
+    /// Bytes moved from the receiving side to the other.
     pub bytes_out: AtomicU64,
-    /// Bytes to the side that is received.
+    /// Bytes moved to the receiving side.
     pub bytes_in: AtomicU64,
 }
 
-/// What a tunnel's thread and its handle share.
+/// State shared by a tunnel's thread and its handle.
 pub(super) struct Shared {
-    /// Numbers.
     pub counts: Counts,
-    /// Makes the thread look.
+    /// Wakes the thread.
     pub wake: Wake,
-    /// It has to end.
+    /// Tells the thread to end.
     pub stop: AtomicBool,
-    /// Readable when there is something the program was not told yet.
+    /// Readable when there is something new to report to the program.
     pub news: Arc<Wake>,
-    /// What that is.
     pub unheard: RankedMutex<Unheard>,
 }
 
-/// What the program was not told yet.
+/// What was not reported to the program yet.
 pub(super) struct Unheard {
-    /// Of connections, the oldest first.
+    /// Connection errors, the oldest first.
     pub errors: VecDeque<Error>,
-    /// The state of the destination it was told last.
+    /// The destination's state as last reported.
     pub told: State,
 }
 
 impl Shared {
-    /// Remembers the error of a connection.
+    /// Keeps the error of a connection for the program to fetch.
     pub(super) fn remember(&self, error: Error) {
         self.remember_and(error, || ());
     }
 
-    /// Remembers an error and counts it: whoever sees the number finds the error, and whoever has the error the number.
+    /// Keeps an error and counts it, both under the lock: a program that sees one of the two also finds the other.
     pub(super) fn remember_and_count(&self, error: Error, counter: &AtomicU64) {
         self.remember_and(error, || {
             counter.fetch_add(1, Ordering::Release);

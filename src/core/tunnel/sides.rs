@@ -1,4 +1,4 @@
-//! The two sides of a tunnel's connections: where they come from, and what is made for them.
+//! The two sides of a tunnel: where connections come from, and where they go to.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::sys::{self, Place};
 
-/// Where connections come from.
+/// The side that connections come from.
 pub enum Receive {
-    /// Streams over I2P.
+    /// Streams over I2P, from a listener of the tunnel's own.
     Listener(Listener),
-    /// Streams over I2P, of somebody else's listener.
+    /// Streams over I2P, from a listener of the program's.
     Borrowed(Arc<Listener>),
-    /// A listening socket.
+    /// A listening socket of the tunnel's own.
     Socket(OwnedFd),
-    /// A listening socket of somebody else's.
+    /// A listening socket of the program's, which is not closed.
     Foreign(RawFd),
 }
 
-/// What becomes the other side of a connection.
+/// The other side of one connection.
 pub enum Send {
-    /// A socket that is connected, or connecting.
+    /// A socket that is connected or connecting.
     Socket(OwnedFd),
-    /// The first of these that can be connected to.
+    /// Addresses to connect to; the first one that works is used.
     Places(Vec<Place>),
-    /// Connecting over I2P.
+    /// A stream being connected over I2P.
     Pending(Box<Pending<Stream>>),
 }
 
-/// Makes the other side of a connection; runs on the tunnel's thread.
+/// Provides the other side of a connection; runs on the tunnel's thread.
 pub type MakeSend = Box<dyn FnMut() -> Result<Send> + std::marker::Send>;
 
 impl Receive {
-    /// A socket of the program's, which must be bound and listening.
+    /// Uses a socket of the program's, which must be bound and listening.
     pub fn foreign(fd: RawFd) -> Result<Self> {
         match sys::is_listening(fd) {
             Ok(true) => Ok(Receive::Foreign(fd)),
@@ -47,7 +47,7 @@ impl Receive {
         }
     }
 
-    /// The destination of a listener.
+    /// The listener's destination, if connections come from a listener.
     pub fn destination(&self) -> Option<&Arc<Destination>> {
         match self {
             Receive::Listener(listener) => Some(listener.destination()),
@@ -56,7 +56,7 @@ impl Receive {
         }
     }
 
-    /// The next connection, if there is one.
+    /// Takes the next connection, if there is one.
     pub fn take(&self, now: Instant) -> Result<Option<End>> {
         let fd = match self {
             Receive::Listener(listener) => return Ok(listener.accept(now)?.map(End::Stream)),
@@ -70,7 +70,7 @@ impl Receive {
                 Ok(Some(End::Socket(socket)))
             }
             Err(error) if sys::would_block(&error) => Ok(None),
-            // That one is gone already; the next may be there.
+            // That connection is already gone; there may be another.
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(None),
             Err(error) => Err(Error::io(Operation::Accept, "accept", &error)),
         }

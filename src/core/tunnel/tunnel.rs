@@ -1,4 +1,4 @@
-//! Tunnels: connections that come in on one side go out on the other.
+//! The handle to a tunnel, which owns the thread that does the work.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,7 +17,7 @@ use crate::identity::Target;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, Wake};
 
-/// A tunnel. Dropping it ends all its connections.
+/// A tunnel: connections that come in on one side go out on the other. Dropping it ends all of them.
 pub struct Tunnel {
     shared: Arc<Shared>,
     thread: RankedMutex<Option<JoinHandle<()>>>,
@@ -28,7 +28,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Starts the thread.
+    /// Starts the thread; `dest`, `remote` and `port` are for the handle to report.
     pub fn begin(
         receive: Receive,
         make: MakeSend,
@@ -53,10 +53,10 @@ impl Tunnel {
                 shared.news.set();
             }
         }
-        let tunneling = EventLoop::new(Arc::clone(&shared), receive, make, limits, destination)?;
+        let event_loop = EventLoop::new(Arc::clone(&shared), receive, make, limits, destination)?;
         let builder = std::thread::Builder::new().name("i2psock-tunnel".into());
-        // Signals belong to the program's own threads; and splice(2) knows no MSG_NOSIGNAL.
-        let thread = sys::with_signals_blocked(|| builder.spawn(move || tunneling.run()));
+        // Signals are for the program's own threads. Besides, splice(2) has no MSG_NOSIGNAL.
+        let thread = sys::with_signals_blocked(|| builder.spawn(move || event_loop.run()));
         let thread = thread.map_err(|error| Error::io(Operation::None, "a thread for the tunnel", &error))?;
         Ok(Tunnel {
             shared,
@@ -68,37 +68,37 @@ impl Tunnel {
         })
     }
 
-    /// The error for whatever is tried in a child of fork(2).
+    /// Fails in a child of fork(2), to which the tunnel does not belong.
     pub fn check_process(&self) -> Result<()> {
         self.process.check()
     }
 
-    /// Its destination, if it has one of its own.
+    /// Its own destination, if it has one.
     pub fn dest(&self) -> Option<&Arc<DestHandle>> {
         self.dest.as_ref()
     }
 
-    /// Where it leads to over I2P.
+    /// The I2P address it leads to, for a client tunnel.
     pub fn remote(&self) -> Option<&Target> {
         self.remote.as_deref()
     }
 
-    /// The port it listens on; 0: none.
+    /// The port it listens on; 0 if it does not.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What has happened so far.
+    /// Counters, which the thread keeps updating.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
     }
 
-    /// Descriptor that is readable while `state` or `next_error` has something new to tell.
+    /// Descriptor that is readable while `state` or `next_error` has something new to report.
     pub fn fd(&self) -> RawFd {
         self.shared.news.as_raw_fd()
     }
 
-    /// The state of its destination, if it has one of its own, and why there is no session.
+    /// The state of its own destination, if it has one, and why there is no session.
     pub fn state(&self) -> Option<(State, Option<Error>)> {
         let (state, _, cause) = self.dest.as_ref()?.destination().state();
         if !self.process.in_child() {
@@ -109,10 +109,10 @@ impl Tunnel {
         Some((state, cause))
     }
 
-    /// The oldest error of a connection that was not asked for yet.
+    /// Returns the oldest connection error not fetched yet.
     pub fn next_error(&self) -> Option<Error> {
         if self.process.in_child() {
-            // Whoever had the lock is not here.
+            // The thread holding the lock may not exist here.
             return None;
         }
         let mut unheard = self.shared.unheard.lock();
@@ -121,10 +121,10 @@ impl Tunnel {
         error
     }
 
-    /// Makes the descriptor unreadable if there is nothing new.
+    /// Makes the descriptor unreadable if there is nothing new to report.
     fn calm(&self, unheard: &Unheard) {
         if unheard.errors.is_empty() {
-            // Looked at afterwards: a change that comes in between must not be lost.
+            // Clear first, then check, so that a change in between is not lost.
             self.shared.news.clear();
             if self.dest.as_ref().is_some_and(|dest| dest.destination().state().0 != unheard.told) {
                 self.shared.news.set();
@@ -132,13 +132,13 @@ impl Tunnel {
         }
     }
 
-    /// Ends all connections and waits for the thread.
+    /// Ends all connections and joins the thread.
     pub fn close(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake.set();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread.filter(|_| !own_thread::is_worker_of(&*self.shared)) {
-            // It has no panics of its own; one in the program's function is the program's.
+            // The thread itself never panics; a panic in the program's function is the program's problem.
             drop(thread.join());
         }
     }
@@ -149,7 +149,7 @@ impl Drop for Tunnel {
         if self.process.in_child() {
             self.shared.wake.abandon();
             self.shared.news.abandon();
-            // The handle of a thread that is not here.
+            // The handle is for a thread that does not exist here.
             if let Some(thread) = self.thread.try_lock().and_then(|mut thread| thread.take()) {
                 std::mem::forget(thread);
             }

@@ -1,5 +1,5 @@
-//! Waiting for descriptors: poll(2), wake-ups from our own threads, and sets of descriptors. Nothing here knows what a
-//! descriptor is for. What POSIX does not cover is in one file per system.
+//! Waiting for descriptors: poll(2), wake-ups between threads, and sets of descriptors; nothing here knows what a
+//! descriptor is for. What poll cannot do is in one file per system.
 
 use std::io;
 use std::os::fd::RawFd;
