@@ -177,7 +177,7 @@ impl Control {
         }
         packet.push('\n');
         self.arriving = Some(Arriving { packet: packet.into_bytes(), left, skipped });
-        // An empty one is complete already.
+        // An empty datagram is already complete.
         if left == 0 {
             self.payload(&[], events);
         }

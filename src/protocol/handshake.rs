@@ -236,7 +236,7 @@ impl Handshake {
             Ok(Line::Ping(text)) => self.ping(&text),
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply_line(fields),
-            // An empty line between replies means nothing.
+            // Ignore empty lines between replies.
             Err(_) if line.is_empty() || line == b"\r" => Ok(()),
             Err(_) if self.phase == Phase::Hello => {
                 let start = line::excerpt(line, 40);

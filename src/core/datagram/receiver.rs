@@ -179,7 +179,7 @@ impl Receiver {
             match self.receive_batch(fd, rest, flags, batch) {
                 Ok((came, good)) => {
                     got += good;
-                    // Leave to the next call what arrives meantime, or is queued behind a flood of foreign datagrams.
+                    // Leave to the next call what arrives by now, or is queued behind a flood of foreign datagrams.
                     if got > 0 && (came < wanted || good == 0) {
                         break;
                     }

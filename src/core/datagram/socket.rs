@@ -49,7 +49,7 @@ impl Dgram {
         self.endpoint.counts()
     }
 
-    /// The descriptor, unless the destination has ended or this is a child of fork(2).
+    /// Returns the descriptor, or an error if the destination has ended or this is a child of fork(2).
     pub fn check(&self, operation: Operation) -> Result<RawFd> {
         self.endpoint.check(operation)
     }

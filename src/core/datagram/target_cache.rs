@@ -31,7 +31,7 @@ enum Entry {
     Asking(Ticket, Instant),
 }
 
-/// Addresses by the text they were given as; see the file's header.
+/// Cached addresses and pending lookups, by the text the address was given as.
 pub(super) struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
 
 impl Default for TargetCache {

@@ -18,7 +18,7 @@ use crate::protocol::style::Style;
 /// A handle to a destination of ours. Dropping the last one ends the session and everything on it.
 pub struct DestHandle {
     destination: Arc<Destination>,
-    /// Keeps the controller's keeper thread alive.
+    /// Keeps what it shares with the controller, the keeper above all, from being dropped first.
     _context: Arc<Context>,
 }
 

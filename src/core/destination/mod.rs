@@ -1,5 +1,5 @@
 //! A destination of ours over time: its name, its successive sessions, its handles; listeners, which stay with it from
-//! session to session, live above it and are known here only as a [`Follower`].
+//! session to session, live above it and are known here only as a `Follower`.
 
 mod context;
 mod destination;

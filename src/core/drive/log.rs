@@ -43,7 +43,7 @@ pub(crate) fn inside<T>(hook: impl FnOnce() -> T) -> T {
     hook()
 }
 
-/// Destination of log lines; discards them by default.
+/// Passes log lines to the program's hook; without one, discards them.
 pub struct Log {
     hook: RankedMutex<Option<Hook>>,
     wanted: AtomicBool,

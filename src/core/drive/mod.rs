@@ -1,5 +1,5 @@
 //! Operations in progress, the thread that works in the background, deadlines and the log; nothing here knows what an
-//! operation does or waits for, as each kind brings its own [`Job`].
+//! operation does or waits for, as each kind brings its own `Job`.
 
 mod backoff;
 mod deadline;

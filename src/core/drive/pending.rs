@@ -1,7 +1,7 @@
 //! One operation in progress. A step never blocks; waiting is done with poll.
 //!
-//! What an operation does is up to its [`Job`], which lives with the noun it belongs to: connecting and accepting with
-//! the session, opening with the destination.
+//! What an operation does is up to its [`Job`], which is defined in the folder it belongs to: connecting and accepting
+//! in `session`, opening in `destination`.
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;

@@ -1,4 +1,5 @@
-//! The descriptor of a datagram destination: bound before its first session is created, and kept until it ends.
+//! The descriptor of a datagram destination: bound before the first session is created, and kept until the destination
+//! ends.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;

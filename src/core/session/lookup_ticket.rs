@@ -40,7 +40,6 @@ impl Slot {
         watched.map_err(|error| Error::io(Operation::Lookup, "a descriptor for the lookup", &error))
     }
 
-    /// Delivers the answer; only the first one counts.
     pub fn put(&self, answer: Answer) {
         self.answer.lock().get_or_insert(answer);
         self.wake.set();

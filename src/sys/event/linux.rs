@@ -54,7 +54,7 @@ impl AsRawFd for Wake {
     }
 }
 
-/// An epoll descriptor, for handing out: readable while any of the watched descriptors has its requested events.
+/// One descriptor that is readable while any of the watched ones has its requested events (epoll).
 #[derive(Debug)]
 pub struct Watch(SharedFd);
 
