@@ -13,7 +13,7 @@
 //! | `KeeperThread` | `Keeper::thread` | the handle of the keeper thread; held while starting it |
 //! | `KeeperRunning` | `Keeper::running` | held while the keeper steps a destination, so that removing it waits for the step to end |
 //! | `KeeperDriven` | `Keeper::driven` | what the keeper drives |
-//! | `KeeperDropping` | `Keeper::dropping` | threads that release the names of ended destinations |
+//! | `KeeperReleasing` | `Keeper::releasing` | threads that release the names of ended destinations |
 //! | `Destinations` | `Context::destinations` | the destinations of a controller |
 //! | `TunnelThread` | `Tunnel::thread` | the handle of a tunnel's thread |
 //! | `TunnelReport` | `tunnel::Shared::unheard` | what a tunnel has not reported yet: errors, and the state reported last |

@@ -137,14 +137,43 @@ mod tests {
         assert_eq!(mutex.into_inner(), 4);
     }
 
+    fn names_of_ranks() -> Vec<&'static str> {
+        let body = include_str!("lock_rank.rs").split_once("pub enum Rank {").unwrap().1.split_once('}').unwrap().0;
+        body.lines().filter_map(|line| line.trim().strip_suffix(',')).collect()
+    }
+
     #[test]
     fn the_table_of_core_is_in_the_order_of_the_ranks() {
-        let body = include_str!("lock_rank.rs").split_once("pub enum Rank {").unwrap().1.split_once('}').unwrap().0;
-        let ranks: Vec<_> = body.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
+        let ranks = names_of_ranks();
         let table = include_str!("../core/mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let rows: Vec<_> = table.filter_map(|row| row.split_once('`')).map(|(rank, _)| rank).collect();
         assert_eq!(ranks.last().copied(), Some(format!("{:?}", Rank::SharedFd)).as_deref());
         assert_eq!(rows, ranks);
+    }
+
+    /// The source of the library without this file, tests and white space.
+    fn sources(folder: &std::path::Path) -> String {
+        let mut all = String::new();
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                all += &sources(&path);
+            } else if !path.ends_with("sys/lock.rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                all.extend(code.split_whitespace());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_lock_has_a_rank_of_its_own() {
+        let all = sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        for rank in names_of_ranks() {
+            assert_eq!(all.matches(&format!("RankedMutex::new(Rank::{rank},")).count(), 1, "{rank}");
+        }
+        assert_eq!(all.matches("RankedMutex::new(").count(), all.matches("Mutex::new(").count());
+        assert_eq!(all.matches("RwLock").count(), 0);
     }
 
     #[cfg(debug_assertions)]

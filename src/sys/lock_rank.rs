@@ -10,8 +10,8 @@ pub enum Rank {
     KeeperRunning,
     /// `Keeper::driven`
     KeeperDriven,
-    /// `Keeper::dropping`
-    KeeperDropping,
+    /// `Keeper::releasing`
+    KeeperReleasing,
     /// `Context::destinations`
     Destinations,
     /// `Tunnel::thread`

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Once, OnceState};
+
 use crate::core::bridge::{Bridge, Finished};
 use crate::core::destination::recovery::{Origin, Recovery, RecoveryStep};
 use crate::core::destination::state::{is_hopeless, Life, State};
@@ -49,6 +51,8 @@ pub struct Destination {
     recovery: Recovery,
     /// Dropped when the destination ends.
     kept: RankedMutex<Option<Box<dyn Send>>>,
+    /// Done once `kept` was dropped.
+    released: Once,
     followers: RankedMutex<Vec<Weak<dyn Follower>>>,
 }
 
@@ -88,6 +92,7 @@ impl Destination {
             present: RankedMutex::new(Rank::Present, Present { session, life: Life::new(now), watchers: Vec::new() }),
             recovery: Recovery::default(),
             kept: RankedMutex::new(Rank::Kept, None),
+            released: Once::new(),
             followers: RankedMutex::new(Rank::Followers, Vec::new()),
         });
         destination.drive(now);
@@ -161,8 +166,6 @@ impl Destination {
     pub fn end(self: &Arc<Self>, message: &str) {
         let _edge = log::edge();
         self.handles.store(0, Ordering::Release);
-        // Dropped last, by this thread: the session must be gone from the router before the name is released.
-        let _kept = self.take_kept();
         let cause = Error::closed(Operation::Session, message);
         self.die(cause.clone());
         // Streams survive the loss of a session, but not the end of the destination.
@@ -170,6 +173,8 @@ impl Destination {
         self.signals.driver.remove(&self.as_driven());
         // From here on no thread drives it.
         self.recovery.stop();
+        // Last: the session is gone from the router before another process can get the name.
+        self.release();
     }
 
     fn die(&self, cause: Error) {
@@ -253,7 +258,7 @@ impl Destination {
         let _edge = log::edge();
         self.notice(now);
         if self.has_ended() {
-            drop(self.take_kept());
+            self.release_unless_busy();
         }
     }
 
@@ -276,7 +281,14 @@ impl Destination {
     pub fn drive(&self, now: Instant) {
         let _edge = log::edge();
         if !self.run(now) {
-            drop(self.take_kept());
+            self.release_unless_busy();
+        }
+    }
+
+    /// Releases what was kept, unless another thread is at it: that may take long.
+    fn release_unless_busy(&self) {
+        if self.released.state() == OnceState::New {
+            self.release();
         }
     }
 
@@ -302,7 +314,8 @@ impl Destination {
         *self.kept.lock() = Some(kept);
         // The destination may have ended in between.
         if self.has_ended() {
-            drop(self.take_kept());
+            let kept = self.kept.lock().take();
+            drop(kept);
         }
     }
 
@@ -430,7 +443,15 @@ impl Driven for Destination {
         !self.has_ended()
     }
 
-    fn take_kept(&self) -> Option<Box<dyn Send>> {
-        self.kept.lock().take()
+    fn has_kept(&self) -> bool {
+        self.kept.lock().is_some()
+    }
+
+    fn release(&self) {
+        self.released.call_once(|| {
+            // Not dropped under the lock.
+            let kept = self.kept.lock().take();
+            drop(kept);
+        });
     }
 }

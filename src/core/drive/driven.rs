@@ -16,6 +16,10 @@ pub trait Driven: Send + Sync {
     /// Gets as far as possible without blocking. Returns false if there will never be anything to do again.
     fn run(&self, now: Instant) -> bool;
 
-    /// Called after `run` returned false: what is left to drop. Dropping it may access the disk and take long.
-    fn take_kept(&self) -> Option<Box<dyn Send>>;
+    /// Whether something is left to be released after the end.
+    fn has_kept(&self) -> bool;
+
+    /// After the end: releases what was kept until then, which may use the disk and take its time. Returns once that is
+    /// done, by this thread or another.
+    fn release(&self);
 }

@@ -28,7 +28,7 @@ struct Shared {
     /// Held while one of them runs, so that `remove` can wait for it to finish.
     running: RankedMutex<()>,
     /// Threads that drop what ended destinations left behind.
-    dropping: RankedMutex<Vec<JoinHandle<()>>>,
+    releasing: RankedMutex<Vec<JoinHandle<()>>>,
     wake: Wake,
     stop: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl Keeper {
         let shared = Shared {
             driven: RankedMutex::new(Rank::KeeperDriven, Vec::new()),
             running: RankedMutex::new(Rank::KeeperRunning, ()),
-            dropping: RankedMutex::new(Rank::KeeperDropping, Vec::new()),
+            releasing: RankedMutex::new(Rank::KeeperReleasing, Vec::new()),
             wake,
             stop: AtomicBool::new(false),
         };
@@ -98,8 +98,8 @@ impl Keeper {
             drop(thread.join());
         }
         self.shared.driven.lock().clear();
-        let dropping = std::mem::take(&mut *self.shared.dropping.lock());
-        for thread in dropping {
+        let releasing = std::mem::take(&mut *self.shared.releasing.lock());
+        for thread in releasing {
             drop(thread.join());
         }
     }
@@ -138,21 +138,22 @@ impl Shared {
             drop(running);
             if !alive {
                 drop(self.forget(&one));
-                if let Some(kept) = one.take_kept() {
-                    self.drop_elsewhere(kept);
+                if one.has_kept() {
+                    self.release_elsewhere(one);
                 }
             }
         }
     }
 
-    /// Drops `kept` in a separate thread: an unresponsive disk must not keep this one from answering PINGs.
-    fn drop_elsewhere(&self, kept: Box<dyn Send>) {
+    /// Releases what is left of `one` in a separate thread: an unresponsive disk must not keep this one from answering
+    /// PINGs.
+    fn release_elsewhere(&self, one: Arc<dyn Driven>) {
         let builder = std::thread::Builder::new().name("i2psock-name".into());
-        // If the thread cannot be started, this drops `kept` right here.
-        let thread = sys::with_signals_blocked(|| builder.spawn(move || drop(kept)));
-        let mut dropping = self.dropping.lock();
-        dropping.retain(|thread| !thread.is_finished());
-        dropping.extend(thread);
+        // If the thread cannot be started, closing the destination does it.
+        let thread = sys::with_signals_blocked(|| builder.spawn(move || one.release()));
+        let mut releasing = self.releasing.lock();
+        releasing.retain(|thread| !thread.is_finished());
+        releasing.extend(thread);
     }
 
     fn forget(&self, one: &Arc<dyn Driven>) -> Option<Arc<dyn Driven>> {
