@@ -98,7 +98,7 @@ fn every_way_to_say_nothing_ends_at_the_deadline() {
 /// The same after the greeting: the operation's own deadline holds, whatever the bridge does meanwhile.
 #[test]
 fn floods_do_not_outlast_a_deadline() {
-    for flood in ["", "\n\n\n\n", "PONG x\n", "PING x\n"] {
+    at_once(["", "\n\n\n\n", "PONG x\n", "PING x\n"], |flood| {
         let script = Script::start(move |_, mut talk| match talk.greet() {
             command if command.starts_with("SESSION CREATE ID=") || command.is_empty() => {}
             command if command.starts_with("SESSION CREATE ") => {
@@ -138,7 +138,7 @@ fn floods_do_not_outlast_a_deadline() {
         }
         // Without the deadlines it would never end.
         assert!(start.elapsed() < LONG, "{flood:?}: {:?}", start.elapsed());
-    }
+    });
 }
 
 #[test]

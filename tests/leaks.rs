@@ -130,13 +130,14 @@ fn go_as_far_as_it_goes<T>(pending: Result<Pending<T>>, reply: Reply, action: &A
         Operation::Accept if !touched => Stage::Listening,
         _ => Stage::Working,
     };
-    let end = Instant::now() + LONG;
+    let (clock, end) = (Clock::default(), Instant::now() + LONG);
     while !((withheld || waits_for_peer) && pending.stage() == last) {
         assert!(Instant::now() < end, "{operation:?} stays at {:?}", pending.stage());
-        match pending.wait(Some(Duration::from_millis(1))) {
+        match pending.step(clock.now()) {
             Ok(Progress::Block) => {}
             Ok(Progress::Done) | Err(_) => return,
         }
+        wait_but_not_for_pauses(&pending, &clock);
     }
     let late = now() + LONG * 10;
     assert_eq!(failure(pending.step(late)).status, Status::Timeout, "{operation:?}");

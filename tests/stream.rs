@@ -355,7 +355,8 @@ fn replies_that_end_after_every_byte() {
         faults.clear_rules();
         faults.rule(Reply::StreamAcceptPeer, Which::Every, Action::CloseAfter(count.min(546)));
         let accept = listening(&b);
-        let connected = stream_of(&mut connect(&a, &b));
+        let mut connecting = connect(&a, &b);
+        let connected = complete_without_pauses(&mut connecting).and_then(|()| take_stream(&mut connecting));
         let error = end_of(Ok(accept));
         assert_eq!(error.status, Status::Protocol, "{count}: {error:?}");
         drop(connected);

@@ -52,17 +52,26 @@ impl Clock {
     }
 }
 
-/// Completes an operation. Nobody waits for its pauses, when it has no descriptor to wait on: they pass on a clock.
+/// Completes an operation without waiting for its pauses.
 pub fn complete_without_pauses<T>(pending: &mut Pending<T>) -> Result<()> {
     let (clock, end) = (Clock::default(), Instant::now() + LONG);
     while pending.step(clock.now())? == Progress::Block {
         assert!(Instant::now() < end, "stays at {:?}", pending.stage());
-        match pending.fd() {
-            -1 => clock.pass_timeout(pending.timeout_ms(clock.now())),
-            fd => drop(i2psock::sys::poll_one(fd, pending.events(), 20).unwrap()),
-        }
+        wait_but_not_for_pauses(pending, &clock);
     }
     Ok(())
+}
+
+/// Waits a moment for an event. A pause, such as the one after the end of a connection, passes on the clock: it has no
+/// descriptor, or is over within a second without an event.
+pub fn wait_but_not_for_pauses<T>(pending: &Pending<T>, clock: &Clock) {
+    let timeout = pending.timeout_ms(clock.now());
+    let is_quiet = |fd| i2psock::sys::poll_one(fd, pending.events(), 2).unwrap() == 0;
+    match pending.fd() {
+        -1 => clock.pass_timeout(timeout),
+        fd if is_quiet(fd) && (0..1000).contains(&timeout) => clock.pass_timeout(timeout),
+        _ => {}
+    }
 }
 
 /// Runs `body` for all cases at the same time: for those that mostly wait.

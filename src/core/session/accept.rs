@@ -84,6 +84,8 @@ impl Job<Stream> for Accept {
 
     fn interest(&self) -> Interest {
         match (&self.watch, &self.call) {
+            // The watch would report the ended connection over and over.
+            (_, Some(call)) if call.is_cut() => Interest::NONE,
             (Some(watch), _) => Interest { fd: watch.as_raw_fd(), events: sys::IN },
             (None, Some(call)) => call.interest(),
             (None, None) => Interest::NONE,

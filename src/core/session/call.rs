@@ -54,6 +54,11 @@ impl<T> Call<T> {
         &self.asked.connection
     }
 
+    /// Whether the connection has ended, and all that is left is to find out whether its session has as well.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.asked.cut.is_some()
+    }
+
     /// Returns the connection, unless it has failed.
     pub(crate) fn into_connection(self) -> Option<Box<BridgeConnection>> {
         self.asked.cut.is_none().then_some(self.asked.connection)
