@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::*;
+use super::common::*;
 use i2psock::core::destination::DestHandle;
 use i2psock::core::drive::{Limit, Progress};
 use i2psock::core::settings::Options;

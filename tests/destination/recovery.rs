@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::common::*;
+use super::common::*;
 use i2psock::core::destination::{DestHandle, State};
 use i2psock::core::listener::Listener;
 use i2psock::core::settings::Options;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::*;
+use super::common::*;
 use i2psock::core::destination::DestHandle;
 use i2psock::core::drive::{Limit, Progress, Stage};
 use i2psock::core::settings::Options;

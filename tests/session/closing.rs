@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::common::*;
 use super::start;
-use crate::common::*;
 use i2psock::core::destination::{DestHandle, State};
 use i2psock::core::drive::{Limit, Pending};
 use i2psock::core::settings::Options;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::common::*;
 use super::{serve_until, start};
-use crate::common::*;
 use i2psock::core::drive::{Limit, Pending};
 use i2psock::error::{Operation, Status};
 use i2psock_bridge::{Action, Reply};

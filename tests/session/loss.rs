@@ -3,8 +3,8 @@
 use std::sync::{mpsc, Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::common::*;
 use super::{readable, start};
-use crate::common::*;
 use i2psock::core::destination::State;
 use i2psock::core::drive::{Progress, Stage};
 use i2psock::core::settings::Options;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 
-use crate::common::*;
+use super::common::*;
 use i2psock::core::drive::{Pending, Progress, Stage};
 use i2psock::core::settings::Options;
 use i2psock::sys;

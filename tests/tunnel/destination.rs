@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::common::*;
 use super::{both, call, count, round_trip, taken, works, Far, Server};
-use crate::common::*;
 use i2psock::core::destination::State;
 use i2psock::core::listener::Listener;
 use i2psock::core::settings::{Options, TunnelOptions};

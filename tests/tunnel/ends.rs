@@ -7,8 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::common::*;
 use super::{address, both, call, count, local, reach, try_client, try_server, Far, Server};
-use crate::common::*;
 use i2psock::core::settings::Options;
 use i2psock_bridge::{Bridge, Config};
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use super::common::*;
 use super::{address, call, count, local, reach, round_trip, try_client, try_server, Server};
-use crate::common::*;
 use i2psock::core::settings::Options;
 use i2psock::core::tunnel::Tunnel;
 use i2psock::error::{Error, Operation, Status};

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
+use super::common::*;
 use super::{address, call, count, round_trip, try_client, try_server, Server};
-use crate::common::*;
 use i2psock::core::settings::Options;
 use i2psock::error::Status;
 use i2psock_bridge::{Bridge, Config};

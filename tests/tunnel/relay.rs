@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::common::*;
 use super::{both, call, count, local_to_tcp, reach, round_trip, taken, Server};
-use crate::common::*;
 use i2psock_bridge::{Bridge, Config};
 
 #[test]

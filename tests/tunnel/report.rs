@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::common::*;
 use super::{address, count, local, reach, round_trip, try_client, try_server, works, Far, Server};
-use crate::common::*;
 use i2psock::core::destination::State;
 use i2psock::core::drive::Pending;
 use i2psock::core::settings::Options;

@@ -1,8 +1,7 @@
 //! Tunnels: any TCP program on I2P, and what can go wrong with its connections.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../common/mod.rs"]
-mod common;
+use crate::common;
 mod destination;
 mod ends;
 mod limits;

@@ -3,8 +3,7 @@
 
 mod accept;
 mod closing;
-#[path = "../common/mod.rs"]
-mod common;
+use crate::common;
 mod keep_alive;
 mod lookup;
 mod loss;
