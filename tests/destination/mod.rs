@@ -1,6 +1,7 @@
 //! Destinations: names that keep their keys, and sessions that are opened again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common;
 mod names;
 mod recovery;
+
+use crate::common;

@@ -3,7 +3,6 @@
 
 mod accept;
 mod closing;
-use crate::common;
 mod keep_alive;
 mod lookup;
 mod loss;
@@ -11,7 +10,7 @@ mod steps;
 
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::{self, *};
 use i2psock::core::destination::DestHandle;
 use i2psock::sys::{self};
 use i2psock_bridge::{Bridge, Config};

@@ -1,7 +1,6 @@
 //! Tunnels: any TCP program on I2P, and what can go wrong with its connections.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::common;
 mod destination;
 mod ends;
 mod limits;
@@ -14,7 +13,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use common::*;
+use crate::common::{self, *};
 use i2psock::core::drive::Pending;
 use i2psock::core::settings::{Options, TunnelOptions};
 use i2psock::core::tunnel::{MakeSend, Receive, Tunnel, TunnelPlan};
