@@ -31,7 +31,10 @@ impl Controller {
         let driver = Driver::new(options.keeper)?;
         let scope = Arc::new(Scope::default());
         let store = options.key_store.map(|folder| KeyStore::new(&folder, &bridge.process)).transpose()?;
-        let version = check(&bridge, &scope, Limit::Default)?;
+        let version = check(
+            BridgeConnection::new(Arc::clone(&bridge), Arc::clone(&scope), Request::Check)?.patiently(),
+            Limit::Default,
+        )?;
         let names = NameRegistry::new(Arc::clone(&bridge), store);
         let context =
             Context { bridge, scope, driver, names, destinations: RankedMutex::new(Rank::Destinations, Vec::new()) };
@@ -51,7 +54,7 @@ impl Controller {
     /// Checks on a new connection that the bridge still answers HELLO.
     pub fn check(&self, limit: Limit) -> Result<()> {
         self.context.check_open(Operation::Handshake)?;
-        check(&self.context.bridge, &self.context.scope, limit).map(drop)
+        check(self.context.ask(Request::Check)?, limit).map(drop)
     }
 
     /// Starts resolving `name`. A base64 destination needs no lookup. Otherwise asks through a live session, if there
@@ -68,7 +71,8 @@ impl Controller {
             target => {
                 let _edge = log::edge();
                 let bridge = &self.context.bridge;
-                let (job, limit) = (LookupByAny::new(&self.context, target.wire())?, limit.or(bridge.timeouts.lookup));
+                let (job, limit) =
+                    (LookupByAny::new(&self.context, target.wire(), Instant::now())?, limit.or(bridge.timeouts.lookup));
                 Ok(Pending::begin(&bridge.process, Operation::Lookup, job, limit, Instant::now()))
             }
         }
@@ -105,8 +109,7 @@ impl Drop for Controller {
     }
 }
 
-fn check(bridge: &Arc<Bridge>, scope: &Arc<Scope>, limit: Limit) -> Result<Version> {
-    let connection = BridgeConnection::new(Arc::clone(bridge), Arc::clone(scope), Request::Check)?;
+fn check(connection: BridgeConnection, limit: Limit) -> Result<Version> {
     Call::new(connection, None, |finished, _| Ok(finished.version)).begin(limit, Instant::now()).product()
 }
 
@@ -135,15 +138,15 @@ struct LookupByAny {
 }
 
 impl LookupByAny {
-    fn new(context: &Arc<Context>, name: &str) -> Result<Self> {
-        let (by_session, job) = Self::ask(context, name)?;
+    fn new(context: &Arc<Context>, name: &str, now: Instant) -> Result<Self> {
+        let (by_session, job) = Self::ask(context, name, now)?;
         Ok(LookupByAny { context: Arc::clone(context), name: name.to_owned(), by_session, job, past: 0 })
     }
 
-    fn ask(context: &Arc<Context>, name: &str) -> Result<(bool, Box<dyn Job<Address>>)> {
+    fn ask(context: &Arc<Context>, name: &str, now: Instant) -> Result<(bool, Box<dyn Job<Address>>)> {
         context.check_open(Operation::Lookup)?;
         while let Some(session) = context.live_session() {
-            match Lookup::new(&session, name) {
+            match Lookup::new(&session, name, now) {
                 // The session has ended in between: try another.
                 Err(error) if error.status == Status::Closed => {}
                 other => return Ok((true, Box::new(other?))),
@@ -159,7 +162,7 @@ impl Job<Address> for LookupByAny {
         match self.job.step(now, deadline) {
             Err(error) if self.by_session && error.status == Status::Closed => {
                 self.past += self.job.generation();
-                (self.by_session, self.job) = Self::ask(&self.context, &self.name)?;
+                (self.by_session, self.job) = Self::ask(&self.context, &self.name, now)?;
                 self.step(now, deadline)
             }
             result => result,

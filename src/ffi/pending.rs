@@ -33,6 +33,10 @@ pub enum i2psock_stage {
     I2PSOCK_STAGE_DONE = 5,
     /// Failed.
     I2PSOCK_STAGE_FAILED = 6,
+    /// No router answers yet, and option bridge_timeout says to wait for one.
+    I2PSOCK_STAGE_AWAY = 7,
+    /// Waiting until the router has let go of the last session with the same keys (option reopen_delay).
+    I2PSOCK_STAGE_LETTING_GO = 8,
 }
 
 impl From<Stage> for i2psock_stage {
@@ -44,6 +48,8 @@ impl From<Stage> for i2psock_stage {
             Stage::Listening => i2psock_stage::I2PSOCK_STAGE_LISTENING,
             Stage::Done => i2psock_stage::I2PSOCK_STAGE_DONE,
             Stage::Failed => i2psock_stage::I2PSOCK_STAGE_FAILED,
+            Stage::Away => i2psock_stage::I2PSOCK_STAGE_AWAY,
+            Stage::LettingGo => i2psock_stage::I2PSOCK_STAGE_LETTING_GO,
         }
     }
 }

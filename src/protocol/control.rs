@@ -22,8 +22,8 @@ const MAX_UNSENT: usize = 2 * MAX_LINE;
 pub enum Event {
     /// The lookup with this number was answered.
     Found(u64, Answer),
-    /// The bridge announced the end of the session or the forward.
-    Ending(Error),
+    /// The bridge does not know the session any more.
+    Forgotten(Error),
     /// A datagram, in the form its UDP packet would have had.
     Datagram(Vec<u8>),
 }
@@ -66,29 +66,70 @@ pub struct Control {
     pongs: u64,
     arriving: Option<Arriving>,
     skipped: u64,
+    /// The end as the bridge announced it, until it sends anything else.
+    announced: Option<Error>,
+    /// It is the socket of a forward, which belongs to streams.
+    is_forward: bool,
 }
 
 struct Lookup {
     number: u64,
     name: String,
+    /// Whether anybody is still waiting for the answer.
+    wanted: bool,
 }
 
+/// The lookup on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// [`LIFE`] if it asks for a sign of life.
+    pub number: u64,
+    /// Whether anybody is still waiting for the answer.
+    pub wanted: bool,
+}
+
+/// Number of the lookup that asks for a sign of life; its answer makes no event.
+pub const LIFE: u64 = 0;
+
 impl Control {
-    /// Continues a conversation with these bytes still to be written.
+    /// Continues a session's conversation with these bytes still to be written.
     pub fn with_output(output: Outbox) -> Self {
         Control { output, ..Control::default() }
+    }
+
+    /// Continues the conversation on the socket of a forward.
+    pub fn of_forward(output: Outbox) -> Self {
+        Control { output, is_forward: true, ..Control::default() }
     }
 
     /// Queues a lookup; `name` is in its wire form.
     pub fn lookup(&mut self, number: u64, name: &str) -> Result<()> {
         command::naming_lookup(name)?;
-        self.waiting.push_back(Lookup { number, name: name.to_owned() });
+        self.waiting.push_back(Lookup { number, name: name.to_owned(), wanted: true });
         self.next()
     }
 
     /// Cancels a lookup. If it is not on the wire yet, it is dropped.
     pub fn forget(&mut self, number: u64) {
         self.waiting.retain(|lookup| lookup.number != number);
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.number == number) {
+            asked.wanted = false;
+        }
+    }
+
+    /// Asks for a sign of life: a lookup that every router answers at once. Nothing else may be on the wire.
+    pub fn ask_for_life(&mut self) -> Result<()> {
+        self.lookup(LIFE, "ME")
+    }
+
+    /// The lookup on the wire.
+    pub fn asking(&self) -> Option<Asking> {
+        self.asked.as_ref().map(|asked| Asking { number: asked.number, wanted: asked.wanted })
+    }
+
+    /// The end of the session or the forward, if that is the last thing the bridge has said.
+    pub fn announced(&self) -> Option<&Error> {
+        self.announced.as_ref()
     }
 
     /// Bytes to write with one call; empty if there are none.
@@ -207,6 +248,10 @@ impl Control {
     }
 
     fn line(&mut self, line: &[u8], events: &mut Vec<Event>) -> Result<()> {
+        if !line.trim_ascii().is_empty() {
+            // Whatever it is, it is news: a bridge that goes on talking has not ended.
+            self.announced = None;
+        }
         match line::parse(line) {
             Ok(Line::Ping(text)) => {
                 if self.output.unsent() + text.len() > MAX_UNSENT {
@@ -235,7 +280,7 @@ impl Control {
                 if let Some(asked) = asked {
                     let message = format!("the bridge's answer cannot be understood: {}", malformed.0);
                     let result = Err(Error::protocol(Operation::Lookup, message));
-                    events.push(Event::Found(asked.number, Answer { result, fields: None }));
+                    found(asked.number, Answer { result, fields: None }, events);
                 }
                 self.next()
             }
@@ -247,33 +292,44 @@ impl Control {
         if fields.action() == "RECEIVED" && matches!(fields.topic(), "DATAGRAM" | "RAW") {
             return self.received(&fields, events);
         }
-        let code = reply::result_of(&fields);
-        let failed = code.as_ref().filter(|code| **code != ResultCode::Ok);
-        // STREAM only comes on the socket of a forward: on a session's we never send a STREAM command.
-        let ending = failed.filter(|_| matches!(fields.topic(), "SESSION" | "STREAM")).map(|code| {
-            let error = reply::refusal(Operation::Session, code, &fields);
-            Error { status: Status::Closed, ..error }
-        });
-        if let Some(error) = &ending {
-            events.push(Event::Ending(error.clone()));
+        let failure = reply::result_of(&fields).filter(|code| *code != ResultCode::Ok);
+        // Nothing but a session's own lines says anything about it: on the control socket of a session we never send a
+        // STREAM command, so that a STREAM line there is about something else.
+        let is_ours = fields.topic() == "SESSION" || (self.is_forward && fields.topic() == "STREAM");
+        if let Some(code) = failure.as_ref().filter(|_| is_ours) {
+            self.announced = Some(closed(code, &fields));
         }
-        let answers = fields.topic() == "NAMING" || failed.is_some();
-        let Some(asked) = self.asked.take_if(|asked| answers && request::answers_name(&fields, &asked.name)) else {
+        if fields.topic() != "NAMING" {
+            return Ok(());
+        }
+        let Some(asked) = self.asked.take_if(|asked| request::answers_name(&fields, &asked.name)) else {
             return Ok(());
         };
-        let result = match (ending, failed) {
-            (Some(ending), _) => Err(ending.during(Operation::Lookup)),
-            (None, Some(code)) => Err(reply::refusal(Operation::Lookup, code, &fields)),
-            (None, None) => reply::naming(&fields),
-        };
-        events.push(Event::Found(asked.number, Answer { result, fields: Some(fields) }));
+        if let Some(code) = failure.filter(|code| *code == ResultCode::InvalidId) {
+            events.push(Event::Forgotten(closed(&code, &fields)));
+        }
+        let result = reply::lookup(&fields);
+        found(asked.number, Answer { result, fields: Some(fields) }, events);
         self.next()
+    }
+}
+
+/// Why the session has ended, in the bridge's words.
+fn closed(code: &ResultCode, fields: &Fields) -> Error {
+    Error { status: Status::Closed, ..reply::refusal(Operation::Session, code, fields) }
+}
+
+fn found(number: u64, answer: Answer, events: &mut Vec<Event>) {
+    if number != LIFE {
+        events.push(Event::Found(number, answer));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::handshake::Handshake;
+    use crate::protocol::version::{Version, VersionRange};
 
     fn feed(control: &mut Control, text: &str) -> Vec<Event> {
         let mut events = Vec::new();
@@ -321,8 +377,10 @@ mod tests {
         control.lookup(1, "a.i2p").unwrap();
         control.lookup(2, "b.i2p").unwrap();
         control.lookup(3, "c.i2p").unwrap();
+        assert_eq!(control.asking(), Some(Asking { number: 1, wanted: true }));
         control.forget(1);
         control.forget(2);
+        assert_eq!(control.asking(), Some(Asking { number: 1, wanted: false }));
         assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=a.i2p\n");
         let events = feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=a.i2p\n");
         assert!(matches!(&events[..], [Event::Found(1, Answer { result: Err(_), .. })]));
@@ -330,16 +388,87 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_session_is_announced() {
+    fn an_announced_end_stands_until_there_is_other_news() {
+        let end = "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Router restart\"\n";
         let mut control = Control::default();
         control.lookup(7, "ME").unwrap();
-        let events = feed(&mut control, "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Router restart\"\n");
-        assert!(matches!(&events[..], [Event::Ending(e), Event::Found(7, Answer { result: Err(_), .. })]
-            if e.status == Status::Closed && e.message.contains("Router restart")));
+        assert!(feed(&mut control, &format!("{end}\n")).is_empty(), "it is not the answer to a lookup");
+        let announced = control.announced().unwrap();
+        assert_eq!((announced.status, announced.message.contains("Router restart")), (Status::Closed, true));
+        feed(&mut control, "PING 1\n");
+        assert!(control.announced().is_none());
+        feed(&mut control, end);
+        feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=other.i2p\n");
+        assert!(control.announced().is_none());
+        feed(&mut control, "SESSION STATUS RESULT=OK DESTINATION=c2VjcmV0\n");
+        assert!(control.announced().is_none());
+        // The last line may lack its end.
         let mut events = Vec::new();
         control.input(b"SESSION STATUS RESULT=I2P_ERROR", &mut events).unwrap();
         control.eof(&mut events);
-        assert!(matches!(&events[..], [Event::Ending(_)]));
+        assert!(events.is_empty() && control.announced().is_some());
+    }
+
+    #[test]
+    fn what_is_about_something_else_neither_answers_nor_ends_anything() {
+        for topic in ["STREAM", "DATAGRAM", "COMMAND"] {
+            let line = format!("{topic} STATUS RESULT=CANT_REACH_PEER MESSAGE=\"late\"\n");
+            let mut control = Control::default();
+            control.lookup(1, "a.i2p").unwrap();
+            assert!(feed(&mut control, &line).is_empty(), "{topic}");
+            assert!(
+                control.announced().is_none() && control.asking().map(|asking| asking.number) == Some(1),
+                "{topic}"
+            );
+            let events = feed(&mut control, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=a.i2p\n");
+            assert!(matches!(&events[..], [Event::Found(1, _)]));
+            let mut forward = Control::of_forward(Outbox::default());
+            feed(&mut forward, &line);
+            assert_eq!(forward.announced().is_some(), topic == "STREAM");
+        }
+    }
+
+    #[test]
+    fn a_session_that_the_router_has_forgotten() {
+        let mut control = Control::default();
+        control.ask_for_life().unwrap();
+        assert_eq!(control.asking(), Some(Asking { number: LIFE, wanted: true }));
+        assert_eq!(sent(&mut control), "NAMING LOOKUP NAME=ME\n");
+        assert!(feed(&mut control, "NAMING REPLY RESULT=OK NAME=ME VALUE=x\n").is_empty());
+        assert_eq!(control.asking(), None);
+        control.ask_for_life().unwrap();
+        let events = feed(&mut control, "NAMING REPLY RESULT=INVALID_ID NAME=ME MESSAGE=\"no such session\"\n");
+        assert!(matches!(&events[..], [Event::Forgotten(error)]
+            if error.status == Status::Closed && error.message.contains("no such session")));
+    }
+
+    /// The same reply means the same here as on a connection that was made for the lookup.
+    #[test]
+    fn a_reply_is_judged_as_on_a_connection_of_its_own() {
+        for reply in [
+            "",
+            "RESULT=",
+            "RESULT=OK",
+            "RESULT=OK VALUE=x",
+            "RESULT=KEY_NOT_FOUND",
+            "RESULT=INVALID_KEY",
+            "RESULT=I2P_ERROR MESSAGE=no",
+            "RESULT=WHAT",
+        ] {
+            let line = format!("NAMING REPLY NAME=a.i2p {reply}\n");
+            let mut control = Control::default();
+            control.lookup(1, "a.i2p").unwrap();
+            let [Event::Found(1, Answer { result: Err(here), .. })] = &feed(&mut control, &line)[..] else {
+                panic!("{reply}");
+            };
+            let range = VersionRange { min: Version::V3_1, max: Version::V3_3 };
+            let request = request::Request::Lookup { name: "a.i2p".to_owned() };
+            let mut alone = Handshake::new(request, range, None).unwrap();
+            alone.input(b"HELLO REPLY RESULT=OK VERSION=3.3\n").unwrap();
+            alone.wrote(alone.output().len());
+            alone.wrote(alone.output().len());
+            assert_eq!(*here, alone.input(line.as_bytes()).unwrap_err(), "{reply}");
+        }
     }
 
     #[test]

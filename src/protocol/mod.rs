@@ -5,6 +5,7 @@ pub mod control;
 pub mod credentials;
 pub mod datagram;
 pub mod handshake;
+pub mod heartbeat;
 pub mod line;
 pub mod outbox;
 pub(crate) mod partial_line;

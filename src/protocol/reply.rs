@@ -129,6 +129,18 @@ pub fn dest(fields: &mut Fields) -> Result<Secret> {
         .ok_or_else(|| Error::protocol(Operation::Generate, "DEST REPLY has no PRIV"))
 }
 
+/// The answer in a NAMING REPLY.
+pub fn lookup(fields: &Fields) -> Result<Address> {
+    match result_of(fields) {
+        None => Err(Error::protocol(Operation::Lookup, "NAMING REPLY has no RESULT")),
+        Some(ResultCode::Ok) => naming(fields),
+        Some(ResultCode::Other(text)) if text.is_empty() => {
+            Err(Error::protocol(Operation::Lookup, "NAMING REPLY has an empty RESULT"))
+        }
+        Some(code) => Err(refusal(Operation::Lookup, &code, fields)),
+    }
+}
+
 /// The destination in a successful NAMING REPLY.
 pub fn naming(fields: &Fields) -> Result<Address> {
     let bad = |why: &str| Error::protocol(Operation::Lookup, format!("NAMING REPLY has no usable VALUE{why}"));

@@ -44,6 +44,8 @@ pub enum Rank {
     ScopeSockets,
     /// `Scope::cause`
     ScopeCause,
+    /// `last_end::ENDS`
+    LastEnds,
     /// `Receiver::sources`
     DatagramSources,
     /// `Receiver::deferred`

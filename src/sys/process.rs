@@ -1,8 +1,9 @@
-//! Wiping memory, random bytes, and signal masks of new threads.
+//! Wiping memory, random bytes, the time since the machine was started, and signal masks of new threads.
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::{compiler_fence, Ordering};
+use std::time::Duration;
 
 use crate::sys::{check_len, retry};
 
@@ -23,6 +24,14 @@ pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
         filled += retry(|| check_len(unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) }))?;
     }
     Ok(())
+}
+
+/// The time since the machine was started, time asleep included: the same clock for every process.
+pub(crate) fn boot_clock() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the value outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Runs `start` with every signal blocked in this thread, so that a thread it spawns never runs the program's signal

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::common::*;
 use i2psock::core::destination::DestHandle;
-use i2psock::core::drive::{Limit, Progress};
+use i2psock::core::drive::{Limit, Progress, Stage};
 use i2psock::core::settings::Options;
 use i2psock::error::{Result, Status};
 use i2psock::identity::Keys;
@@ -204,7 +204,7 @@ fn a_session_that_was_lost_unseen_is_not_shared() {
         i2psock::sys::poll_one(lost.destination().fd(), i2psock::sys::IN, 0).unwrap() != 0
     });
     wait_until("it is lost", || {
-        lost.destination().session().drive();
+        lost.destination().session().drive(now());
         lost.destination().session().scope().cause().is_some()
     });
     let again = try_named(&controller, "alice", 1, &wanted).unwrap();
@@ -233,42 +233,49 @@ fn keys_can_be_brought_along() {
     drop(try_named(&controller, "carol", 1, &wanted).unwrap());
 }
 
-/// As after a crash of the program: the router finds out only later. It is asked again and again, with pauses, for six
-/// seconds.
+/// As after a crash of the program: the router finds out only later. It is asked again and again, with growing pauses, up
+/// to the limit of the caller.
 #[test]
-fn a_router_that_needs_five_seconds() {
-    for (times, opens) in [(20, true), (1000, false)] {
-        let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
-        let controller = folder.controller(&bridge);
-        drop(named(&controller, "alice"));
-        bridge.clear_lines();
-        bridge.faults().duplicated_times(times);
-        let mut opening = controller.open_dest("alice", 1, &Options::default(), Limit::Never).unwrap();
-        // It stands still but for the pauses.
-        let start = now();
-        let mut time = start;
-        let result = loop {
-            match opening.step(time) {
-                Ok(Progress::Block) if opening.fd() < 0 => {
-                    time += Duration::from_millis(opening.timeout_ms(time).try_into().unwrap());
+fn keys_that_are_in_use_are_waited_for() {
+    let seconds = Duration::from_secs;
+    for by_name in [true, false] {
+        for (times, limit, opens) in [(20, Limit::Never, true), (1000, Limit::After(seconds(60)), false)] {
+            let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+            let controller = folder.controller(&bridge);
+            let alice = named(&controller, "alice");
+            let mut options = Options::default();
+            options.set_keys((!by_name).then(|| alice.destination().keys()));
+            drop(alice);
+            bridge.clear_lines();
+            bridge.faults().duplicated_times(times);
+            let name = if by_name { "alice" } else { "" };
+            let mut opening = controller.open_dest(name, 1, &options, limit).unwrap();
+            // It stands still but for the pauses.
+            let start = now();
+            let mut time = start;
+            let result = loop {
+                match opening.step(time) {
+                    Ok(Progress::Block) if opening.fd() < 0 => {
+                        assert_eq!(opening.stage(), Stage::LettingGo);
+                        time += Duration::from_millis(opening.timeout_ms(time).try_into().unwrap());
+                    }
+                    Ok(Progress::Block) => {
+                        assert_ne!(poll_one(opening.fd(), opening.events(), LONG.as_millis() as i32).unwrap(), 0);
+                    }
+                    other => break other,
                 }
-                Ok(Progress::Block) => {
-                    assert_ne!(poll_one(opening.fd(), opening.events(), LONG.as_millis() as i32).unwrap(), 0);
-                }
-                other => break other,
+            };
+            let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
+            let passed = (time - start).as_millis();
+            if opens {
+                assert_eq!(result.unwrap(), Progress::Done);
+                assert_eq!((asked, passed / 100), (21, 357), "0.25, 0.5, 1, and 17 times 2 s");
+            } else {
+                let error = failure(result);
+                assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"));
+                assert!((30..=35).contains(&asked), "asked {asked} times");
+                assert!((59_000..=60_100).contains(&passed), "{passed} ms");
             }
-        };
-        let asked = bridge.texts().iter().filter(|line| line.starts_with("SESSION CREATE")).count();
-        let passed = (time - start).as_millis();
-        if opens {
-            assert_eq!(result.unwrap(), Progress::Done);
-            assert_eq!(asked, 21);
-            assert!((5000..5100).contains(&passed), "{passed} ms");
-        } else {
-            assert_eq!(failure(result).tag, "DUPLICATED_DEST");
-            // Some of the six seconds may have passed before the clock was stopped.
-            assert!((20..=25).contains(&asked), "asked {asked} times");
-            assert!(passed <= 6100, "{passed} ms");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{forward, garbage, told, written, HELLO, RANGE};
 use crate::common::{destination, Rng};
 use i2psock::error::Status;
-use i2psock::protocol::control::{Control, Event};
+use i2psock::protocol::control::Control;
 use i2psock::protocol::handshake::Handshake;
 use i2psock::protocol::outbox::Outbox;
 use i2psock::protocol::request::Outcome;
@@ -40,16 +40,17 @@ fn control_any_split_gives_the_same_events() {
             let mut events = Vec::new();
             control.trace.want(true);
             for (number, name) in ["a.i2p", "b.i2p", "a.i2p", "ME", "c.i2p"].iter().enumerate() {
-                control.lookup(number as u64, name).unwrap();
+                control.lookup(number as u64 + 1, name).unwrap();
             }
-            control.forget(2);
+            control.forget(3);
             for piece in pieces {
                 control.input(piece, &mut events).unwrap();
             }
             if eof {
                 control.eof(&mut events);
             }
-            (told(&events), written(&mut control), control.trace.take(), control.pongs())
+            let announced = control.announced().cloned();
+            (told(&events), written(&mut control), control.trace.take(), control.pongs(), announced)
         };
         for eof in [false, true] {
             let at_once = run(&[&stream], eof);
@@ -64,7 +65,7 @@ fn control_any_split_gives_the_same_events() {
                 assert_eq!(run(&[&stream[..at], &stream[at..]], false), run(&[&stream], false));
             }
         }
-        let (events, output, log, pongs) = run(&[&stream], false);
+        let (events, output, log, pongs, _) = run(&[&stream], false);
         assert!(pongs >= pings);
         // Each message is one line, and goes out with a write of its own: some bridges drop what follows in a read.
         assert!(
@@ -75,11 +76,11 @@ fn control_any_split_gives_the_same_events() {
         assert!(!log.concat().contains("c2VjcmV0"));
         // Nobody is answered twice, and nobody who left while waiting is asked for.
         let mut numbers: Vec<&str> = events.iter().filter_map(|e| e.split_once(": ")).map(|(n, _)| n).collect();
-        numbers.retain(|n| *n != "ending");
+        numbers.retain(|n| *n != "forgotten");
         let sorted = numbers.clone();
         numbers.dedup();
         assert_eq!(numbers, sorted);
-        assert!(!numbers.contains(&"2") && numbers.is_sorted());
+        assert!(!numbers.contains(&"3") && numbers.is_sorted());
     }
 }
 
@@ -87,17 +88,17 @@ fn control_any_split_gives_the_same_events() {
 fn control_asks_one_thing_at_a_time() {
     let mut control = Control::default();
     let mut events = Vec::new();
-    for number in 0..100 {
+    for number in 1..=100 {
         control.lookup(number, &format!("n{number}.i2p")).unwrap();
     }
-    for number in 0..100 {
+    for number in 1..=100 {
         assert_eq!(String::from_utf8_lossy(control.output()), format!("NAMING LOOKUP NAME=n{number}.i2p\n"));
         control.wrote(1000);
         let reply = format!("NAMING REPLY RESULT=KEY_NOT_FOUND NAME=n{number}.i2p\n");
         // A reply nobody has asked for yet answers nothing.
         let early = format!("NAMING REPLY RESULT=KEY_NOT_FOUND NAME=n{}.i2p\n", number + 1);
         control.input(format!("{early}{reply}{reply}").as_bytes(), &mut events).unwrap();
-        assert_eq!(events.len(), number as usize + 1);
+        assert_eq!(events.len(), number as usize);
     }
     assert!(control.output().is_empty());
     for bad in ["a b.i2p", "a.i2p\nQUIT", "", "ME ", "a\0.i2p", "\"a.i2p\""] {
@@ -121,7 +122,7 @@ fn a_forward_s_socket_goes_on_after_its_reply() {
     let taken = handshake.input(read).unwrap();
     assert_eq!(&read[..taken], b"PING 1\nSTREAM STATUS RESULT=OK\n");
     assert!(matches!(handshake.take_outcome(), Some(Outcome::Forwarding)));
-    let mut control = Control::with_output(handshake.take_output());
+    let mut control = Control::of_forward(handshake.take_output());
     let mut events = Vec::new();
     control.input(&read[taken..], &mut events).unwrap();
     assert_eq!(written(&mut control), ["PONG 1\n", "PONG 2\n"]);
@@ -129,7 +130,7 @@ fn a_forward_s_socket_goes_on_after_its_reply() {
     // Its end is announced under its own topic, with or without a line feed.
     control.input(b"OR MESSAGE=\"gone\"", &mut events).unwrap();
     control.eof(&mut events);
-    assert!(
-        matches!(&events[..], [Event::Ending(error)] if error.status == Status::Closed && error.message.contains("gone"))
-    );
+    assert!(events.is_empty());
+    let end = control.announced().unwrap();
+    assert!(end.status == Status::Closed && end.message.contains("gone"), "{end:?}");
 }

@@ -290,7 +290,7 @@ fn told(events: &[Event]) -> Vec<String> {
             Ok(address) => format!("{number}: {}", address.host()),
             Err(error) => format!("{number}: {:?} {} {}", error.status, error.tag, error.message),
         },
-        Event::Ending(error) => format!("ending: {:?} {} {}", error.status, error.tag, error.message),
+        Event::Forgotten(error) => format!("forgotten: {:?} {} {}", error.status, error.tag, error.message),
     };
     events.iter().map(describe).collect()
 }

@@ -3,9 +3,45 @@
 use std::fs::{self};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use super::{apart, chmod, chown, is_root, keys, mode, refused, store_at, Child, Folder, NOBODY};
 use i2psock::error::Status;
+
+/// The first line of a lock file.
+fn holder(folder: &Folder) -> String {
+    let text = fs::read_to_string(folder.path("keys/alice.lock")).unwrap();
+    text.lines().next().unwrap().to_owned()
+}
+
+/// What another process sees of it: when the last session under the name ended.
+#[test]
+fn a_lock_file_says_when_the_last_session_ended() {
+    let (folder, now) = (Folder::new(), Instant::now());
+    let last_end = || folder.store().lock("alice").unwrap().last_end(now);
+    assert_eq!(last_end(), None, "there was none");
+    assert_eq!(last_end(), None, "there was none while it was locked before");
+    folder.store().lock("alice").unwrap().set_used();
+    let ended = last_end().unwrap();
+    assert!(now.saturating_duration_since(ended) < Duration::from_secs(60));
+    // One that made no session leaves it as it was, but for the resolution of the clock.
+    let again = last_end().unwrap();
+    let apart = again.saturating_duration_since(ended).max(ended.saturating_duration_since(again));
+    assert!(apart < Duration::from_millis(2), "{apart:?}");
+    // After a crash it may have lasted until now.
+    let claim = folder.store().lock("alice").unwrap();
+    claim.set_used();
+    let held = fs::read(folder.path("keys/alice.lock")).unwrap();
+    drop(claim);
+    fs::write(folder.path("keys/alice.lock"), &held).unwrap();
+    let claim = folder.store().lock("alice").unwrap();
+    let later = now + Duration::from_secs(7);
+    assert_eq!((claim.last_end(now), claim.last_end(later)), (Some(now), Some(later)));
+    drop(claim);
+    // The machine was started since then.
+    fs::write(folder.path("keys/alice.lock"), "1\nheld 00000000-0000-0000-0000-000000000000\n").unwrap();
+    assert_eq!(last_end(), None);
+}
 
 #[test]
 fn one_at_a_time() {
@@ -14,7 +50,7 @@ fn one_at_a_time() {
     let error = folder.store().lock("alice").unwrap_err();
     assert_eq!(error.status, Status::State);
     assert_eq!(error.message, "destination \"alice\" is open already, by another controller of this process");
-    assert_eq!(fs::read_to_string(folder.path("keys/alice.lock")).unwrap(), format!("{}\n", std::process::id()));
+    assert_eq!(holder(&folder), std::process::id().to_string());
     // Programs that are started do not get it.
     let started = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
     let listed = String::from_utf8_lossy(&started.stdout).into_owned();
@@ -35,7 +71,7 @@ fn one_at_a_time() {
     chmod(folder.path("keys/alice.lock"), 0o666);
     let before = fs::metadata(folder.path("keys/alice.lock")).unwrap().ino();
     let claim = folder.store().lock("alice").unwrap();
-    assert_eq!(fs::read_to_string(folder.path("keys/alice.lock")).unwrap(), format!("{}\n", std::process::id()));
+    assert_eq!(holder(&folder), std::process::id().to_string());
     assert_eq!(mode(folder.path("keys/alice.lock")), 0o600);
     drop(claim);
     assert_eq!(fs::metadata(folder.path("keys/alice.lock")).unwrap().ino(), before);

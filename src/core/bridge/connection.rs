@@ -4,6 +4,8 @@
 //!   Start ---> Reaching ---> Talking ---> Over
 //!     ^           |             |
 //!     +-----------+-------------+   the next address, or the same one with older versions
+//!     ^           |             |
+//!     +-- Away <--+-------------+   all over again after a pause, if there is no router yet and it is waited for
 //! ```
 
 use std::io;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::bridge::config::Bridge;
-use crate::core::drive::{after, passed, Deadline, Interest, Progress, Scope, Waiting};
+use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Interest, Progress, Scope, Waiting};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};
 use crate::protocol::line::Fields;
@@ -23,6 +25,13 @@ use crate::sys::{self, Place, SharedFd};
 
 /// Reads per step before control returns to the caller, so that a bridge that never stops sending cannot hold it.
 const READS_PER_STEP: usize = 32;
+
+/// How long the bridge may take to confirm an accept, which it does at once.
+const ACCEPT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pauses while there is no router: starts with the first and doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A connection that is to become a stream or a session, or to bring an answer.
 pub struct BridgeConnection {
@@ -35,6 +44,18 @@ pub struct BridgeConnection {
     /// Why the last address tried could not be reached.
     unreachable: Option<Error>,
     cut: bool,
+    /// When the request was sent.
+    asked: Option<Instant>,
+    /// Set if a router that is not there yet is waited for.
+    patience: Option<Patience>,
+}
+
+/// Waiting for a router that is not there yet.
+struct Patience {
+    time: Duration,
+    /// Set by the first step.
+    until: Deadline,
+    backoff: Backoff,
 }
 
 enum State {
@@ -42,6 +63,8 @@ enum State {
     Start,
     Reaching(Reaching),
     Talking(Talking),
+    /// There is no router yet: everything is tried again then.
+    Away(Deadline),
     /// Finished: the socket now belongs to whatever was made of it.
     Over,
 }
@@ -85,7 +108,16 @@ impl BridgeConnection {
             generation: 0,
             unreachable: None,
             cut: false,
+            asked: None,
+            patience: None,
         })
+    }
+
+    /// Makes it wait for a router that is not there yet, for as long as the program has asked for.
+    pub fn patiently(mut self) -> Self {
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        self.patience = self.bridge.timeouts.bridge.map(|time| Patience { time, until: None, backoff });
+        self
     }
 
     pub fn bridge(&self) -> &Arc<Bridge> {
@@ -107,7 +139,18 @@ impl BridgeConnection {
             State::Start | State::Over => None,
             State::Reaching(reaching) => reaching.until,
             State::Talking(talking) => talking.until,
+            State::Away(due) => *due,
         }
+    }
+
+    /// Whether there is no router yet, and it is being waited for.
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Away(_))
+    }
+
+    /// How long ago the request was sent; `None` if it was not sent yet.
+    pub fn asked_for(&self, now: Instant) -> Option<Duration> {
+        self.asked.map(|asked| now.saturating_duration_since(asked))
     }
 
     /// Whether the connection to the bridge is up.
@@ -140,7 +183,13 @@ impl BridgeConnection {
     /// Gets as far as possible without blocking.
     pub fn step(&mut self, now: Instant) -> Result<Progress> {
         self.handshake.trace.want(self.bridge.log.is_wanted());
-        let result = self.run(now);
+        if let Some(patience) = self.patience.as_mut().filter(|patience| patience.until.is_none()) {
+            patience.until = after(Some(patience.time), now);
+        }
+        let result = match self.run(now) {
+            Err(error) if self.wait_for_router(&error, now) => Ok(Progress::Block),
+            result => result,
+        };
         self.bridge.log.lines(self.handshake.trace.take());
         result
     }
@@ -158,7 +207,7 @@ impl BridgeConnection {
                 }
                 State::Talking(talking) => {
                     let socket = Arc::clone(&talking.socket);
-                    match self.talk(&socket) {
+                    match self.talk(&socket, now) {
                         Err(error) if self.try_older(&error) => {}
                         Err(error) => {
                             self.scope.check(self.request().operation())?;
@@ -166,10 +215,16 @@ impl BridgeConnection {
                         }
                         Ok(Progress::Done) => return Ok(Progress::Done),
                         Ok(Progress::Block) => {
-                            return self.in_time(self.deadline(), now, "no answer to HELLO from the bridge at")
+                            let what = match self.phase() {
+                                Phase::Hello => "no answer to HELLO from the bridge at",
+                                _ => "no answer to STREAM ACCEPT from the bridge at",
+                            };
+                            return self.in_time(self.deadline(), now, what);
                         }
                     }
                 }
+                State::Away(due) if passed(*due, now) => self.state = State::Start,
+                State::Away(_) => return Ok(Progress::Block),
                 State::Over => return Ok(Progress::Done),
             }
         }
@@ -194,6 +249,29 @@ impl BridgeConnection {
         } else {
             false
         }
+    }
+
+    /// Whether `error` means that there is no router yet, and it is waited for. Then everything is tried again later.
+    fn wait_for_router(&mut self, error: &Error, now: Instant) -> bool {
+        let absent = match &self.state {
+            State::Start => is_absent(error.os_error),
+            // Something may accept connections for a router that is not there, as Docker does.
+            State::Talking(_) if self.phase() == Phase::Hello => self.cut,
+            // Java I2P opens its SAM port before it can make sessions.
+            State::Talking(_) => error.status == Status::Network && error.message.contains("No manager yet"),
+            State::Reaching(_) | State::Away(_) | State::Over => false,
+        };
+        let (range, credentials) = (self.bridge.range(), self.bridge.credentials());
+        let Some(patience) = self.patience.as_mut().filter(|patience| absent && !passed(patience.until, now)) else {
+            return false;
+        };
+        if self.handshake.restart(range, credentials).is_err() {
+            return false;
+        }
+        self.bridge.log.line(|| format!("waiting for the router: {}", error.message));
+        self.state = State::Away(earlier(after(Some(patience.backoff.pause()), now), patience.until));
+        (self.next_place, self.cut, self.asked) = (0, false, None);
+        true
     }
 
     fn open_next(&mut self, now: Instant) -> Result<()> {
@@ -256,7 +334,7 @@ impl BridgeConnection {
         self.state = State::Start;
     }
 
-    fn talk(&mut self, socket: &SharedFd) -> Result<Progress> {
+    fn talk(&mut self, socket: &SharedFd, now: Instant) -> Result<Progress> {
         for reads in 0..=READS_PER_STEP {
             self.write(socket);
             // Checked after the last read too: if that brought everything, no further event would wake the caller.
@@ -264,8 +342,11 @@ impl BridgeConnection {
                 return Ok(Progress::Done);
             }
             if self.phase() != Phase::Hello {
+                let asked = *self.asked.get_or_insert(now);
+                let unconfirmed = self.phase() == Phase::Reply && matches!(self.request(), Request::Accept { .. });
+                let patience = self.bridge.timeouts.hello.map_or(ACCEPT_PATIENCE, |hello| hello.min(ACCEPT_PATIENCE));
                 if let State::Talking(talking) = &mut self.state {
-                    talking.until = None;
+                    talking.until = after(unconfirmed.then_some(patience), asked);
                 }
             }
             if reads == READS_PER_STEP || !self.read(socket)? {
@@ -334,11 +415,12 @@ impl BridgeConnection {
     /// Time limit of the whole request, unless the caller sets one.
     pub fn default_timeout(&self) -> Option<Duration> {
         let timeouts = &self.bridge.timeouts;
+        let waits = self.patience.as_ref().map_or(Duration::ZERO, |patience| patience.time);
         match self.request() {
-            Request::Check => timeouts.tcp.zip(timeouts.hello).map(|(tcp, hello)| tcp + hello),
+            Request::Check => timeouts.tcp.zip(timeouts.hello).map(|(tcp, hello)| tcp + hello + waits),
             Request::Generate { .. } => timeouts.generate,
             Request::Lookup { .. } => timeouts.lookup,
-            Request::Create { .. } => timeouts.open,
+            Request::Create { .. } => timeouts.open.map(|open| open + waits),
             Request::Connect { .. } | Request::Forward { .. } => timeouts.connect,
             Request::Accept { .. } => timeouts.accept,
         }
@@ -348,10 +430,25 @@ impl BridgeConnection {
 impl Waiting for BridgeConnection {
     fn awaited(&self) -> Option<(&Arc<SharedFd>, i16)> {
         match &self.state {
-            State::Start | State::Over => None,
+            State::Start | State::Away(_) | State::Over => None,
             State::Reaching(reaching) => Some((&reaching.socket, sys::OUT)),
             State::Talking(talking) if self.handshake.output().is_empty() => Some((&talking.socket, sys::IN)),
             State::Talking(talking) => Some((&talking.socket, sys::IN | sys::OUT)),
         }
     }
+}
+
+/// Whether a connect failed because nothing listens there, or nobody is there at all.
+fn is_absent(os_error: i32) -> bool {
+    let absent = [
+        libc::ECONNREFUSED,
+        libc::ENOENT,
+        libc::ECONNRESET,
+        libc::ETIMEDOUT,
+        libc::EHOSTUNREACH,
+        libc::EHOSTDOWN,
+        libc::ENETUNREACH,
+        libc::ENETDOWN,
+    ];
+    absent.contains(&os_error)
 }

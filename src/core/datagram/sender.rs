@@ -174,7 +174,7 @@ impl Sender {
             if let Some((control, _)) = session.control() {
                 self.endpoint.poll(&mut [PollFd { fd: control.as_raw_fd(), events: sys::OUT, revents: 0 }], waiting)?;
             }
-            session.drive();
+            session.drive(clock());
         }
     }
 

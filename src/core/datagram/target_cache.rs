@@ -79,7 +79,7 @@ impl TargetCache {
         wire: &str,
         now: Instant,
     ) -> Result<Option<Arc<Known>>> {
-        session.attend();
+        session.attend(now);
         let mut late = false;
         let answer = match self.0.lock().get(text) {
             Some(Entry::Asking(ticket, since)) => {
@@ -105,7 +105,7 @@ impl TargetCache {
             Some(None) => {}
             None => {
                 // Not under the lock, as the lookup may run the program's log hook.
-                let ticket = session.lookup(wire)?;
+                let ticket = session.lookup(wire, now)?;
                 let mut entries = self.0.lock();
                 if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| now < at)) {
                     entries.insert(text.into(), Entry::Asking(ticket, now));
@@ -140,6 +140,7 @@ mod tests {
     fn session(id: &str) -> (Arc<Session>, UnixStream) {
         let mut options = Options::default();
         options.set("lookup_timeout", "120000").unwrap();
+        options.set("heartbeat", "0").unwrap();
         let (ours, bridge) = UnixStream::pair().unwrap();
         let created = Finished {
             outcome: Outcome::Checked,
@@ -153,9 +154,9 @@ mod tests {
             changed: Arc::new(Wake::new().unwrap()),
             driver: Driver::new(false).unwrap(),
         };
-        let new = NewSession { id: id.to_owned(), style: Style::Datagram, created, port: None };
+        let new = NewSession { id: id.to_owned(), address: address(9), style: Style::Datagram, created, port: None };
         let ours = Bridge::new(ControllerOptions::parse(&options).unwrap().bridge).unwrap();
-        (Session::begin(Arc::new(ours), signals, new).unwrap(), bridge)
+        (Session::begin(Arc::new(ours), signals, new, Instant::now()).unwrap(), bridge)
     }
 
     fn address(fill: u8) -> Address {

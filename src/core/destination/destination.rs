@@ -81,8 +81,9 @@ impl Destination {
             // The descriptor is shut down when the destination ends, which wakes threads waiting on it.
             scope.add(&port.socket)?;
         }
-        let new = NewSession { id, style: spec.style, created, port: spec.port.clone() };
-        let session = Session::begin(Arc::clone(&bridge), signals.clone(), new)?;
+        let address = keys.address().clone();
+        let new = NewSession { id, address, style: spec.style, created, port: spec.port.clone() };
+        let session = Session::begin(Arc::clone(&bridge), signals.clone(), new, now)?;
         signals.changed.set();
         let destination = Arc::new(Destination {
             origin: Origin { bridge, spec, keys, scope },
@@ -165,19 +166,20 @@ impl Destination {
     /// Ends the destination, its session and everything on it.
     pub fn end(self: &Arc<Self>, message: &str) {
         let _edge = log::edge();
+        let now = Instant::now();
         self.handles.store(0, Ordering::Release);
         let cause = Error::closed(Operation::Session, message);
-        self.die(cause.clone());
+        self.die(cause.clone(), now);
         // Streams survive the loss of a session, but not the end of the destination.
-        self.session().finish(cause, true);
+        self.session().finish(cause, true, now);
         self.signals.driver.remove(&self.as_driven());
         // From here on no thread drives it.
-        self.recovery.stop();
+        self.recovery.stop(&self.origin, now);
         // Last: the session is gone from the router before another process can get the name.
         self.release();
     }
 
-    fn die(&self, cause: Error) {
+    fn die(&self, cause: Error, now: Instant) {
         let session = {
             let mut present = self.present.lock();
             if present.life.state() == State::Dead {
@@ -186,7 +188,7 @@ impl Destination {
             self.change(&mut present, |life| life.die(cause.clone()));
             Arc::clone(&present.session)
         };
-        session.finish(cause.clone(), false);
+        session.finish(cause.clone(), false, now);
         self.origin.scope.end(cause, true);
         for follower in self.followers() {
             follower.end();
@@ -344,7 +346,7 @@ impl Destination {
             }
             cause
         };
-        self.die(cause);
+        self.die(cause, now);
     }
 
     /// Changes the state to a pause and logs its length.
@@ -390,7 +392,7 @@ impl Destination {
 
     /// Starts using a new session.
     fn renew(&self, new: NewSession, now: Instant) -> Result<()> {
-        let session = Session::begin(Arc::clone(&self.origin.bridge), self.signals.clone(), new)?;
+        let session = Session::begin(Arc::clone(&self.origin.bridge), self.signals.clone(), new, now)?;
         let ended = {
             let mut present = self.present.lock();
             let dead = present.life.state() == State::Dead;
@@ -402,7 +404,7 @@ impl Destination {
             ended
         };
         if let Some(cause) = ended {
-            session.finish(cause, true);
+            session.finish(cause, true, now);
         }
         Ok(())
     }
@@ -419,7 +421,7 @@ impl Destination {
                 return self.pause(&mut present, |life| life.failed(error, now));
             }
         }
-        self.die(Error { status: Status::Closed, ..error });
+        self.die(Error { status: Status::Closed, ..error }, now);
     }
 }
 
@@ -429,12 +431,14 @@ impl Driven for Destination {
     }
 
     fn deadline(&self) -> Deadline {
+        let session = self.session().deadline();
         let due = earlier(self.present.lock().life.due(), self.recovery.deadline());
+        let due = earlier(due, session);
         self.followers().iter().fold(due, |sum, follower| earlier(sum, follower.deadline()))
     }
 
     fn run(&self, now: Instant) -> bool {
-        self.session().drive();
+        self.session().drive(now);
         self.notice(now);
         self.reopen(now);
         for follower in self.followers() {

@@ -173,6 +173,16 @@ impl NameLease {
         self.claim.load().map_err(|error| error.during(Operation::Create))
     }
 
+    /// When the last session under this name ended, in any process, as far as it matters.
+    pub fn last_end(&self, now: Instant) -> Option<Instant> {
+        self.claim.last_end(now)
+    }
+
+    /// Records that there may have been a session under this name.
+    pub fn set_used(&self) {
+        self.claim.set_used();
+    }
+
     /// Stores new keys for the name.
     pub fn save(&self, keys: &Keys) -> Result<()> {
         self.claim.save(keys).map_err(|error| error.during(Operation::Create))

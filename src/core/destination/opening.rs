@@ -9,19 +9,22 @@ use crate::core::destination::context::Context;
 use crate::core::destination::destination::{Destination, NewDestination};
 use crate::core::destination::handle::DestHandle;
 use crate::core::destination::name_registry::{NameLease, NameTurn};
-use crate::core::drive::{after, log, passed, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
-use crate::core::session::SessionSpec;
+use crate::core::drive::{
+    after, log, passed, Backoff, Deadline, Interest, Job, Limit, Pending, Progress, Stage, Waiting,
+};
+use crate::core::session::{last_end, LettingGo, SessionSpec};
 use crate::core::settings::{DestOptions, ED25519};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
 use crate::protocol::line::Fields;
+use crate::protocol::reply::ResultCode;
 use crate::protocol::request::NewIdentity;
-use crate::sys::{self, Wake};
+use crate::sys::{self, SharedFd, Wake};
 
-/// How long opening a named destination is retried while the router says it is in use, and the pause in between.
-const DUPLICATE_PATIENCE: Duration = Duration::from_secs(6);
+/// Pauses while the router says that the keys are in use: starts with the first and doubles up to the longest.
 const DUPLICATE_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_DUPLICATE_PAUSE: Duration = Duration::from_secs(2);
 
 /// A destination about to be opened.
 pub(crate) struct DestPlan {
@@ -36,8 +39,8 @@ pub(crate) struct DestPlan {
 
 /// The next step of opening a destination.
 pub(crate) enum Next {
-    /// Ask the bridge for a session.
-    Ask(Box<BridgeConnection>),
+    /// Ask the bridge for a session, once it has let go of the last one.
+    Ask(Option<Box<LettingGo>>, Box<BridgeConnection>),
     /// Another thread is opening or closing the name: try again when this is readable.
     Wait(Arc<Wake>),
     /// It was already open.
@@ -73,6 +76,9 @@ impl DestPlan {
                     if let Some(kept) = &kept {
                         self.check_keys(kept)?;
                     }
+                    if let (Some(kept), Some(when)) = (&kept, lease.last_end(now)) {
+                        last_end::record(kept.address(), when, &[]);
+                    }
                     self.keys = kept;
                     self.lease = Some(lease);
                 }
@@ -89,7 +95,25 @@ impl DestPlan {
             (None, Some(NewIdentity::Transient(signature_type))) => NewIdentity::Transient(*signature_type),
             (None, _) => NewIdentity::Transient(ED25519),
         };
-        context.ask(self.spec.request(self.id.clone(), identity)).map(|connection| Next::Ask(Box::new(connection)))
+        let connection = context.ask(self.spec.request(self.id.clone(), identity))?.patiently();
+        let letting_go = match &self.keys {
+            Some(keys) => {
+                let address = keys.address().clone();
+                Some(Box::new(LettingGo::new(&context.bridge, &context.scope, address)?))
+            }
+            None => None,
+        };
+        Ok(Next::Ask(letting_go, Box::new(connection)))
+    }
+
+    /// The bridge was asked for a session and did not say that there will be none: there may be one, until now.
+    fn leave_behind(&self, now: Instant) {
+        if let Some(keys) = &self.keys {
+            last_end::record(keys.address(), now, &[]);
+        }
+        if let Some(lease) = &self.lease {
+            lease.set_used();
+        }
     }
 
     /// Existing keys must be those the caller asked for.
@@ -119,6 +143,9 @@ impl DestPlan {
         if let Some(lease) = self.lease.as_ref().filter(|_| fresh) {
             lease.save(&keys)?;
         }
+        if let Some(lease) = &self.lease {
+            lease.set_used();
+        }
         let new = NewDestination { spec: self.spec, keys, id: self.id, created };
         let destination = Destination::begin(Arc::clone(&context.bridge), context.driver.clone(), new, now)?;
         if let Some(lease) = self.lease {
@@ -133,12 +160,13 @@ impl DestPlan {
 
 pub(crate) fn open(context: &Arc<Context>, plan: DestPlan, limit: Limit, now: Instant) -> Result<Pending<DestHandle>> {
     let _edge = log::edge();
-    let limit = limit.or(context.bridge.timeouts.open);
+    let timeouts = &context.bridge.timeouts;
+    let limit = limit.or(timeouts.open.map(|open| open + timeouts.bridge.unwrap_or_default()));
     let mut opening = Opening {
         context: Arc::clone(context),
         plan: Some(Box::new(plan)),
         at: At::Start,
-        patience: after(Some(DUPLICATE_PATIENCE), now),
+        duplicates: Backoff::new(DUPLICATE_PAUSE, LONGEST_DUPLICATE_PAUSE),
         past: 0,
     };
     match opening.next(now)? {
@@ -152,8 +180,7 @@ struct Opening {
     /// `None` once it is done or has failed.
     plan: Option<Box<DestPlan>>,
     at: At,
-    /// Until then, DUPLICATED_DEST does not necessarily mean that the keys are in use elsewhere.
-    patience: Deadline,
+    duplicates: Backoff,
     /// Generations used up by earlier descriptors.
     past: u64,
 }
@@ -163,8 +190,11 @@ enum At {
     Start,
     /// Another thread is opening or closing the name.
     Name(Arc<Wake>),
-    /// The router has not released the keys yet.
-    Pause(Deadline),
+    /// The router has not let go of the last session with these keys.
+    LettingGo(Box<LettingGo>, Box<BridgeConnection>),
+    /// The router says that the keys are in use: asked again then. It may not have noticed yet that the last session
+    /// with them has ended.
+    Duplicate(Error, Deadline),
     /// The bridge's answer.
     Asking(Box<BridgeConnection>),
 }
@@ -182,23 +212,33 @@ impl Opening {
                 self.context.check_open(Operation::Create)?;
                 At::Name(wake)
             }
-            Next::Ask(connection) => At::Asking(connection),
+            Next::Ask(Some(letting_go), connection) => At::LettingGo(letting_go, connection),
+            Next::Ask(None, connection) => At::Asking(connection),
         };
         Ok(None)
     }
 
-    fn advance(&mut self, now: Instant) -> Result<Option<DestHandle>> {
+    fn advance(&mut self, now: Instant, deadline: Deadline) -> Result<Option<DestHandle>> {
         let due = match &self.at {
-            At::Start | At::Asking(_) => true,
+            At::Start => true,
             At::Name(wake) => wake.is_set(),
-            At::Pause(due) => passed(*due, now),
+            At::Duplicate(error, _) if passed(deadline, now) => return Err(error.clone()),
+            At::Duplicate(_, due) => passed(*due, now),
+            At::LettingGo(..) | At::Asking(_) => false,
         };
-        if !due {
-            return Ok(None);
-        }
-        if !matches!(self.at, At::Asking(_)) {
+        if due {
             if let Some(dest) = self.next(now)? {
                 return Ok(Some(dest));
+            }
+        }
+        if let At::LettingGo(letting_go, _) = &mut self.at {
+            self.context.check_open(Operation::Create)?;
+            if letting_go.step(now) == Progress::Block {
+                return Ok(None);
+            }
+            self.past = self.generation();
+            if let At::LettingGo(_, connection) = std::mem::replace(&mut self.at, At::Start) {
+                self.at = At::Asking(connection);
             }
         }
         let At::Asking(connection) = &mut self.at else { return Ok(None) };
@@ -208,24 +248,38 @@ impl Opening {
                 let created = connection.finish()?;
                 self.plan.take().map(|plan| plan.finish(&self.context, created, now)).transpose()
             }
-            // The router may not have noticed yet that the previous session with these keys has ended.
-            Err(error) if error.tag == "DUPLICATED_DEST" && self.may_repeat(now) => {
+            Err(error) if self.is_in_use(&error) && !passed(deadline, now) => {
                 self.past = self.generation();
-                self.at = At::Pause(after(Some(DUPLICATE_PAUSE), now));
+                self.at = At::Duplicate(error, after(Some(self.duplicates.pause()), now));
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if error.status != Status::Network {
+                    self.leave_behind(now);
+                }
+                Err(error)
+            }
         }
     }
 
-    fn may_repeat(&self, now: Instant) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.is_named()) && !passed(self.patience, now)
+    /// Whether the router says that the keys are in use, and that may pass: new keys cannot be.
+    fn is_in_use(&self, error: &Error) -> bool {
+        let has_keys = self.plan.as_ref().is_some_and(|plan| plan.keys.is_some());
+        has_keys && error.tag == ResultCode::DuplicatedDest.token()
+    }
+
+    fn leave_behind(&self, now: Instant) {
+        if let (At::Asking(connection), Some(plan)) = (&self.at, &self.plan) {
+            if connection.is_asked() {
+                plan.leave_behind(now);
+            }
+        }
     }
 }
 
 impl Job<DestHandle> for Opening {
-    fn step(&mut self, now: Instant, _: Deadline) -> Result<Option<DestHandle>> {
-        let result = self.advance(now);
+    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<DestHandle>> {
+        let result = self.advance(now, deadline);
         if result.is_err() {
             // Release the name now, as others may be waiting for it. The reply stays available.
             self.plan = None;
@@ -234,25 +288,31 @@ impl Job<DestHandle> for Opening {
     }
 
     fn interest(&self) -> Interest {
+        let of = |awaited: Option<(&Arc<SharedFd>, i16)>| {
+            awaited.map_or(Interest::NONE, |(fd, events)| Interest { fd: fd.as_raw_fd(), events })
+        };
         match &self.at {
-            At::Start | At::Pause(_) => Interest::NONE,
+            At::Start | At::Duplicate(..) => Interest::NONE,
             At::Name(wake) => Interest { fd: wake.as_raw_fd(), events: sys::IN },
-            At::Asking(connection) => connection.interest(),
+            At::LettingGo(letting_go, _) => of(letting_go.awaited()),
+            At::Asking(connection) => of(connection.awaited()),
         }
     }
 
     fn generation(&self) -> u64 {
         self.past
             + match &self.at {
-                At::Start | At::Pause(_) => 0,
+                At::Start | At::Duplicate(..) => 0,
                 At::Name(_) => 1,
+                At::LettingGo(letting_go, _) => letting_go.generation(),
                 At::Asking(connection) => connection.generation(),
             }
     }
 
     fn deadline(&self) -> Deadline {
         match &self.at {
-            At::Pause(due) => *due,
+            At::Duplicate(_, due) => *due,
+            At::LettingGo(letting_go, _) => letting_go.deadline(),
             At::Asking(connection) => connection.deadline(),
             At::Start | At::Name(_) => None,
         }
@@ -260,6 +320,8 @@ impl Job<DestHandle> for Opening {
 
     fn stage(&self) -> Stage {
         match &self.at {
+            At::LettingGo(..) | At::Duplicate(..) => Stage::LettingGo,
+            At::Asking(connection) if connection.is_away() => Stage::Away,
             At::Asking(connection) if !connection.is_established() => Stage::Connecting,
             At::Asking(connection) if connection.phase() == Phase::Hello => Stage::Greeting,
             _ => Stage::Working,
@@ -271,5 +333,10 @@ impl Job<DestHandle> for Opening {
             At::Asking(connection) => connection.reply(),
             _ => None,
         }
+    }
+
+    fn give_up(&mut self, _: Option<DestHandle>) {
+        self.leave_behind(Instant::now());
+        self.plan = None;
     }
 }

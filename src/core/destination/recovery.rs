@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Scope, Watched};
-use crate::core::session::{NewSession, SessionSpec};
+use crate::core::session::{last_end, LettingGo, NewSession, SessionSpec};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
@@ -66,13 +66,15 @@ pub(super) struct Recovery {
 }
 
 struct Attempt {
+    /// Set until the router has let go of the last session.
+    letting_go: Option<Watched<LettingGo>>,
     connection: Watched<BridgeConnection>,
     id: String,
     until: Deadline,
 }
 
 pub(super) enum RecoveryStep {
-    /// No attempt is in progress, or another thread is stepping it.
+    /// No attempt is in progress, another thread is stepping it, or the router has not let go of the last session.
     Idle,
     /// Connecting to the bridge, or (`asked`) waiting for it to create the session.
     Waits { asked: bool },
@@ -99,6 +101,13 @@ impl Recovery {
             }
         }
         let Some(attempt) = slot.as_mut() else { return RecoveryStep::Idle };
+        if let Some(letting_go) = &mut attempt.letting_go {
+            if matches!(letting_go.step(|letting_go| Ok(letting_go.step(now))), Ok(Progress::Block)) {
+                return RecoveryStep::Idle;
+            }
+            attempt.letting_go = None;
+            attempt.until = after(attempt.connection.get().default_timeout(), now);
+        }
         let result = match attempt.connection.step(|connection| connection.step(now)) {
             Ok(Progress::Block) if passed(attempt.until, now) => {
                 Err(Error::new(Status::Timeout, Operation::Create, "the session could not be opened again in time"))
@@ -109,6 +118,9 @@ impl Recovery {
             Ok(Progress::Done) => attempt.created(origin),
             Err(error) => Err(error),
         };
+        if result.as_ref().is_err_and(|error| error.status != Status::Network) {
+            attempt.leave_behind(origin, now);
+        }
         *slot = None;
         match result {
             Ok(session) => RecoveryStep::Created(Box::new(session)),
@@ -120,11 +132,16 @@ impl Recovery {
     /// afterwards.
     pub(super) fn deadline(&self) -> Deadline {
         let attempt = self.attempt.try_lock()?;
-        attempt.as_ref().and_then(|attempt| earlier(attempt.until, attempt.connection.get().deadline()))
+        attempt.as_ref().and_then(|attempt| match &attempt.letting_go {
+            Some(letting_go) => letting_go.get().deadline(),
+            None => earlier(attempt.until, attempt.connection.get().deadline()),
+        })
     }
 
-    pub(super) fn stop(&self) {
-        drop(self.attempt.lock().take());
+    pub(super) fn stop(&self, origin: &Origin, now: Instant) {
+        if let Some(attempt) = self.attempt.lock().take() {
+            attempt.leave_behind(origin, now);
+        }
     }
 
     /// For a child of fork(2): closes our copies, unless a thread of the parent held the lock.
@@ -140,14 +157,23 @@ impl Attempt {
         let id = SessionSpec::new_id()?;
         let request = origin.spec.request(id.clone(), origin.keys.duplicate().into());
         let connection = BridgeConnection::new(Arc::clone(&origin.bridge), Arc::clone(&origin.scope), request)?;
+        let letting_go = LettingGo::new(&origin.bridge, &origin.scope, origin.keys.address().clone())?;
+        let letting_go = Some(Watched::new(letting_go, work));
         let until = after(connection.default_timeout(), now);
-        Ok(Attempt { connection: Watched::new(connection, work), id, until })
+        Ok(Attempt { letting_go, connection: Watched::new(connection, work), id, until })
+    }
+
+    /// The bridge was asked for a session and did not say that there will be none: there may be one, until now.
+    fn leave_behind(&self, origin: &Origin, now: Instant) {
+        if self.connection.get().is_asked() {
+            last_end::record(origin.keys.address(), now, &[]);
+        }
     }
 
     fn created(&mut self, origin: &Origin) -> Result<NewSession> {
         let created = self.connection.get_mut().finish()?;
         SessionSpec::check_same(&SessionSpec::keys_of(&created)?, origin.keys.address())?;
         let (id, style, port) = (std::mem::take(&mut self.id), origin.spec.style, origin.spec.port.clone());
-        Ok(NewSession { id, style, created, port })
+        Ok(NewSession { id, address: origin.keys.address().clone(), style, created, port })
     }
 }

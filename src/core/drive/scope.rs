@@ -55,6 +55,12 @@ impl Scope {
         self.cause.lock().is_some()
     }
 
+    /// The sockets that carry payload and are still open and ours.
+    pub(crate) fn carrying(&self) -> Vec<Arc<SharedFd>> {
+        let open = |socket: &Arc<SharedFd>| socket.is_carrying() && !socket.is_ended() && !socket.is_taken();
+        self.sockets.lock().iter().filter_map(Weak::upgrade).filter(open).collect()
+    }
+
     /// Ends the scope; only the first cause counts. Sockets that already carry payload are left open unless `all` is
     /// set.
     pub fn end(&self, cause: Error, all: bool) {

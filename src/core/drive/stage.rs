@@ -20,6 +20,10 @@ pub enum Stage {
     Done = 5,
     /// The operation has failed.
     Failed = 6,
+    /// There is no router yet; it is being waited for.
+    Away = 7,
+    /// Waiting until the router has let go of the last session with the same keys.
+    LettingGo = 8,
 }
 
 impl Stage {
@@ -36,6 +40,8 @@ impl Stage {
             (Stage::Listening, _) => c"waiting for a peer",
             (Stage::Done, _) => c"done",
             (Stage::Failed, _) => c"failed",
+            (Stage::Away, _) => c"waiting for a router",
+            (Stage::LettingGo, _) => c"waiting for the router to let go of the last session",
         }
     }
 }

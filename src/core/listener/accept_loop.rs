@@ -104,6 +104,7 @@ impl AcceptLoop {
             (false, _) => forward.run_control(session, &self.watch, now),
         };
         if let Err(error) = result {
+            session.heard(&error, now);
             self.fail(armed, session, error, now);
         }
         let room = self.backlog.saturating_sub(self.queue.lock().streams.len());
@@ -131,7 +132,10 @@ impl AcceptLoop {
         match accept.step(|accept| accept.step(now)) {
             Ok(Progress::Block) => armed.accepts.push(accept),
             Ok(Progress::Done) => self.complete(armed, session, accept.get_mut(), now),
-            Err(error) => self.fail(armed, session, error, now),
+            Err(error) => {
+                session.accept_failed(accept.get(), &error, now);
+                self.fail(armed, session, error, now);
+            }
         }
     }
 
@@ -139,6 +143,7 @@ impl AcceptLoop {
         match accepted(accept) {
             Ok(stream) => {
                 armed.pause = None;
+                session.accept_succeeded();
                 self.succeed(armed, stream);
             }
             Err(error) => self.fail(armed, session, error, now),
@@ -192,11 +197,12 @@ impl AcceptLoop {
         }
         let accepts = std::mem::take(&mut armed.accepts);
         let Some(session) = armed.session.take() else { return };
+        let now = Instant::now();
         for stream in streams {
-            session.accept_pool().park(AbandonedAccept::Arrived(Box::new(stream)));
+            session.accept_pool().park(AbandonedAccept::Arrived(Box::new(stream)), now);
         }
         for accept in accepts {
-            session.accept_pool().park(AbandonedAccept::Waiting(Box::new(accept.into_inner())));
+            session.accept_pool().park(AbandonedAccept::Waiting(Box::new(accept.into_inner())), now);
         }
     }
 }

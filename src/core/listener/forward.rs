@@ -64,7 +64,8 @@ impl Forward {
     pub(super) fn deadline(&self) -> Deadline {
         let asking = match &self.control {
             Control::Asking(connection) => connection.get().deadline(),
-            _ => None,
+            Control::Forwarding(control_socket) => control_socket.deadline(),
+            Control::None => None,
         };
         self.arriving.iter().fold(asking, |sum, arriving| earlier(sum, arriving.deadline))
     }
@@ -96,11 +97,11 @@ impl Forward {
                 return Ok(());
             }
             let finished = connection.get_mut().finish()?;
-            self.control = Control::Forwarding(Box::new(ControlSocket::new(finished, None)));
+            self.control = Control::Forwarding(Box::new(ControlSocket::of_forward(finished, now)));
         }
         let Control::Forwarding(control_socket) = &mut self.control else { return Ok(()) };
         control_socket.trace().want(session.bridge().log.is_wanted());
-        let lost = control_socket.run();
+        let lost = control_socket.run(now);
         session.bridge().log.lines(control_socket.trace().take());
         if let Some(error) = lost {
             return Err(Error { status: Status::Protocol, ..error.during(Operation::Accept) });

@@ -7,14 +7,18 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::BridgeConnection;
 use crate::core::drive::{Progress, Waiting};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
+use crate::protocol::handshake::Phase;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{self, Wake, Watch};
+
+/// How long a bridge needs at most to confirm an accept that is worth keeping.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 
 /// An accept that no operation is waiting for any more.
 pub enum AbandonedAccept {
@@ -44,13 +48,14 @@ impl AcceptPool {
         Ok(AcceptPool { list: RankedMutex::new(Rank::AcceptPool, List::default()), arrived: Wake::new()? })
     }
 
-    /// Adds an abandoned accept.
-    pub fn park(&self, abandoned: AbandonedAccept) {
+    /// Adds an abandoned accept, unless the bridge should have confirmed it by now: it may have forgotten about it.
+    pub fn park(&self, abandoned: AbandonedAccept, now: Instant) {
         let mut list = self.list.lock();
         if list.ended {
             return;
         }
         match abandoned {
+            AbandonedAccept::Waiting(accept) if is_unconfirmed(&accept, now) => {}
             AbandonedAccept::Waiting(accept) => {
                 list.each_watch(|watch| watch_too(watch, &accept));
                 list.waiting.push_back(accept);
@@ -167,6 +172,10 @@ impl List {
             drop(act(&watch));
         }
     }
+}
+
+fn is_unconfirmed(accept: &BridgeConnection, now: Instant) -> bool {
+    accept.phase() == Phase::Reply && accept.asked_for(now).is_some_and(|time| time >= CONFIRMATION)
 }
 
 /// Adds an abandoned accept to `watch`. One without a socket has nothing to watch; its next step gives it one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::bridge::{BridgeConnection, Finished};
-use crate::core::drive::{log, Attended, Deadline, Interest, Job, Limit, Pending, Stage};
+use crate::core::drive::{log, passed, Attended, Deadline, Interest, Job, Limit, Pending, Stage};
 use crate::core::session::abandoned_accepts::AbandonedAccept;
 use crate::core::session::call::Call;
 use crate::core::session::session::Session;
@@ -22,7 +22,7 @@ pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Resu
     let _edge = log::edge();
     let connection = match session.accept_pool().adopt(now) {
         Some(AbandonedAccept::Arrived(stream)) => {
-            let job = Box::new(Accept { session: Arc::clone(session), call: None, watch: None });
+            let job = Box::new(Accept { session: Arc::clone(session), call: None, watch: None, past: 0 });
             return Ok(Pending::ready(&session.bridge().process, Operation::Accept, *stream, Some(job)));
         }
         Some(AbandonedAccept::Waiting(connection)) => *connection,
@@ -30,7 +30,7 @@ pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Resu
     };
     let limit = limit.or(connection.default_timeout());
     let call = Call::new(connection, Some(Arc::clone(session)), of_finished);
-    let job = Accept { session: Arc::clone(session), call: Some(call), watch: None };
+    let job = Accept { session: Arc::clone(session), call: Some(call), watch: None, past: 0 };
     Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit, now))
 }
 
@@ -53,6 +53,8 @@ struct Accept {
     call: Option<Call<Stream>>,
     /// Set once it waits for a peer; covers every abandoned accept of the session as well.
     watch: Option<Arc<Watch>>,
+    /// Generations used up by accepts that were thrown away.
+    past: u64,
 }
 
 impl Accept {
@@ -73,12 +75,32 @@ impl Accept {
     }
 }
 
+/// Whether it failed because the bridge did not confirm it.
+fn is_unconfirmed(call: &Call<Stream>, error: &Error) -> bool {
+    error.status == Status::Timeout && call.connection().phase() == Phase::Reply
+}
+
 impl Job<Stream> for Accept {
     fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Stream>> {
         let Some(call) = &mut self.call else { return Ok(None) };
-        match call.step(now, deadline)? {
-            Some(stream) => Ok(Some(stream)),
-            None => self.elsewhere(now),
+        match call.step(now, deadline) {
+            Ok(Some(stream)) => {
+                self.session.accept_succeeded();
+                Ok(Some(stream))
+            }
+            Ok(None) => self.elsewhere(now),
+            // The bridge has not confirmed it: it may have forgotten about it, so ask again.
+            Err(error) if is_unconfirmed(call, &error) && !passed(deadline, now) => {
+                self.past = self.generation();
+                let again = self.session.connection(Request::Accept { id: self.session.id().to_owned() })?;
+                self.call = Some(Call::new(again, Some(Arc::clone(&self.session)), of_finished));
+                self.step(now, deadline)
+            }
+            Err(error) => {
+                self.session.accept_failed(call.connection(), &error, now);
+                self.session.check_alive(Operation::Accept)?;
+                Err(error)
+            }
         }
     }
 
@@ -93,7 +115,7 @@ impl Job<Stream> for Accept {
     }
 
     fn generation(&self) -> u64 {
-        self.call.as_ref().map_or(0, |call| call.generation()) + u64::from(self.watch.is_some())
+        self.past + self.call.as_ref().map_or(0, |call| call.generation()) + u64::from(self.watch.is_some())
     }
 
     fn deadline(&self) -> Deadline {
@@ -121,7 +143,7 @@ impl Job<Stream> for Accept {
             None => connection.map(AbandonedAccept::Waiting),
         };
         if let Some(given_up) = given_up {
-            self.session.accept_pool().park(given_up);
+            self.session.accept_pool().park(given_up, Instant::now());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::bridge::{BridgeConnection, Finished};
-use crate::core::drive::{after, passed, Attended, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
+use crate::core::drive::{after, earlier, passed, Attended, Deadline, Interest, Job, Limit, Pending, Progress, Stage};
 use crate::core::session::session::Session;
 use crate::error::{Error, Result, Status};
 use crate::protocol::handshake::Phase;
@@ -69,8 +69,8 @@ impl Asked {
     fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Finished>> {
         if let Some(session) = &self.session {
             match self.cut {
-                Some(_) => session.drive(),
-                None => session.attend(),
+                Some(_) => session.drive(now),
+                None => session.attend(now),
             }
         }
         if let Some((error, due)) = &self.cut {
@@ -89,10 +89,13 @@ impl Asked {
     /// Whatever ends a session also ends its connections, in no particular order. Report the session's end as the
     /// cause, even if it shows a moment later.
     fn blame_session(&mut self, error: Error, now: Instant) -> Result<()> {
-        let Some(session) = self.session.as_ref().filter(|_| error.status == Status::Protocol) else {
+        let Some(session) = self.session.as_ref() else { return Err(error) };
+        session.heard(&error, now);
+        if !self.connection.is_cut() && error.status != Status::Protocol {
+            session.check_alive(error.operation)?;
             return Err(error);
-        };
-        session.drive();
+        }
+        session.drive(now);
         session.check_alive(error.operation)?;
         if !self.connection.is_cut() {
             return Err(error);
@@ -102,15 +105,17 @@ impl Asked {
     }
 
     fn deadline(&self) -> Deadline {
-        match &self.cut {
+        let own = match &self.cut {
             Some((_, due)) => *due,
             None => self.connection.deadline(),
-        }
+        };
+        earlier(own, self.session.as_ref().and_then(|session| session.attended_deadline()))
     }
 
     fn stage(&self) -> Stage {
         match self.connection.phase() {
             _ if self.cut.is_some() => Stage::Working,
+            _ if self.connection.is_away() => Stage::Away,
             _ if !self.connection.is_established() => Stage::Connecting,
             Phase::Hello => Stage::Greeting,
             Phase::Reply => Stage::Working,

@@ -2,14 +2,17 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::Finished;
-use crate::core::drive::Attended;
+use crate::core::drive::{Attended, Deadline};
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
 use crate::error::{Error, Operation, Result};
 use crate::protocol::command::Command;
-use crate::protocol::control::{Answer, Control, Event};
+use crate::protocol::control::{Answer, Control, Event, LIFE};
+use crate::protocol::heartbeat::{Heartbeat, Verdict};
+use crate::protocol::outbox::Outbox;
 use crate::protocol::trace::Trace;
 use crate::sys::{self, SharedFd};
 
@@ -27,23 +30,43 @@ pub(crate) struct ControlSocket {
     last_number: u64,
     /// Bytes read together with the reply that created the session.
     surplus: Vec<u8>,
-    announced: Option<Error>,
+    heartbeat: Heartbeat,
     /// Where to deliver datagrams that arrive on the control socket.
     port: Option<Arc<DatagramPort>>,
 }
 
 impl ControlSocket {
-    /// Takes over the connection that created the session or forward.
-    pub(crate) fn new(created: Finished, port: Option<Arc<DatagramPort>>) -> Self {
+    /// Takes over the connection that created a session. The router is asked for a sign of life when it was silent for
+    /// `heartbeat`, if that is set.
+    pub(crate) fn of_session(
+        created: Finished,
+        port: Option<Arc<DatagramPort>>,
+        heartbeat: Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        ControlSocket::new(created, Control::with_output, port, Heartbeat::new(heartbeat, now))
+    }
+
+    /// Takes over the connection that created a forward. No commands are possible there.
+    pub(crate) fn of_forward(created: Finished, now: Instant) -> Self {
+        ControlSocket::new(created, Control::of_forward, None, Heartbeat::new(None, now))
+    }
+
+    fn new(
+        created: Finished,
+        control: fn(Outbox) -> Control,
+        port: Option<Arc<DatagramPort>>,
+        heartbeat: Heartbeat,
+    ) -> Self {
         // Keeps the controller's scope from ending it: the session does that, after reporting why to all waiters.
         created.socket.set_carrying();
         ControlSocket {
             socket: Some(created.socket),
-            control: Control::with_output(created.unsent),
+            control: control(created.unsent),
             slots: Slots::new(),
-            last_number: 0,
+            last_number: LIFE,
             surplus: created.surplus,
-            announced: None,
+            heartbeat,
             port,
         }
     }
@@ -59,7 +82,7 @@ impl ControlSocket {
     }
 
     /// Queues a lookup. With `watched`, the ticket has a watch for callers without a keeper.
-    pub(crate) fn lookup(&mut self, name: &str, watched: bool) -> Result<Ticket> {
+    pub(crate) fn lookup(&mut self, name: &str, watched: bool, now: Instant) -> Result<Ticket> {
         let slot = Slot::new()?;
         // Created here, under the lock, so that the socket cannot be closed in between.
         let watch = match self.awaited().filter(|_| watched) {
@@ -70,6 +93,7 @@ impl ControlSocket {
         let number = self.last_number;
         self.control.lookup(number, name)?;
         self.slots.insert(number, Arc::downgrade(&slot));
+        self.observe(now);
         self.write();
         Ok(Ticket { number, slot, watch })
     }
@@ -90,8 +114,17 @@ impl ControlSocket {
         self.control.forget(number);
     }
 
+    /// When it has to run even without an event.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.socket.as_ref().and_then(|_| self.heartbeat.deadline())
+    }
+
+    fn observe(&mut self, now: Instant) {
+        self.heartbeat.observe(self.control.asking(), self.control.announced().is_some(), now);
+    }
+
     /// Gets as far as possible without blocking. Returns the cause once the session is lost.
-    pub(crate) fn run(&mut self) -> Option<Error> {
+    pub(crate) fn run(&mut self, now: Instant) -> Option<Error> {
         let socket = self.socket.clone()?;
         let mut events = Vec::new();
         let mut end = None;
@@ -112,6 +145,7 @@ impl ControlSocket {
                     end = Some(gone("the router closed it"));
                 }
                 Ok(count) => {
+                    self.heartbeat.heard(now);
                     let bytes = buffer.get(..count).unwrap_or_default();
                     end = self.control.input(bytes, &mut events).err();
                     // Write between reads, so that a bridge waiting for a PONG gets it at once.
@@ -119,14 +153,13 @@ impl ControlSocket {
                 }
             }
         }
-        self.write();
         if let Some(port) = &self.port {
             port.set_skipped(self.control.skipped());
         }
         for event in events {
             match event {
                 Event::Found(number, answer) => self.deliver(number, answer),
-                Event::Ending(error) => self.announced = Some(error),
+                Event::Forgotten(error) => end = end.or(Some(error)),
                 Event::Datagram(packet) => {
                     if let Some(port) = &self.port {
                         port.feed(&packet);
@@ -135,7 +168,27 @@ impl ControlSocket {
             }
         }
         // The bridge's announcement explains more than the mere end of the connection.
-        end.map(|error| self.announced.take().unwrap_or(error))
+        let end = end.map(|error| self.control.announced().cloned().unwrap_or(error)).or_else(|| self.judge(now));
+        self.write();
+        end
+    }
+
+    /// Judges by what has arrived so far whether the session is still alive.
+    fn judge(&mut self, now: Instant) -> Option<Error> {
+        self.observe(now);
+        match self.heartbeat.verdict(now) {
+            Verdict::Alive => None,
+            Verdict::Ask => {
+                let failed = self.control.ask_for_life().err();
+                self.observe(now);
+                failed
+            }
+            Verdict::Silent(time) => Some(Error::closed(
+                Operation::Session,
+                format!("the session was lost: the router has not answered for {} s", time.as_secs()),
+            )),
+            Verdict::Ended => self.control.announced().cloned(),
+        }
     }
 
     fn deliver(&mut self, number: u64, answer: Answer) {

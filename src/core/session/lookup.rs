@@ -20,21 +20,21 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     /// Queues the lookup on the session.
-    pub(crate) fn new(session: &Arc<Session>, name: &str) -> Result<Self> {
-        let ticket = session.lookup(name)?;
+    pub(crate) fn new(session: &Arc<Session>, name: &str, now: Instant) -> Result<Self> {
+        let ticket = session.lookup(name, now)?;
         Ok(Lookup { session: Arc::clone(session), ticket, fields: None })
     }
 
     /// Starts the operation.
     pub(crate) fn begin(session: &Arc<Session>, name: &str, limit: Limit, now: Instant) -> Result<Pending<Address>> {
         let limit = limit.or(session.bridge().timeouts.lookup);
-        Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name)?, limit, now))
+        Ok(Pending::begin(&session.bridge().process, Operation::Lookup, Lookup::new(session, name, now)?, limit, now))
     }
 }
 
 impl Job<Address> for Lookup {
-    fn step(&mut self, _: Instant, _: Deadline) -> Result<Option<Address>> {
-        self.session.attend();
+    fn step(&mut self, now: Instant, _: Deadline) -> Result<Option<Address>> {
+        self.session.attend(now);
         let Some(answer) = self.ticket.slot.take() else {
             // The events the control socket needs change: once the command is out, it no longer waits to write. If it
             // is closed, the answer is about to arrive.
@@ -54,6 +54,10 @@ impl Job<Address> for Lookup {
 
     fn generation(&self) -> u64 {
         1
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.session.attended_deadline()
     }
 
     fn reply(&self) -> Option<&Fields> {

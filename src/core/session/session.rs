@@ -1,22 +1,31 @@
 //! One session on the router: its control socket, the sockets that end with it, and its abandoned accepts.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
-use crate::core::drive::{log, Attended, Driver, Scope};
+use crate::core::drive::{earlier, log, Attended, Deadline, Driver, Scope};
 use crate::core::session::abandoned_accepts::AcceptPool;
 use crate::core::session::control_socket::ControlSocket;
 use crate::core::session::datagram_port::DatagramPort;
+use crate::core::session::last_end;
 use crate::core::session::lookup_ticket::Ticket;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::command;
 use crate::protocol::datagram::SendOptions;
+use crate::protocol::reply::ResultCode;
 use crate::protocol::request::Request;
 use crate::protocol::style::Style;
 use crate::protocol::version::Version;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{SharedFd, Wake, Watch};
+
+/// A session that was refused this many accepts in a row, each of them at once, is dead.
+const REFUSED_ACCEPTS: u32 = 5;
+/// How long after it was asked for an accept counts as refused at once.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// What a session gets from its destination and what outlives it: the descriptors that wake whatever drives it.
 #[derive(Clone)]
@@ -32,6 +41,8 @@ pub struct Signals {
 /// Everything needed to start a session.
 pub struct NewSession {
     pub id: String,
+    /// The address of the destination it belongs to.
+    pub address: Address,
     pub style: Style,
     /// The result of the connection that created it.
     pub created: Finished,
@@ -43,6 +54,7 @@ pub struct NewSession {
 pub struct Session {
     bridge: Arc<Bridge>,
     id: String,
+    address: Address,
     style: Style,
     version: Version,
     scope: Arc<Scope>,
@@ -51,22 +63,25 @@ pub struct Session {
     control_fd: Weak<SharedFd>,
     signals: Signals,
     accept_pool: AcceptPool,
+    /// Accepts in a row that were refused at once.
+    refused_accepts: AtomicU32,
 }
 
 impl Session {
     /// Starts a session on the connection that created it.
-    pub fn begin(bridge: Arc<Bridge>, signals: Signals, new: NewSession) -> Result<Arc<Self>> {
+    pub fn begin(bridge: Arc<Bridge>, signals: Signals, new: NewSession, now: Instant) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Create, "a descriptor for the session", &error);
         let control_fd = Arc::downgrade(&new.created.socket);
         let version = new.created.version;
         let accept_pool = AcceptPool::new().map_err(system)?;
-        let control_socket = ControlSocket::new(new.created, new.port);
+        let control_socket = ControlSocket::of_session(new.created, new.port, bridge.timeouts.heartbeat, now);
         if let Some((fd, events)) = control_socket.awaited() {
             signals.work.set(&*fd, events).map_err(system)?;
         }
         Ok(Arc::new(Session {
             bridge,
             id: new.id,
+            address: new.address,
             style: new.style,
             version,
             scope: Arc::new(Scope::default()),
@@ -74,6 +89,7 @@ impl Session {
             control_fd,
             signals,
             accept_pool,
+            refused_accepts: AtomicU32::new(0),
         }))
     }
 
@@ -112,22 +128,53 @@ impl Session {
         }
     }
 
-    /// Runs the control socket, if there is no keeper to do it.
-    pub fn attend(&self) {
+    /// When callers have to run the control socket even without an event, because there is no keeper.
+    pub fn attended_deadline(&self) -> Deadline {
         if self.signals.driver.is_caller() {
-            self.drive();
+            self.deadline()
+        } else {
+            None
         }
     }
 
-    /// Runs the control socket without blocking, and ends the session if it is lost.
-    pub fn drive(&self) {
-        let _edge = log::edge();
-        let lost = self.with_control(ControlSocket::run);
-        // For the program, any cause means that the session is closed.
-        if let Some(cause) = lost.map(|cause| Error { status: Status::Closed, ..cause }) {
-            self.bridge.log.line(|| format!("session lost: {}", cause.message));
-            self.finish(cause, false);
+    /// Runs the control socket, if there is no keeper to do it.
+    pub fn attend(&self, now: Instant) {
+        if self.signals.driver.is_caller() {
+            self.drive(now);
         }
+    }
+
+    /// When the control socket has to run even without an event.
+    pub fn deadline(&self) -> Deadline {
+        self.control_socket.lock().deadline()
+    }
+
+    /// Runs the control socket without blocking, and ends the session if it is lost.
+    pub fn drive(&self, now: Instant) {
+        let _edge = log::edge();
+        let (lost, hurried) = self.with_control(|control_socket| {
+            let before = control_socket.deadline();
+            let lost = control_socket.run(now);
+            (lost, earlier(before, control_socket.deadline()) != before)
+        });
+        if let Some(cause) = lost {
+            self.lose(cause, now);
+        } else if hurried {
+            // The keeper may be asleep until later.
+            self.signals.driver.hurry(|| {});
+        }
+    }
+
+    /// Ends the session because it is lost.
+    pub fn lose(&self, cause: Error, now: Instant) {
+        if self.scope.has_ended() {
+            return;
+        }
+        let _edge = log::edge();
+        // For the program, any cause means that the session is closed.
+        let cause = Error { status: Status::Closed, ..cause.during(Operation::Session) };
+        self.bridge.log.line(|| format!("session lost: {}", cause.message));
+        self.finish(cause, false, now);
     }
 
     /// Runs `act` on the control socket, logs the conversation, and updates the events that `work` watches it for.
@@ -145,7 +192,8 @@ impl Session {
 
     /// Ends the session and everything on it, including streams that carry payload if `all` is set. Wakes the driver,
     /// so that the destination notices.
-    pub fn finish(&self, cause: Error, all: bool) {
+    pub fn finish(&self, cause: Error, all: bool, now: Instant) {
+        let first = !self.scope.has_ended();
         // Streams and accepts first, then the control socket, so that the router sees an orderly end.
         self.scope.end(cause, all);
         self.accept_pool.end();
@@ -158,6 +206,9 @@ impl Session {
             if let Some(cause) = self.scope.cause() {
                 control_socket.close(&cause);
             }
+        }
+        if first {
+            last_end::record(&self.address, now, &self.scope.carrying());
         }
         self.signals.driver.announce(&self.signals.changed);
     }
@@ -177,12 +228,12 @@ impl Session {
     }
 
     /// Starts a lookup on the control socket.
-    pub fn lookup(&self, name: &str) -> Result<Ticket> {
+    pub fn lookup(&self, name: &str, now: Instant) -> Result<Ticket> {
         let _edge = log::edge();
         let watched = self.signals.driver.is_caller();
         let asked = self.with_control(|control_socket| {
             control_socket.awaited()?;
-            Some(control_socket.lookup(name, watched))
+            Some(control_socket.lookup(name, watched, now))
         });
         asked.unwrap_or_else(|| {
             self.check_alive(Operation::Lookup)?;
@@ -202,6 +253,31 @@ impl Session {
         Ok(self.with_control(|control_socket| control_socket.send_datagram(&command, payload)))
     }
 
+    /// Takes in what the answer to a command says about the session: a router that does not know its id has lost it.
+    pub fn heard(&self, error: &Error, now: Instant) {
+        if error.tag == ResultCode::InvalidId.token() {
+            self.lose(lost(&error.message), now);
+        }
+    }
+
+    /// Takes in that an accept failed. A router may confirm accept after accept on a session that is dead, and refuse
+    /// them right afterwards.
+    pub fn accept_failed(&self, accept: &BridgeConnection, error: &Error, now: Instant) {
+        self.heard(error, now);
+        let refused = error.status == Status::Network && error.tag != ResultCode::AlreadyAccepting.token();
+        if refused && accept.asked_for(now).is_some_and(|time| time < AT_ONCE) {
+            let before = self.refused_accepts.fetch_add(1, Ordering::Relaxed);
+            if before + 1 >= REFUSED_ACCEPTS {
+                self.lose(lost(&error.message), now);
+            }
+        }
+    }
+
+    /// Takes in that a stream was accepted.
+    pub fn accept_succeeded(&self) {
+        self.refused_accepts.store(0, Ordering::Relaxed);
+    }
+
     /// Prepares a connection for a request on this session; it ends with the session.
     pub fn connection(&self, request: Request) -> Result<BridgeConnection> {
         BridgeConnection::new(Arc::clone(&self.bridge), Arc::clone(&self.scope), request)
@@ -210,4 +286,9 @@ impl Session {
     pub fn accept_pool(&self) -> &AcceptPool {
         &self.accept_pool
     }
+}
+
+/// A loss in the words of the router.
+fn lost(words: &str) -> Error {
+    Error::closed(Operation::Session, format!("the session was lost: the router refuses it ({words})"))
 }

@@ -61,7 +61,7 @@ enum Kind {
 }
 
 /// All of the library's own options: name, owners, kind of value.
-const KNOWN: [(&str, &[Owner], Kind); 42] = [
+const KNOWN: [(&str, &[Owner], Kind); 45] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -76,6 +76,9 @@ const KNOWN: [(&str, &[Owner], Kind); 42] = [
     ("open_timeout", &[Owner::Controller], Kind::Millis),
     ("connect_timeout", &[Owner::Controller], Kind::Millis),
     ("accept_timeout", &[Owner::Controller], Kind::Millis),
+    ("bridge_timeout", &[Owner::Controller], Kind::Millis),
+    ("heartbeat", &[Owner::Controller], Kind::Millis),
+    ("reopen_delay", &[Owner::Controller], Kind::Millis),
     ("keeper", &[Owner::Controller], Kind::Flag),
     ("key_store", &[Owner::Controller], Kind::Path),
     ("nickname", &[Owner::Destination], Kind::Label),

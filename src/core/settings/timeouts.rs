@@ -19,12 +19,24 @@ pub struct Timeouts {
     pub connect: Option<Duration>,
     /// STREAM ACCEPT; it may take days until a peer connects.
     pub accept: Option<Duration>,
+    /// How long opening is tried again while there is no router.
+    pub bridge: Option<Duration>,
+    /// Silence after which the router is asked for a sign of life; `None` if it is never asked.
+    pub heartbeat: Option<Duration>,
+    /// How long the router has to be left alone between two sessions of the same keys, unless it is known to let go of
+    /// the first one at once.
+    pub reopen: Option<Duration>,
 }
 
 impl Timeouts {
     pub(super) fn read(options: &Options) -> Self {
         let all = options.duration("sam_timeout");
         let pick = |key, default| Some(options.duration(key).or(all).unwrap_or(Duration::from_secs(default)));
+        // 0 turns these off.
+        let positive = |key, default| {
+            let time = options.duration(key).unwrap_or(Duration::from_millis(default));
+            (!time.is_zero()).then_some(time)
+        };
         Timeouts {
             tcp: pick("tcp_timeout", 10),
             hello: pick("hello_timeout", 30),
@@ -34,6 +46,9 @@ impl Timeouts {
             connect: pick("connect_timeout", 120),
             // Not limited by sam_timeout: this waits for a peer, not for the bridge.
             accept: options.duration("accept_timeout"),
+            bridge: positive("bridge_timeout", 0),
+            heartbeat: positive("heartbeat", 60_000),
+            reopen: positive("reopen_delay", 6_500),
         }
     }
 }
@@ -55,5 +70,20 @@ mod tests {
             assert_eq!(one, Some(Duration::from_secs(60)));
         }
         assert_eq!(set.accept, None);
+        assert_eq!((set.bridge, set.heartbeat, set.reopen), (defaults.bridge, defaults.heartbeat, defaults.reopen));
+    }
+
+    #[test]
+    fn what_a_zero_turns_off() {
+        let read = |entries| {
+            let set = Timeouts::read(&crate::core::settings::testing::options(entries));
+            [set.bridge, set.heartbeat, set.reopen].map(|time| time.map(|time| time.as_millis()))
+        };
+        assert_eq!(read(&[]), [None, Some(60_000), Some(6_500)]);
+        assert_eq!(
+            read(&[("bridge_timeout", "9"), ("heartbeat", "8"), ("reopen_delay", "7")]),
+            [Some(9), Some(8), Some(7)]
+        );
+        assert_eq!(read(&[("bridge_timeout", "0"), ("heartbeat", "0"), ("reopen_delay", "0")]), [None; 3]);
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! NAME.dat   the keys, as i2pd and Java I2P write them
 //! NAME.sum   checksum of NAME.dat in the format of sha256sum(1), and the address in a comment
-//! NAME.lock  locked with flock(2) by the process that has the name; contains its pid; never renamed or removed
+//! NAME.lock  locked with flock(2) by the process that has the name; contains its pid, and when the last session under
+//!            this name ended; never renamed or removed
 //! .NAME.dat.*.tmp, .NAME.sum.*.tmp   left by a process that was killed while writing
 //! ```
 //!
@@ -14,15 +15,18 @@
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 use crate::core::drive::Process;
 use crate::core::store::key_file::{self, io_error, within, Others};
+use crate::core::store::stamp::Stamp;
 use crate::error::{Error, Result};
 use crate::identity::Keys;
 use crate::sys::lock::assert_none_held;
@@ -63,10 +67,17 @@ impl KeyStore {
         let file = folder
             .open_file(&format!("{name}.lock"), Access::Lock)
             .map_err(|error| key_file::open_error(&what, &error))?;
-        take(&file, name, &what)?;
+        let before = take(&file, name, &what)?;
         let identity = identity(&folder).map_err(|error| folder_error(&self.folder, &error))?;
         remove_leftovers(&folder, &self.folder, name);
-        Ok(NameLock { name: name.to_owned(), store: self.clone(), identity, lock: SharedFd::new(OwnedFd::from(file)) })
+        Ok(NameLock {
+            name: name.to_owned(),
+            store: self.clone(),
+            identity,
+            lock: SharedFd::new(OwnedFd::from(file)),
+            before,
+            used: AtomicBool::new(false),
+        })
     }
 
     fn open_folder(&self, make: bool) -> Result<Folder> {
@@ -101,6 +112,10 @@ pub struct NameLock {
     store: KeyStore,
     identity: (u64, u64),
     lock: SharedFd,
+    /// What the lock file said about the last session when it was locked.
+    before: Option<Stamp>,
+    /// Whether there may have been a session since then.
+    used: AtomicBool,
 }
 
 impl Drop for NameLock {
@@ -108,6 +123,10 @@ impl Drop for NameLock {
         // In a child of fork(2), unlocking would take it from the parent.
         if !self.store.process.in_child() && !self.lock.is_taken() {
             assert_none_held("access to the key store");
+            let stamp = if *self.used.get_mut() { Some(Stamp::ended()) } else { self.before.take() };
+            if let Ok(file) = self.lock.as_fd().try_clone_to_owned().map(File::from) {
+                write_lock_file(&file, stamp.as_ref());
+            }
             // Closing alone would leave it locked until every child of fork(2) has exited.
             sys::unlock(self.lock.as_raw_fd());
         }
@@ -117,6 +136,17 @@ impl Drop for NameLock {
 impl NameLock {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When the last session under this name ended, in any process, as far as it matters: not before the machine was
+    /// started. If a process was killed, its session may have lasted until `now`.
+    pub fn last_end(&self, now: Instant) -> Option<Instant> {
+        self.before.as_ref().and_then(|stamp| stamp.when(now))
+    }
+
+    /// Records that there may have been a session under this name.
+    pub fn set_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
     }
 
     /// Reads the keys; `None` if there is no key file yet. Fails with INVALID if the file contains no keys or is
@@ -282,8 +312,8 @@ fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Locks an open lock file and writes our pid into it.
-fn take(file: &File, name: &str, what: &str) -> Result<()> {
+/// Locks an open lock file and writes our pid into it. Returns what it said about the last session.
+fn take(file: &File, name: &str, what: &str) -> Result<Option<Stamp>> {
     let failed = |error: io::Error| io_error(what, &error);
     key_file::check(file, what, Others::Welcome)?;
     let found = file.metadata().map_err(failed)?;
@@ -307,19 +337,27 @@ fn take(file: &File, name: &str, what: &str) -> Result<()> {
             None => format!("destination \"{name}\" is open in another process"),
         }));
     }
-    // Only for the message above, so errors do not matter: the lock works on a full disk too. Truncate after writing,
-    // so that the file contains a number at any time.
-    let text = format!("{own}\n");
+    let before = Stamp::parse(&lock_file_text(file));
+    write_lock_file(file, Some(&Stamp::held()));
+    Ok(before)
+}
+
+/// Errors do not matter: the lock works on a full disk too. Truncates after writing, so that the file contains a number
+/// at any time.
+fn write_lock_file(file: &File, stamp: Option<&Stamp>) {
+    let text = format!("{}\n{}", std::process::id(), stamp.map(Stamp::line).unwrap_or_default());
     let _ = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
-    Ok(())
+}
+
+fn lock_file_text(file: &File) -> String {
+    let mut text = [0; 128];
+    let count = file.read_at(&mut text, 0).unwrap_or(0);
+    String::from_utf8_lossy(text.get(..count).unwrap_or_default()).into_owned()
 }
 
 /// The pid in a lock file.
 fn holder(file: &File) -> Option<u32> {
-    let mut text = [0; 16];
-    let count = file.read_at(&mut text, 0).ok()?;
-    let line = text.get(..count)?.split(|byte| *byte == b'\n').next()?;
-    std::str::from_utf8(line).ok()?.parse().ok()
+    lock_file_text(file).lines().next()?.parse().ok()
 }
 
 /// Removes what killed processes left behind for this name. Call it only with the name locked. Leftovers that cannot be

@@ -2,6 +2,7 @@
 
 pub(crate) mod key_file;
 mod key_store;
+mod stamp;
 
 pub use key_file::{load, save, Format};
 pub(crate) use key_store::NameLock;

@@ -17,6 +17,8 @@ pub const IN: i16 = libc::POLLIN;
 pub const OUT: i16 = libc::POLLOUT;
 /// The descriptor has an error; reported even if not asked for.
 pub const ERR: i16 = libc::POLLERR;
+/// The other end has stopped sending.
+pub(crate) const RDHUP: i16 = libc::POLLRDHUP;
 /// Shut down in both directions; reported even if not asked for.
 pub(crate) const HUP: i16 = libc::POLLHUP;
 
