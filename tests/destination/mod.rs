@@ -3,5 +3,6 @@
 
 mod names;
 mod recovery;
+mod reopening;
 
 use crate::common;

@@ -3,6 +3,7 @@
 
 mod accept;
 mod closing;
+mod evidence;
 mod keep_alive;
 mod lookup;
 mod loss;

@@ -432,8 +432,8 @@ impl Driven for Destination {
 
     fn deadline(&self) -> Deadline {
         let session = self.session().deadline();
-        let due = earlier(self.present.lock().life.due(), self.recovery.deadline());
-        let due = earlier(due, session);
+        let due = self.present.lock().life.due();
+        let due = earlier(self.recovery.deadline(due), session);
         self.followers().iter().fold(due, |sum, follower| earlier(sum, follower.deadline()))
     }
 

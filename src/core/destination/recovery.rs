@@ -128,14 +128,15 @@ impl Recovery {
         }
     }
 
-    /// When a step is due even without an event. `None` while another thread is stepping, which will look again
-    /// afterwards.
-    pub(super) fn deadline(&self) -> Deadline {
+    /// When a step is due even without an event: `due` if no attempt is in progress. `None` while another thread is
+    /// stepping, which will look again afterwards.
+    pub(super) fn deadline(&self, due: Deadline) -> Deadline {
         let attempt = self.attempt.try_lock()?;
-        attempt.as_ref().and_then(|attempt| match &attempt.letting_go {
+        let Some(attempt) = attempt.as_ref() else { return due };
+        match &attempt.letting_go {
             Some(letting_go) => letting_go.get().deadline(),
             None => earlier(attempt.until, attempt.connection.get().deadline()),
-        })
+        }
     }
 
     pub(super) fn stop(&self, origin: &Origin, now: Instant) {
