@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::conn::Sock;
 use crate::datagram::DatagramCounts;
 use crate::faults::Faults;
+use crate::gate::Gate;
 use crate::shared::{lock, Line, Shared};
 use crate::style::Style;
 use crate::udp::Udp;
@@ -36,8 +37,10 @@ pub struct Bridge {
 /// What is known about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
-    /// Its id.
+    /// Its id, also when the router has forgotten that.
     pub id: String,
+    /// Whether it works; one that has died behind its open control socket does not.
+    pub alive: bool,
     /// Its public destination, base64.
     pub destination: String,
     /// What it is for.
@@ -94,11 +97,11 @@ enum Listener {
 }
 
 impl Listener {
-    fn accept(&self) -> io::Result<Sock> {
+    fn accept(&self, gate: &Arc<Gate>) -> io::Result<Sock> {
         match self {
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Sock::tcp(stream)),
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Sock::tcp(stream, gate)),
             #[cfg(unix)]
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| Sock::Unix(stream)),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| Sock::unix(stream, gate)),
         }
     }
 }
@@ -304,7 +307,8 @@ impl Bridge {
             .iter()
             .filter(|(_, s)| s.ready)
             .map(|(id, s)| SessionInfo {
-                id: id.clone(),
+                id: id.split('\n').next().unwrap_or_default().to_string(),
+                alive: s.works(),
                 destination: s.text.clone(),
                 style: s.mail.style,
                 udp: s.forward_port(),
@@ -377,7 +381,9 @@ impl std::fmt::Debug for Bridge {
 
 fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
     loop {
-        let accepted = listener.accept();
+        let accepted = listener.accept(&shared.gate);
+        // The system has it, and that is all while the bridge stands still.
+        shared.wait(None, |_| (!shared.gate.is_closed() || shared.is_deaf()).then_some(()));
         if shared.is_stopping() || shared.is_deaf() {
             return;
         }

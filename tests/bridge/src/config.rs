@@ -118,8 +118,13 @@ pub struct Config {
     /// Send PING on sockets idle for this long, and drop them when the exact PONG does not come within the
     /// same time. Only [`Personality::Java`] at 3.2 or above does; `None` (the default) never.
     pub idle_ping: Option<Duration>,
-    /// How long a stream waits for an ACCEPT. `None`: 10 seconds on i2pd, 60 on the others.
+    /// How long a stream waits for an ACCEPT. `None`: 3 seconds on Java, except where nobody has ever accepted, when it
+    /// fails at once; 10 seconds on i2pd, 60 on emissary.
     pub park: Option<Duration>,
+    /// How long a closed destination is kept. A session with the same keys is answered OK at once in this time, gets what
+    /// was kept, and is dead for good when the time is over, although its control socket stays open; streams that are
+    /// open then prolong it. Only i2pd does, for 5 seconds unless said otherwise here; zero is not at all.
+    pub keep_closed: Option<Duration>,
     /// How long a stream's socket stays open after the other side has closed, so that a slow reader gets
     /// all bytes although it still writes.
     pub linger: Duration,
@@ -148,6 +153,7 @@ impl Default for Config {
             hosts: Vec::new(),
             idle_ping: None,
             park: None,
+            keep_closed: None,
             linger: Duration::from_secs(5),
             command_timeout: None,
             unreachable_delay: Duration::ZERO,
@@ -164,7 +170,18 @@ impl Config {
     }
 
     pub(crate) fn park_time(&self) -> Duration {
-        self.park.unwrap_or(Duration::from_secs(if self.personality.is_i2pd() { 10 } else { 60 }))
+        self.park.unwrap_or(Duration::from_secs(match self.personality {
+            Personality::Java => 3,
+            Personality::I2pd245 | Personality::I2pd258 => 10,
+            Personality::Emissary => 60,
+        }))
+    }
+
+    pub(crate) fn keep_time(&self) -> Duration {
+        match self.personality.is_i2pd() {
+            true => self.keep_closed.unwrap_or(Duration::from_secs(5)),
+            false => Duration::ZERO,
+        }
     }
 
     pub(crate) fn first_command_time(&self) -> Option<Duration> {
@@ -173,5 +190,23 @@ impl Config {
             Personality::Emissary => Some(Duration::from_secs(10)),
             Personality::I2pd245 | Personality::I2pd258 => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_per_router() {
+        let times = |config: fn(Personality) -> Config| {
+            Personality::ALL.map(config).map(|config| (config.park_time().as_secs(), config.keep_time().as_secs()))
+        };
+        assert_eq!(times(Config::with_personality), [(3, 0), (10, 5), (10, 5), (60, 0)]);
+        let given = times(|personality| {
+            let time = Some(Duration::from_secs(7));
+            Config { park: time, keep_closed: time, ..Config::with_personality(personality) }
+        });
+        assert_eq!(given, [(7, 0), (7, 7), (7, 7), (7, 0)]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::Version;
 use crate::faults::{Action, Plan, Reply, Split};
+use crate::gate::Gate;
 use crate::line::redact;
 use crate::shared::{lock, Shared};
 use std::collections::VecDeque;
@@ -13,26 +14,40 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A connected stream socket.
-pub(crate) enum Sock {
+enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
 }
 
+/// A connected stream socket.
+pub(crate) struct Sock {
+    stream: Stream,
+    gate: Arc<Gate>,
+}
+
 impl Sock {
-    pub(crate) fn tcp(stream: TcpStream) -> Self {
+    pub(crate) fn tcp(stream: TcpStream, gate: &Arc<Gate>) -> Self {
         // A line in several writes must arrive in several pieces, and payload without delay.
         let _ = stream.set_nodelay(true);
-        Self::Tcp(stream)
+        Self { stream: Stream::Tcp(stream), gate: Arc::clone(gate) }
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn unix(stream: UnixStream, gate: &Arc<Gate>) -> Self {
+        Self { stream: Stream::Unix(stream), gate: Arc::clone(gate) }
     }
 
     fn read_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(s) => (&*s).read(buffer),
+        self.gate.pass();
+        let result = match &self.stream {
+            Stream::Tcp(s) => (&*s).read(buffer),
             #[cfg(unix)]
-            Self::Unix(s) => (&*s).read(buffer),
-        }
+            Stream::Unix(s) => (&*s).read(buffer),
+        };
+        // It may have been closed since.
+        self.gate.pass();
+        result
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -65,42 +80,43 @@ impl Sock {
     }
 
     pub(crate) fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => s.set_read_timeout(time),
+        match &self.stream {
+            Stream::Tcp(s) => s.set_read_timeout(time),
             #[cfg(unix)]
-            Self::Unix(s) => s.set_read_timeout(time),
+            Stream::Unix(s) => s.set_read_timeout(time),
         }
     }
 
     fn set_write_timeout(&self, time: Duration) {
-        let _ = match self {
-            Self::Tcp(s) => s.set_write_timeout(Some(time)),
+        let _ = match &self.stream {
+            Stream::Tcp(s) => s.set_write_timeout(Some(time)),
             #[cfg(unix)]
-            Self::Unix(s) => s.set_write_timeout(Some(time)),
+            Stream::Unix(s) => s.set_write_timeout(Some(time)),
         };
     }
 
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => (&*s).write_all(bytes),
+        self.gate.pass();
+        match &self.stream {
+            Stream::Tcp(s) => (&*s).write_all(bytes),
             #[cfg(unix)]
-            Self::Unix(s) => (&*s).write_all(bytes),
+            Stream::Unix(s) => (&*s).write_all(bytes),
         }
     }
 
     fn shutdown(&self, how: Shutdown) {
-        let _ = match self {
-            Self::Tcp(s) => s.shutdown(how),
+        let _ = match &self.stream {
+            Stream::Tcp(s) => s.shutdown(how),
             #[cfg(unix)]
-            Self::Unix(s) => s.shutdown(how),
+            Stream::Unix(s) => s.shutdown(how),
         };
     }
 
     fn peer_ip(&self) -> IpAddr {
-        match self {
-            Self::Tcp(s) => s.peer_addr().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.ip()),
+        match &self.stream {
+            Stream::Tcp(s) => s.peer_addr().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.ip()),
             #[cfg(unix)]
-            Self::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Stream::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         }
     }
 }
@@ -410,7 +426,7 @@ mod tests {
     fn small_writes_leave_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let Sock::Tcp(stream) = Sock::tcp(stream) else {
+        let Stream::Tcp(stream) = Sock::tcp(stream, &Arc::default()).stream else {
             panic!("not TCP");
         };
         assert!(stream.nodelay().unwrap());

@@ -99,10 +99,10 @@ impl Shared {
     fn address(&self, nick: &str, letter: &Letter<'_>) -> Option<Parcel> {
         let personality = self.config.personality;
         let state = lock(&self.state);
-        let from = state.sessions.get(nick).filter(|s| s.ready)?;
+        let from = state.sessions.get(nick).filter(|s| s.works())?;
         let style = from.mail.style;
         let payload = fits(personality, style, letter.payload)?;
-        let receives = |s: &&Session| s.ready && s.mail.style == style;
+        let receives = |s: &&Session| s.works() && s.mail.style == style;
         let oldest = |s: &&Session| s.serial;
         let exact = state.sessions.values().filter(receives).filter(|s| *s.text == *letter.to).min_by_key(oldest);
         let target = match exact {
@@ -259,8 +259,13 @@ impl Handler {
 
     /// `None` for all that makes it close the socket.
     fn send_java(&mut self, command: &Command) -> Option<Next> {
-        let nick = self.conn.session()?.0;
-        let style = lock(&self.shared.state).sessions.get(&nick)?.mail.style;
+        let (id, serial) = self.conn.session()?;
+        let (nick, style) = {
+            let state = lock(&self.shared.state);
+            // A dead one gets no further.
+            let session = state.session(&id, serial).filter(|s| s.works())?;
+            (state.key(&id, serial)?, session.mail.style)
+        };
         let (wanted, max) = match command.topic.as_str() {
             "RAW" => (Style::Raw, MAX_RAW),
             _ => (Style::Datagram, MAX_REPLIABLE),

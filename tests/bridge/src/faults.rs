@@ -180,6 +180,16 @@ pub struct FaultConfig {
     pub duplicated_times: u64,
     /// The same for all of them in this time from the start of the bridge.
     pub duplicated_for: Duration,
+    /// The same for a destination in this time from the end of its last session, as Java does for a second or so.
+    pub duplicated_after: Duration,
+    /// All sessions in this time from the start of the bridge are refused with Java's `No manager yet`.
+    pub no_manager: Duration,
+    /// Every session dies so long after it was answered OK: see [`Faults::die_session`].
+    pub die_after: Option<Duration>,
+    /// Every session is forgotten so long after it was answered OK: see [`Faults::forget_session`].
+    pub forget_after: Option<Duration>,
+    /// New keys are DSA_SHA1 ones, whatever SIGNATURE_TYPE asks for.
+    pub dsa_keys: bool,
     /// This many percent of all datagrams are lost.
     pub loss: u8,
     /// This many percent of all datagrams are delivered twice.
@@ -216,6 +226,8 @@ pub(crate) struct FaultState {
     pub(crate) trouble: Trouble,
     /// Until when sessions with given keys are refused.
     duplicated_until: Option<Instant>,
+    /// Until when all sessions are refused.
+    no_manager_until: Option<Instant>,
 }
 
 /// What has been decided about one reply.
@@ -241,8 +253,20 @@ impl Plan {
 impl FaultState {
     pub(crate) fn new(config: FaultConfig) -> Self {
         let trouble = Trouble::new(config.seed);
-        let duplicated_until = Some(Instant::now() + config.duplicated_for);
-        Self { seen: vec![0; config.rules.len()], config, trouble, duplicated_until, ..Self::default() }
+        let now = Instant::now();
+        Self {
+            seen: vec![0; config.rules.len()],
+            duplicated_until: Some(now + config.duplicated_for),
+            no_manager_until: Some(now + config.no_manager),
+            config,
+            trouble,
+            ..Self::default()
+        }
+    }
+
+    /// Whether no session is possible yet.
+    pub(crate) fn has_no_manager(&self) -> bool {
+        self.no_manager_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether a session with given keys is refused, which counts.
@@ -328,6 +352,7 @@ impl Faults {
             let mut faults = lock(&self.shared.faults);
             faults.config = FaultConfig::default();
             faults.duplicated_until = None;
+            faults.no_manager_until = None;
         }
         self.shared.poke();
         self.shared.release_held();
@@ -362,6 +387,21 @@ impl Faults {
     /// All sessions with given keys are refused with DUPLICATED_DEST for so long from now.
     pub fn duplicated_for(&self, time: Duration) {
         lock(&self.shared.faults).duplicated_until = Some(Instant::now() + time);
+    }
+
+    /// A destination whose session ends from now on is refused with DUPLICATED_DEST for so long.
+    pub fn duplicated_after(&self, time: Duration) {
+        lock(&self.shared.faults).config.duplicated_after = time;
+    }
+
+    /// All sessions are refused with `No manager yet` for so long from now.
+    pub fn no_manager(&self, time: Duration) {
+        lock(&self.shared.faults).no_manager_until = Some(Instant::now() + time);
+    }
+
+    /// Whether new keys are DSA_SHA1 ones from now on, whatever is asked for.
+    pub fn dsa_keys(&self, on: bool) {
+        lock(&self.shared.faults).config.dsa_keys = on;
     }
 
     /// The next so many ACCEPTs are answered OK and after this time closed, with these bytes as the last ones.

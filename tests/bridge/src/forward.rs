@@ -58,14 +58,14 @@ impl Handler {
         };
         {
             let mut state = lock(&self.shared.state);
-            let session = state.sessions.get_mut(&own.id);
-            let Some(session) = session.filter(|s| s.serial == own.serial) else {
+            let Some(session) = state.session_mut(&own.id, own.serial) else {
                 return Next::Close;
             };
             if session.forward.is_some() || !session.acceptors.is_empty() {
                 drop(state);
                 return refuse("Already accepting");
             }
+            session.accepted = true;
             session.forward = Some(Forward { conn: Arc::clone(&self.conn), target, silent });
             for slot in session.incoming.drain(..) {
                 slot.set(Outcome::Forward);
@@ -86,7 +86,7 @@ impl Handler {
             return;
         }
         let mut state = lock(&self.shared.state);
-        if let Some(session) = state.sessions.get_mut(id).filter(|s| s.serial == *serial) {
+        if let Some(session) = state.session_mut(id, *serial) {
             session.forward = None;
         }
     }
@@ -98,7 +98,7 @@ impl Handler {
         let Ok(stream) = TcpStream::connect_timeout(&target.target, FORWARD_TIME) else {
             return Next::Close;
         };
-        let Some(conn) = self.shared.register(Sock::tcp(stream), false) else {
+        let Some(conn) = self.shared.register(Sock::tcp(stream, &self.shared.gate), false) else {
             return Next::Close;
         };
         let accepting = Slot::new(&conn, target.silent, Peer::default(), None);

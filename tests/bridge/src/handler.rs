@@ -252,6 +252,7 @@ impl Handler {
             Personality::Emissary if given != Some("7") || self.conn.session().is_some() => {
                 return Next::Continue;
             }
+            _ if lock(&self.shared.faults).config.dsa_keys => Some(0),
             _ => given.map_or(Some(0), |text| signature_type(text, personality)),
         };
         let code = match (code, personality) {

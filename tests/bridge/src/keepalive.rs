@@ -1,8 +1,10 @@
-//! The one thread per bridge that sends PINGs and drops sockets that do not answer them.
+//! The one thread per bridge that sends PINGs, drops sockets that do not answer them, and lets sessions die.
 
 use crate::config::Personality;
 use crate::conn::{Conn, Kind};
 use crate::handler::pings_when_idle;
+use crate::life;
+use crate::session::end_streams;
 use crate::shared::{lock, Shared};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +20,7 @@ enum Due {
 }
 
 /// Runs until the bridge stops.
-pub(crate) fn run(shared: &Shared) {
+pub(crate) fn run(shared: &Arc<Shared>) {
     let mut counter = 0;
     let mut state = lock(&shared.state);
     while !shared.is_stopping() {
@@ -27,7 +29,7 @@ pub(crate) fn run(shared: &Shared) {
         let every = every.map(|time| time.max(MIN_INTERVAL));
         let idle = shared.config.idle_ping.filter(|_| shared.config.personality == Personality::Java);
         let mut due = Vec::new();
-        let mut wake: Option<Instant> = None;
+        let (ended, mut wake) = life::run(shared, &mut state, now);
         if every.is_some() || idle.is_some() {
             for conn in state.conns.values() {
                 for at in look(conn, now, every, idle, &mut counter, &mut due) {
@@ -35,7 +37,7 @@ pub(crate) fn run(shared: &Shared) {
                 }
             }
         }
-        if due.is_empty() {
+        if due.is_empty() && ended.is_empty() {
             state = match wake {
                 None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => {
@@ -50,6 +52,7 @@ pub(crate) fn run(shared: &Shared) {
         }
         // Never write with the state locked: a client that does not read would stop everybody.
         drop(state);
+        end_streams(shared, ended, None);
         for action in due {
             act(shared, action);
         }

@@ -14,6 +14,8 @@ Lines of its standard input are orders; each is answered with `OK`, or `ERROR` a
 
   kill ID            end a session and close its control socket; `all` is all of them
   kill ID announced  the same after a line that tells the client
+  die ID             a session dies behind its open control socket, as the router has it; or `all`
+  forget ID          the router forgets the id of a session; or `all`
   refuse             refuse new connections ...
   listen             ... and take them again
 
@@ -34,9 +36,18 @@ Lines of its standard input are orders; each is answered with `OK`, or `ERROR` a
   --duplicated N     refuse the first N sessions with given keys with DUPLICATED_DEST
   --duplicated-for MS
                      refuse all of them for so long
+  --duplicated-after MS
+                     refuse the keys of a session for so long after its end
+  --keep-closed MS   how long i2pd keeps a closed destination, which kills a session with the same keys
+                     that was made in this time; 5000 unless given, 0 is not at all
+  --no-manager MS    refuse all sessions with `No manager yet` for so long after the start
+  --die-after MS     every session dies so long after its OK, behind its open control socket
+  --forget-after MS  the id of every session is forgotten so long after its OK
+  --dsa-keys         make DSA keys, whatever SIGNATURE_TYPE says
   --accepts-fail N   the first N ACCEPTs get OK and then an error
   --accepts-end N    the first N ACCEPTs get OK and then are closed
-  --park MS          how long a stream waits for an ACCEPT
+  --park MS          how long a stream waits for an ACCEPT; unless given, 3000 on java (10 where nobody
+                     has ever accepted), 10000 on i2pd, 60000 on emissary
   --split N          write replies in pieces of N bytes
   --drip MS          write replies byte by byte, one per interval
   --loss PERCENT     lose so many of all datagrams
@@ -86,6 +97,12 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
             "--ping-every" => config.faults.ping_every = Some(millis(&name, &value()?)?),
             "--duplicated" => config.faults.duplicated_times = number(&name, &value()?)?,
             "--duplicated-for" => config.faults.duplicated_for = millis(&name, &value()?)?,
+            "--duplicated-after" => config.faults.duplicated_after = millis(&name, &value()?)?,
+            "--keep-closed" => config.keep_closed = Some(millis(&name, &value()?)?),
+            "--no-manager" => config.faults.no_manager = millis(&name, &value()?)?,
+            "--die-after" => config.faults.die_after = Some(millis(&name, &value()?)?),
+            "--forget-after" => config.faults.forget_after = Some(millis(&name, &value()?)?),
+            "--dsa-keys" => config.faults.dsa_keys = true,
             "--accepts-fail" => {
                 let line = "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"on demand\"\n";
                 config.faults.rules.push(accepts(number(&name, &value()?)?, line));
@@ -171,6 +188,8 @@ fn order(bridge: &Bridge, line: &str) -> Result<(), String> {
             }
             Ok(())
         }
+        ["die", id] => each(bridge, id, |id| bridge.faults().die_session(id)),
+        ["forget", id] => each(bridge, id, |id| bridge.faults().forget_session(id)),
         ["refuse"] => {
             bridge.stop_listening();
             Ok(())
@@ -178,6 +197,18 @@ fn order(bridge: &Bridge, line: &str) -> Result<(), String> {
         ["listen"] => bridge.listen_again().map_err(|e| e.to_string()),
         _ => Err(format!("unknown order {line:?}")),
     }
+}
+
+/// Does it to the session with this id, or to all.
+fn each(bridge: &Bridge, id: &str, what: impl Fn(&str) -> bool) -> Result<(), String> {
+    match id {
+        "all" => bridge.sessions().iter().for_each(|session| {
+            what(&session.id);
+        }),
+        id if what(id) => {}
+        id => return Err(format!("there is no session {id:?}")),
+    }
+    Ok(())
 }
 
 fn complain(message: &str) {

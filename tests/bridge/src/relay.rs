@@ -75,6 +75,7 @@ impl Link {
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
+        shared.gate.pass();
         to.kill();
     }
 }

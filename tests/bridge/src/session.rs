@@ -6,6 +6,7 @@ use crate::destination::{can_generate, generate, public_of_blob, text, KeyPair};
 use crate::encoding::base64_decode;
 use crate::faults::{Plan, Reply};
 use crate::handler::{Handler, Next};
+use crate::life::Ground;
 use crate::line::Command;
 use crate::sha256::sha256;
 use crate::shared::{lock, Outcome, Session, Shared};
@@ -90,22 +91,30 @@ impl Handler {
         if command.get("DESTINATION") != Some("TRANSIENT") && lock(&self.shared.faults).is_duplicated() {
             return self.session_error(&plan, Refusal::Result("DUPLICATED_DEST", ""));
         }
+        if lock(&self.shared.faults).has_no_manager() {
+            // Only the last words are certain; that the keys are told along with them is.
+            let result = format!("I2P_ERROR DESTINATION={}", text(&wish.keys.blob));
+            let flow = self.session_status(&plan, &result, "Session creation failed: No manager yet");
+            return Next::after(flow);
+        }
         let line = format!("SESSION STATUS RESULT=OK DESTINATION={}\n", text(&wish.keys.blob));
         if plan.is_final() {
             let flow = self.shared.reply_planned(&self.conn, &plan, &line);
             return Next::after(flow);
         }
         let inbox = wish.inbox.take();
-        let (id, serial) = match self.claim(wish) {
+        let (id, serial, ground) = match self.claim(wish) {
             Ok(claimed) => claimed,
             Err(refusal) => return self.session_error(&plan, refusal),
         };
         lock(&self.conn.info).session = Some((id.clone(), serial));
-        if !self.build() {
+        // What is there already needs no tunnels.
+        if ground == Ground::Free && !self.build() {
             return Next::Close;
         }
-        if let Some(session) = lock(&self.shared.state).sessions.get_mut(&id) {
-            session.ready |= session.serial == serial;
+        if let Some(session) = lock(&self.shared.state).session_mut(&id, serial) {
+            session.ready = true;
+            session.born = Instant::now();
         }
         self.shared.set_kind(&self.conn, Kind::Control);
         let flow = self.shared.reply_planned(&self.conn, &plan, &line);
@@ -145,6 +154,7 @@ impl Handler {
         };
         let keys = if destination == "TRANSIENT" {
             let code = match (personality, command.get("SIGNATURE_TYPE")) {
+                _ if lock(&self.shared.faults).config.dsa_keys => 0,
                 (Personality::Emissary, _) => 7,
                 (_, None) => 0,
                 (_, Some(text)) => match signature_type(text, personality) {
@@ -179,43 +189,63 @@ impl Handler {
     }
 
     /// Takes the id, and the destination where the router minds two sessions sharing one.
-    fn claim(&self, wish: Wish) -> Result<(String, u64), Refusal> {
-        let shares = self.shared.config.personality.is_i2pd();
-        let mut duplicate = "DUPLICATED_ID";
-        let mut wish = Some(wish);
-        let claimed = self.shared.wait(Some(Instant::now() + DUPLICATE_GRACE), |state| {
-            let wanted = wish.as_ref()?;
-            if state.sessions.contains_key(&wanted.id) {
-                duplicate = "DUPLICATED_ID";
-                return None;
-            }
-            let public = &wanted.keys.public;
-            if !shares && state.sessions.values().any(|s| s.public == *public) {
-                duplicate = "DUPLICATED_DEST";
-                return None;
-            }
-            let wish = wish.take()?;
-            state.serial += 1;
-            let serial = state.serial;
-            let session = Session {
-                serial,
-                ready: false,
-                text: text(&wish.keys.public),
-                hash: text(&sha256(&wish.keys.public)),
-                public: wish.keys.public,
-                control: Arc::clone(&self.conn),
-                from_port: wish.from_port,
-                to_port: wish.to_port,
-                mail: wish.mail,
-                acceptors: VecDeque::new(),
-                incoming: VecDeque::new(),
-                forward: None,
-                streams: HashMap::new(),
-            };
-            state.sessions.insert(wish.id.clone(), session);
-            Some((wish.id, serial))
+    fn claim(&self, wish: Wish) -> Result<(String, u64, Ground), Refusal> {
+        let personality = self.shared.config.personality;
+        let public = &wish.keys.public;
+        self.shared.wait(Some(Instant::now() + DUPLICATE_GRACE), |state| {
+            let taken = state.sessions.contains_key(&wish.id) || state.sessions.values().any(|s| s.public == *public);
+            (!taken).then_some(())
         });
-        claimed.ok_or(Refusal::Result(duplicate, ""))
+        let mut state = lock(&self.shared.state);
+        if state.sessions.contains_key(&wish.id) {
+            if personality == Personality::Java {
+                // It tidies up after the one that failed, and takes the other's entry for it.
+                state.forget(&wish.id);
+            }
+            return Err(Refusal::Result("DUPLICATED_ID", ""));
+        }
+        if state.busy.get(public).is_some_and(|until| *until > Instant::now()) {
+            return Err(Refusal::Result("DUPLICATED_DEST", ""));
+        }
+        let ground = match personality.is_i2pd() {
+            true => state.ground(public),
+            false if state.sessions.values().any(|s| s.public == *public) => {
+                return Err(Refusal::Result("DUPLICATED_DEST", ""));
+            }
+            false => Ground::Free,
+        };
+        if ground == Ground::Doomed {
+            return Err(Refusal::Hang);
+        }
+        state.serial += 1;
+        let serial = state.serial;
+        let session = Session {
+            serial,
+            ready: false,
+            dead: false,
+            born: Instant::now(),
+            accepted: false,
+            text: text(public),
+            hash: text(&sha256(public)),
+            public: public.clone(),
+            control: Arc::clone(&self.conn),
+            from_port: wish.from_port,
+            to_port: wish.to_port,
+            mail: wish.mail,
+            acceptors: VecDeque::new(),
+            incoming: VecDeque::new(),
+            forward: None,
+            streams: HashMap::new(),
+        };
+        state.sessions.insert(wish.id.clone(), session);
+        let mut streams = Vec::new();
+        if ground == Ground::Shared {
+            streams = state.die_all(public, personality);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        end_streams(&self.shared, streams, None);
+        Ok((wish.id, serial, ground))
     }
 
     /// Lets the time pass that tunnels take; `false` when the client has gone meanwhile.
@@ -271,12 +301,19 @@ impl Handler {
 pub(crate) fn end(shared: &Arc<Shared>, id: &str, serial: u64) {
     let session = {
         let mut state = lock(&shared.state);
-        if state.session(id, serial).is_none() {
-            return;
-        }
-        let Some(session) = state.sessions.remove(id) else {
+        let Some(session) = state.take(id, serial) else {
             return;
         };
+        let keep = shared.config.keep_time();
+        if !keep.is_zero() {
+            state.keep(&session, keep);
+        }
+        let busy = lock(&shared.faults).config.duplicated_after;
+        if !busy.is_zero() {
+            let now = Instant::now();
+            state.busy.retain(|_, until| *until > now);
+            state.busy.insert(session.public.clone(), now + busy);
+        }
         for slot in session.acceptors.iter().chain(&session.incoming) {
             slot.set(Outcome::Closed);
         }
@@ -284,7 +321,7 @@ pub(crate) fn end(shared: &Arc<Shared>, id: &str, serial: u64) {
     };
     shared.changed.notify_all();
     shared.forget_held(serial);
-    end_streams(shared, session.streams.into_values().collect());
+    end_streams(shared, session.streams.into_values().collect(), Some(session.public));
     // Java's accepts get a last line from their own threads; i2pd's are reading and must be woken.
     if shared.config.personality.is_i2pd() {
         for slot in &session.acceptors {
@@ -296,8 +333,9 @@ pub(crate) fn end(shared: &Arc<Shared>, id: &str, serial: u64) {
     }
 }
 
-/// Ends a session's ends of streams. Their clients see the end at once; what they had sent still arrives.
-fn end_streams(shared: &Arc<Shared>, conns: Vec<Arc<Conn>>) {
+/// Ends a session's ends of streams. Their clients see the end at once; what they had sent still arrives. Where there is
+/// a destination, it is kept until after the last of them.
+pub(crate) fn end_streams(shared: &Arc<Shared>, conns: Vec<Arc<Conn>>, public: Option<Vec<u8>>) {
     if conns.is_empty() {
         return;
     }
@@ -309,6 +347,9 @@ fn end_streams(shared: &Arc<Shared>, conns: Vec<Arc<Conn>>) {
     let started = shared.spawn("end", move || {
         waiting.sleep(LAST_BYTES);
         doomed.iter().for_each(|conn| conn.kill());
+        if let Some(public) = public {
+            waiting.stream_ended(&public);
+        }
     });
     if started.is_err() {
         conns.iter().for_each(|conn| conn.kill());

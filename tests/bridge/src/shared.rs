@@ -4,6 +4,8 @@ use crate::config::Config;
 use crate::conn::{Conn, Kind};
 use crate::datagram::Counters;
 use crate::faults::{FaultState, Plan};
+use crate::gate::Gate;
+use crate::life::Closed;
 use crate::relay::Link;
 use crate::style::{Delivery, Mail, Style};
 use crate::udp::Udp;
@@ -46,6 +48,8 @@ pub(crate) enum Outcome {
     /// A forward has been set up meanwhile: go there.
     Forward,
     Closed,
+    /// Its session has died behind its open control socket.
+    Died,
 }
 
 /// A waiting ACCEPT, or a CONNECT that waits for one.
@@ -97,6 +101,12 @@ pub(crate) struct Session {
     pub(crate) serial: u64,
     /// Tunnels are there.
     pub(crate) ready: bool,
+    /// It exists in name only.
+    pub(crate) dead: bool,
+    /// When it was ready.
+    pub(crate) born: Instant,
+    /// There has been an ACCEPT or a FORWARD.
+    pub(crate) accepted: bool,
     pub(crate) public: Vec<u8>,
     /// The same as base64.
     pub(crate) text: String,
@@ -127,12 +137,18 @@ impl Session {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) sessions: HashMap<String, Session>,
+    /// By public destination: what i2pd does to the next session that has it.
+    pub(crate) closed: HashMap<Vec<u8>, Closed>,
+    /// By public destination: until when it is refused with DUPLICATED_DEST.
+    pub(crate) busy: HashMap<Vec<u8>, Instant>,
     pub(crate) conns: HashMap<u64, Arc<Conn>>,
     /// Lower-case name to destination.
     pub(crate) hosts: HashMap<String, Vec<u8>>,
     pub(crate) users: HashMap<String, String>,
     pub(crate) auth: bool,
     pub(crate) serial: u64,
+    /// Sessions that have died behind their open control sockets.
+    pub(crate) deaths: u64,
     /// i2pd's shared local destination, made when first asked for.
     pub(crate) local: Option<Vec<u8>>,
     /// Threads that listen.
@@ -142,15 +158,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn session(&self, id: &str, serial: u64) -> Option<&Session> {
-        self.sessions.get(id).filter(|s| s.serial == serial)
-    }
-
     /// The session that takes a destination's streams.
     pub(crate) fn owner(&self, destination: &[u8]) -> Option<&str> {
         self.sessions
             .iter()
-            .filter(|(_, s)| s.ready && s.mail.style == Style::Stream && s.public == destination)
+            .filter(|(_, s)| s.works() && s.mail.style == Style::Stream && s.public == destination)
             // Where two share a destination, always the older one.
             .min_by_key(|(_, s)| s.serial)
             .map(|(id, _)| id.as_str())
@@ -175,6 +187,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Mutex<FaultState>,
     pub(crate) lines: Mutex<VecDeque<Line>>,
     pub(crate) udp: Udp,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Counters,
     pub(crate) total: AtomicU64,
     next_conn: AtomicU64,
@@ -198,6 +211,7 @@ impl Shared {
             faults,
             lines: Mutex::new(VecDeque::new()),
             udp,
+            gate: Arc::default(),
             counters: Counters::default(),
             total: AtomicU64::new(0),
             next_conn: AtomicU64::new(1),
@@ -216,6 +230,7 @@ impl Shared {
 
     pub(crate) fn set_deaf(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::SeqCst);
+        self.poke();
     }
 
     /// Wakes all waiting threads to look at the state again.
@@ -310,7 +325,7 @@ impl Shared {
             self.stopping.store(true, Ordering::SeqCst);
             state.conns.values().cloned().collect()
         };
-        self.changed.notify_all();
+        self.thaw();
         for conn in &conns {
             conn.kill();
         }

@@ -5,6 +5,7 @@ use crate::conn::{Conn, Flow, Kind};
 use crate::destination::text;
 use crate::faults::{Plan, Reply};
 use crate::handler::{Handler, Next};
+use crate::life::DIED;
 use crate::line::Command;
 use crate::naming::resolve;
 use crate::relay::{Link, Side};
@@ -12,9 +13,15 @@ use crate::session::port;
 use crate::shared::{lock, Forward, Outcome, Peer, Shared, Slot, State};
 use crate::style::Style;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) const OK: &str = "STREAM STATUS RESULT=OK\n";
+
+/// What Java says when nobody accepts.
+const RESET: &str = "Connection reset";
+
+/// How long that takes where nobody has ever accepted.
+const RESET_TIME: Duration = Duration::from_millis(10);
 
 /// Streams that may wait for an ACCEPT.
 const MAX_PARKED: usize = 1024;
@@ -34,8 +41,6 @@ pub(crate) struct Own {
     pub(crate) id: String,
     pub(crate) serial: u64,
     pub(crate) public: Vec<u8>,
-    pub(crate) from_port: u16,
-    pub(crate) to_port: u16,
 }
 
 /// The line that names the connecting side.
@@ -61,9 +66,13 @@ pub(crate) fn link(state: &mut State, connecting: &Slot, target: &str, accepting
 
 /// A socket is no longer one of the session's streams.
 pub(crate) fn leave(shared: &Shared, conn: &Conn, id: &str, serial: u64) {
-    let mut state = lock(&shared.state);
-    if let Some(session) = state.sessions.get_mut(id).filter(|s| s.serial == serial) {
-        session.streams.remove(&conn.id);
+    let public = {
+        let mut state = lock(&shared.state);
+        let session = state.session_mut(id, serial);
+        session.and_then(|s| s.streams.remove(&conn.id).map(|_| s.public.clone()))
+    };
+    if let Some(public) = public {
+        shared.stream_ended(&public);
     }
 }
 
@@ -91,17 +100,15 @@ impl Handler {
         if let Some(message) = command.error {
             return self.stream_error(kind, "I2P_ERROR", message);
         }
-        let mut style = Style::Stream;
+        let (mut style, mut dead) = (Style::Stream, false);
         let own = command.get("ID").and_then(|id| {
             let state = lock(&self.shared.state);
             let session = state.sessions.get(id).filter(|s| s.ready)?;
-            style = session.mail.style;
+            (style, dead) = (session.mail.style, session.dead);
             (style == Style::Stream).then(|| Own {
                 id: id.to_string(),
                 serial: session.serial,
                 public: session.public.clone(),
-                from_port: session.from_port,
-                to_port: session.to_port,
             })
         });
         let Some(own) = own else {
@@ -118,13 +125,14 @@ impl Handler {
             _ => v == "true",
         });
         match kind {
+            _ if dead => self.dead(kind, silent),
             Reply::StreamConnect => self.connect(command, &own, silent, carriage_return),
             Reply::StreamAccept => self.accept(&own, silent),
             _ => self.forward(command, &own, silent),
         }
     }
 
-    fn stream_error(&self, kind: Reply, result: &str, message: &str) -> Next {
+    pub(crate) fn stream_error(&self, kind: Reply, result: &str, message: &str) -> Next {
         let plan = self.shared.plan(kind);
         self.stream_error_planned(&plan, result, message)
     }
@@ -163,8 +171,10 @@ impl Handler {
         if plan.is_final() {
             return self.stream_fault(&plan);
         }
-        let destination = match resolve(&self.shared, command.get("DESTINATION").unwrap_or("")) {
+        let name = command.get("DESTINATION").unwrap_or("");
+        let destination = match resolve(&self.shared, name) {
             Ok(destination) => destination,
+            Err(result) if personality == Personality::Java => return self.unresolved(&plan, name, result),
             // It never finds out that this was meant to be a destination, and waits for its timer.
             Err("INVALID_KEY") if personality == Personality::Emissary => return Next::Continue,
             Err("INVALID_KEY") => return self.stream_error_planned(&plan, "INVALID_KEY", ""),
@@ -178,11 +188,18 @@ impl Handler {
         let (Ok(from_port), Ok(to_port)) = (port(command, "FROM_PORT"), port(command, "TO_PORT")) else {
             return self.stream_error_planned(&plan, "I2P_ERROR", "Bad port");
         };
+        if personality == Personality::Java && self.shared.config.park.is_none() && !self.ever_accepted(&destination) {
+            if !self.shared.sleep(RESET_TIME) {
+                return Next::Close;
+            }
+            return self.stream_error_planned(&plan, "CANT_REACH_PEER", RESET);
+        }
         let peer = Peer {
             session: own.id.clone(),
             destination: text(&own.public),
-            from_port: from_port.unwrap_or(own.from_port),
-            to_port: to_port.unwrap_or(own.to_port),
+            // The session's own ports are for datagrams alone.
+            from_port: from_port.unwrap_or(0),
+            to_port: to_port.unwrap_or(0),
         };
         let early = self.early_bytes(carriage_return);
         self.shared.set_kind(&self.conn, Kind::Stream);
@@ -207,12 +224,36 @@ impl Handler {
         next
     }
 
+    /// Whether anybody has ever accepted streams at a destination.
+    fn ever_accepted(&self, destination: &[u8]) -> bool {
+        let state = lock(&self.shared.state);
+        let session = state.owner(destination).and_then(|id| state.sessions.get(id));
+        session.is_some_and(|s| s.accepted)
+    }
+
+    /// Java says what it did not find. It looks for a lease set as long as for a destination.
+    fn unresolved(&self, plan: &Plan, name: &str, result: &str) -> Next {
+        let (what, time) = match (name.len(), result) {
+            (_, "CANT_REACH_PEER") => ("Lease set", self.shared.config.unreachable_delay),
+            (516.., _) => {
+                let message = format!("Bad Base64 dest: {name}");
+                return self.stream_error_planned(plan, "INVALID_KEY", &message);
+            }
+            _ => ("Host name", Duration::ZERO),
+        };
+        if !self.shared.sleep(time) {
+            return Next::Close;
+        }
+        let message = format!("{what} not found: {}", name.replace(['"', '\\'], ""));
+        self.stream_error_planned(plan, "INVALID_KEY", &message)
+    }
+
     fn unreachable(&self, plan: &Plan, result: &str) -> Next {
         if !self.shared.sleep(self.shared.config.unreachable_delay) {
             return Next::Close;
         }
         let message = match self.shared.config.personality {
-            Personality::Java => "Destination is unreachable",
+            Personality::Java => "Connection timed out",
             Personality::I2pd258 => "LeaseSet not found",
             Personality::I2pd245 | Personality::Emissary => "",
         };
@@ -296,9 +337,7 @@ impl Handler {
                 self.withdraw(slot);
                 let plan = lock(&slot.status).take();
                 match plan {
-                    Some(plan) if outcome.is_none() => {
-                        self.stream_error_planned(&plan, "TIMEOUT", "Connection timed out")
-                    }
+                    Some(plan) if outcome.is_none() => self.stream_error_planned(&plan, "CANT_REACH_PEER", RESET),
                     Some(plan) => self.stream_error_planned(&plan, "CANT_REACH_PEER", "Session is closed"),
                     None => Next::Close,
                 }
@@ -402,6 +441,9 @@ impl Handler {
                 link.run(&self.shared, Side::Accepting, &early);
                 Next::Close
             }
+            Some(Outcome::Died) if self.shared.config.personality == Personality::Java => {
+                self.stream_error(Reply::StreamAcceptPeer, "I2P_ERROR", DIED)
+            }
             Some(_) if self.shared.config.personality == Personality::Java => {
                 self.stream_error(Reply::StreamAcceptPeer, "I2P_ERROR", "Session is closed")
             }
@@ -412,11 +454,15 @@ impl Handler {
     /// Takes the first stream that waits, or joins the queue of accepts.
     fn next_incoming(&self, own: &Own, slot: &Arc<Slot>) -> Option<(Arc<Link>, Arc<Slot>)> {
         let mut state = lock(&self.shared.state);
-        let session = state.sessions.get_mut(&own.id);
-        let Some(session) = session.filter(|s| s.serial == own.serial) else {
+        let Some(session) = state.session_mut(&own.id, own.serial) else {
             slot.set(Outcome::Closed);
             return None;
         };
+        if session.dead {
+            slot.set(Outcome::Died);
+            return None;
+        }
+        session.accepted = true;
         let Some(connecting) = session.incoming.pop_front() else {
             session.acceptors.push_back(Arc::clone(slot));
             drop(state);

@@ -130,7 +130,10 @@ pub(crate) fn serve(shared: &Shared, socket: &UdpSocket) {
             return;
         }
         match result {
-            Ok((n, _)) => receive(shared, &buffer[..n]),
+            Ok((n, _)) => {
+                shared.gate.pass();
+                receive(shared, &buffer[..n]);
+            }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             // Such as an answer to an earlier packet; nothing to lose by a pause.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),

@@ -208,9 +208,17 @@ fn orders() {
     assert!(connect(&running).is_err());
     assert_eq!(order(&mut running, "listen"), "OK");
     assert!(connect(&running).is_ok());
+    assert_eq!(order(&mut running, "die b"), "OK");
+    assert_eq!(order(&mut running, "die all"), "OK");
+    assert_eq!(order(&mut running, "die nosuch"), "ERROR there is no session \"nosuch\"");
+    let dead = "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"Session was closed\"";
+    assert_eq!(ask(&running, &["HELLO VERSION", "STREAM CONNECT ID=b DESTINATION=x"])[1], dead);
     assert_eq!(order(&mut running, "kill b"), "OK");
     assert_eq!(order(&mut running, "kill b"), "ERROR there is no session \"b\"");
     assert_eq!(order(&mut running, "kill a announced"), "OK");
+    assert_eq!(order(&mut running, "forget c"), "OK");
+    assert_eq!(order(&mut running, "forget c"), "ERROR there is no session \"c\"");
+    assert_eq!(ask(&running, &["HELLO VERSION", "STREAM ACCEPT ID=c"])[1], "STREAM STATUS RESULT=INVALID_ID");
     assert_eq!(order(&mut running, "kill all"), "OK");
     let last = sessions.iter_mut().map(|reader| {
         let mut last = String::new();
@@ -256,6 +264,59 @@ fn recovery_by_option() {
     }
 }
 
+/// A socket with a session of these keys, once the bridge has answered OK.
+fn session(running: &Running, keys: &str) -> TcpStream {
+    let mut control = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    control.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut reader = BufReader::new(control.try_clone().unwrap());
+    for line in ["HELLO VERSION", &format!("SESSION CREATE STYLE=STREAM ID=a DESTINATION={keys}")] {
+        control.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut reply = String::new();
+        reader.read_line(&mut reply).unwrap();
+        assert!(reply.contains("RESULT=OK"), "{reply}");
+    }
+    control
+}
+
+/// Waits until a STREAM command of the session `a` is answered like this.
+fn becomes(running: &Running, wanted: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ask(running, &["HELLO VERSION", "STREAM CONNECT ID=a DESTINATION=x"])[1] != wanted {
+        assert!(Instant::now() < deadline, "{wanted}");
+    }
+}
+
+#[test]
+fn deaths_by_option() {
+    let keys = text(&generate(7).unwrap().blob);
+    let dies = run(&["--die-after", "1"]);
+    let _control = session(&dies, &keys);
+    becomes(&dies, "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"Session was closed\"");
+    let forgets = run(&["--forget-after", "1"]);
+    let _control = session(&forgets, &keys);
+    becomes(&forgets, "STREAM STATUS RESULT=INVALID_ID");
+
+    let keeps = run(&["--personality", "i2pd-2.45", "--keep-closed", "1000"]);
+    drop(session(&keeps, &keys));
+    let _control = session(&keeps, &keys);
+    becomes(&keeps, "STREAM STATUS RESULT=INVALID_ID");
+}
+
+#[test]
+fn refusals_and_keys_by_option() {
+    let create = "SESSION CREATE STYLE=STREAM ID=a DESTINATION=TRANSIENT SIGNATURE_TYPE=7";
+    let early = run(&["--no-manager", "3600000"]);
+    assert!(ask(&early, &["HELLO VERSION", create])[1].ends_with(": No manager yet\""));
+    let busy = run(&["--duplicated-after", "3600000"]);
+    let keys = text(&generate(7).unwrap().blob);
+    drop(session(&busy, &keys));
+    let again = format!("SESSION CREATE STYLE=STREAM ID=b DESTINATION={keys}");
+    assert_eq!(ask(&busy, &["HELLO VERSION", &again])[1], "SESSION STATUS RESULT=DUPLICATED_DEST");
+    let old = run(&["--dsa-keys"]);
+    let reply = &ask(&old, &["HELLO VERSION", create])[1];
+    assert_eq!(reply.len(), "SESSION STATUS RESULT=OK DESTINATION=".len() + 884);
+}
+
 #[test]
 fn help_and_wrong_options() {
     let output = Command::new(PROGRAM).arg("--help").output().unwrap();
@@ -273,6 +334,12 @@ fn help_and_wrong_options() {
         &["--duplicate", "-1"],
         &["--seed"],
         &["--duplicated=-1"],
+        &["--keep-closed", "x"],
+        &["--no-manager"],
+        &["--die-after", "-1"],
+        &["--forget-after", ""],
+        &["--duplicated-after", "x"],
+        &["--dsa-keys=1"],
         &["--accepts-end", "x"],
         &["--host", "x"],
         &["--user", "u"],

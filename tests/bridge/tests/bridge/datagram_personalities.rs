@@ -183,28 +183,6 @@ fn the_other_datagrams_of_i2pd() {
 }
 
 #[test]
-fn a_destination_shared_by_styles() {
-    let bridge = bridge_as(Personality::I2pd245);
-    let blob = text(&generate(7).unwrap().blob);
-    let mut stream = Client::new(&bridge);
-    assert!(stream.ask(&crate::common::create("s", &blob)).contains("RESULT=OK"));
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = udp.local_addr().unwrap().port();
-    let mut control = Client::new(&bridge);
-    let line = format!("SESSION CREATE STYLE=RAW ID=r DESTINATION={blob} HOST=127.0.0.1 PORT={port}");
-    assert!(control.ask(&line).contains("RESULT=OK"));
-    let me = bridge.session("r").unwrap().destination;
-    let mut accept = Client::accept(&bridge, "s");
-    let mut connect = Client::new(&bridge);
-    assert_eq!(connect.ask(&format!("STREAM CONNECT ID=s DESTINATION={me}")), "STREAM STATUS RESULT=OK");
-    assert_eq!(accept.line(), me);
-    udp.set_read_timeout(Some(LONG)).unwrap();
-    udp.send_to(format!("3.0 r {me}\nraw").as_bytes(), bridge.udp_addr()).unwrap();
-    let mut packet = [0; 10];
-    assert_eq!(udp.recv(&mut packet).unwrap(), 3);
-}
-
-#[test]
 fn the_udp_port() {
     for personality in I2PD {
         // The port below may be anybody's.

@@ -1,7 +1,7 @@
 //! Things going wrong on purpose.
 
 use crate::common::*;
-use i2psock_bridge::{Action, Bridge, Config, FaultConfig, Reply, Rule, Split, Which};
+use i2psock_bridge::{Action, Bridge, Config, FaultConfig, Personality, Reply, Rule, Split, Which};
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -277,4 +277,49 @@ fn killed_sessions() {
     assert!(again.rest().is_empty());
     assert!(b.rest().is_empty());
     assert_eq!(faults.kill_all_sessions(false), 0);
+}
+
+#[test]
+fn an_accept_that_is_never_answered_is_alone_with_that() {
+    for personality in Personality::ALL {
+        let (bridge, mut a, _b) = two_sessions(Config::with_personality(personality));
+        bridge.faults().once(Reply::StreamAccept, Action::Stall);
+        let mut stalled = Client::new(&bridge);
+        stalled.send("STREAM ACCEPT ID=a");
+        stalled.silent();
+        assert_eq!(bridge.session("a").unwrap().accepts, 0);
+        // The next one is served, and so is its session.
+        let (mut connected, mut accepted) = stream(&bridge);
+        connected.write("x");
+        assert_eq!(accepted.exact(1), b"x");
+        assert!(a.ask("NAMING LOOKUP NAME=ME").contains("RESULT=OK"), "{personality}");
+        stalled.silent();
+        // It ends when its client has had enough.
+        let open = bridge.connections_open();
+        drop(stalled);
+        assert!(bridge.wait_for(LONG, |b| b.connections_open() == open - 1));
+    }
+}
+
+#[test]
+fn keys_of_another_type_than_was_asked_for() {
+    // What DSA keys and a destination without a certificate need.
+    let (private, public) = (884, 516);
+    for personality in Personality::ALL {
+        let faults = FaultConfig { dsa_keys: true, ..FaultConfig::default() };
+        let bridge = Bridge::start(Config { faults, ..Config::with_personality(personality) }).unwrap();
+        let session = |id: &str| {
+            let mut client = Client::new(&bridge);
+            let reply = client.ask(&create(id, "TRANSIENT"));
+            let length = reply.strip_prefix("SESSION STATUS RESULT=OK DESTINATION=").unwrap().len();
+            (client, length)
+        };
+        let (_a, length) = session("a");
+        assert_eq!(length, private, "{personality}");
+        let generate = || Client::new(&bridge).ask("DEST GENERATE SIGNATURE_TYPE=7").len();
+        assert_eq!(generate(), "DEST REPLY PUB= PRIV=".len() + public + private, "{personality}");
+        bridge.faults().dsa_keys(false);
+        assert_ne!(session("b").1, private);
+        assert_ne!(generate(), "DEST REPLY PUB= PRIV=".len() + public + private);
+    }
 }

@@ -20,7 +20,7 @@ fn an_id_is_free_as_soon_as_its_socket_is_closed() {
 
 #[test]
 fn a_session_takes_everything_with_it() {
-    let (bridge, a, _b) = two_sessions(Config::default());
+    let (bridge, a, _b) = two_sessions(Config { park: Some(LONG), ..Config::default() });
     let (mut connected, mut accepted) = stream(&bridge);
     let mut waiting = Client::accept(&bridge, "a");
     drop(a);
@@ -68,7 +68,7 @@ fn building_takes_time_and_can_be_given_up() {
 
 #[test]
 fn stopping_is_prompt_whatever_goes_on() {
-    let bridge = Bridge::start_to_stay(Config::default()).unwrap();
+    let bridge = Bridge::start_to_stay(Config { park: Some(LONG), ..Config::default() }).unwrap();
     let (mut a, mut b) = (Client::session(&bridge, "a"), Client::session(&bridge, "b"));
     let (mut connected, mut accepted) = stream(&bridge);
     let mut waiting = Client::accept(&bridge, "a");

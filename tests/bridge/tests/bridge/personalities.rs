@@ -130,8 +130,8 @@ fn unknown_ids_and_destinations() {
         (
             JAVA,
             "STREAM STATUS RESULT=INVALID_ID\n",
-            "STREAM STATUS RESULT=CANT_REACH_PEER MESSAGE=\"Destination is unreachable\"\n",
-            "STREAM STATUS RESULT=INVALID_KEY\n",
+            "STREAM STATUS RESULT=CANT_REACH_PEER MESSAGE=\"Connection timed out\"\n",
+            "STREAM STATUS RESULT=INVALID_KEY MESSAGE=\"Host name not found: rubbish\"\n",
         ),
         (
             Personality::I2pd245,

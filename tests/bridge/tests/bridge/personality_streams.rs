@@ -123,7 +123,7 @@ fn ok_before_the_peer_accepts() {
         // With nobody accepting it ends after a while.
         let mut lost = Client::connecting(&bridge, "b", "a");
         let wanted = match personality {
-            JAVA => "STREAM STATUS RESULT=TIMEOUT MESSAGE=\"Connection timed out\"\n",
+            JAVA => "STREAM STATUS RESULT=CANT_REACH_PEER MESSAGE=\"Connection reset\"\n",
             _ => "STREAM STATUS RESULT=OK\n",
         };
         assert_eq!(lost.rest_text(), wanted, "{personality}");

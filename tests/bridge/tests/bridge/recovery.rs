@@ -60,7 +60,8 @@ fn a_destination_stays_busy_for_a_while() {
         (Personality::Emissary, "SESSION STATUS RESULT=DUPLICATE_DEST"),
     ] {
         let faults = FaultConfig { duplicated_times: 2, ..FaultConfig::default() };
-        let bridge = Bridge::start(Config { personality, faults, ..Config::default() }).unwrap();
+        let keep_closed = Some(Duration::ZERO);
+        let bridge = Bridge::start(Config { personality, faults, keep_closed, ..Config::default() }).unwrap();
         let keys = generate(7).unwrap();
         let refused = || {
             let mut client = Client::new(&bridge);

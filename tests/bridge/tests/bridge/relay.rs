@@ -158,7 +158,8 @@ fn forward(bridge: &Bridge, options: &str) -> Client {
 #[test]
 fn forwarding() {
     for personality in Personality::ALL {
-        let (bridge, _a, _b) = two_sessions(Config::with_personality(personality));
+        let config = Config { park: Some(LONG), ..Config::with_personality(personality) };
+        let (bridge, _a, _b) = two_sessions(config);
         let target = Target::new();
         let waiting = Client::connecting(&bridge, "b", "a");
         assert!(bridge.wait_for(LONG, |b| b.session("a").unwrap().parked == 1));
