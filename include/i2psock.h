@@ -294,6 +294,10 @@ typedef enum {
     I2PSOCK_STAGE_DONE = 5,
     /// Failed.
     I2PSOCK_STAGE_FAILED = 6,
+    /// No router answers yet, and option bridge_timeout says to wait for one.
+    I2PSOCK_STAGE_AWAY = 7,
+    /// Waiting until the router has let go of the last session with the same keys (option reopen_delay).
+    I2PSOCK_STAGE_LETTING_GO = 8,
 } i2psock_stage;
 
 /// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be used
@@ -306,8 +310,14 @@ typedef struct i2psock_controller i2psock_controller;
 /// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is
 /// connected). May be used by many threads at once.
 ///
+/// A session is lost when its control socket ends; when the router does not know it any more (INVALID_ID to any
+/// command), refuses five accepts in a row at once although nobody has come, or announces the session's end and says
+/// nothing else for 2 s; and when it does not answer (the controller's option "heartbeat"; a path to another machine
+/// that is dead is noticed within a minute). i2psock_dest_state() gives the reason in the router's words.
+///
 /// With option "recover", the default for destinations with a name, a session that was lost, because the router was
-/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes.
+/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes; the first
+/// time no sooner than i2psock_dest_open() would.
 /// Meanwhile connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also
 /// I2PSOCK_IO, and when the peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what
 /// was pending fails the same way, and streams end; listeners and the descriptors of the destination, its datagrams and
@@ -361,6 +371,13 @@ typedef struct i2psock_listener i2psock_listener;
 ///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
+///   bridge_timeout how long opening a controller, destination or tunnel is tried again, with growing pauses, while
+///                  nothing answers at "sam" or the router is still starting; 0: not at all. Added to the default limits
+///                  of these calls
+///   heartbeat      how long a session's control socket may be silent before the router is asked for a sign of life;
+///                  without an answer within 30 s the session is lost. 60000; 0: it is never asked
+///   reopen_delay   how long the router is left alone between two sessions of the same keys; 6500; 0: not at all. See
+///                  i2psock_dest_open()
 ///   key_store      folder of the keys of named destinations; none. Made when the first name is used. What is refused
 ///                  there: see i2psock_keys_load(); also a folder that others can write to, and symbolic links in it
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does
@@ -669,7 +686,8 @@ void i2psock_keys_free(i2psock_keys *keys);
 
 /// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be
 /// NULL: 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit
-/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close.
+/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. With option bridge_timeout a bridge
+/// that is not there yet, or whose name cannot be resolved yet, is tried again that long. `*out` is yours to close.
 /// I2PSOCK_IO: there is no bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK:
 /// the bridge refuses us (tag "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password);
 /// I2PSOCK_TIMEOUT, I2PSOCK_INVALID.
@@ -734,8 +752,15 @@ const char *i2psock_state_name(int state);
 /// no dot in front, no white space at either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own
 /// that stays: its keys are made when it is first opened, or are those that are given, and are kept in the folder of
 /// the controller's option "key_store". Names are for every style. A name is open in one process at a time; within a
-/// controller, opening it again gives another handle to the same session, which ends with the last handle. A
-/// destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+/// controller, opening it again gives another handle to the same session, which ends with the last handle.
+///
+/// Keys that were in use a moment ago may have to wait, within the limit of the call, for the router to let go of the
+/// last session (I2PSOCK_STAGE_LETTING_GO). i2pd keeps a closed destination for 5 s, gives it to the next session with
+/// the same keys and then deletes it all the same, so that session would look alive and be dead. So no session is asked
+/// for within "reopen_delay" of the end of the last one with these keys, or of its last stream: in this process by
+/// address, in other processes by name. After a process was killed, the time counts from when the name was free. A
+/// router that is known not to do this is asked at once: one that answers KEY_NOT_FOUND, and not INVALID_KEY as i2pd
+/// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
 /// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the

@@ -43,7 +43,8 @@ impl Drop for Opened {
 
 /// Opens a controller and checks that a SAM bridge answers (leaflet's Controller() and check_api). `options` may be
 /// NULL: 127.0.0.1:7656 and the defaults of i2psock_options. Blocks: the bridge's name is resolved, which no time limit
-/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. `*out` is yours to close.
+/// bounds, then it is connected to and greeted within tcp_timeout and hello_timeout. With option bridge_timeout a bridge
+/// that is not there yet, or whose name cannot be resolved yet, is tried again that long. `*out` is yours to close.
 /// I2PSOCK_IO: there is no bridge; I2PSOCK_PROTOCOL: something else answers there (a web server, TLS); I2PSOCK_NETWORK:
 /// the bridge refuses us (tag "NOVERSION": it speaks none of the versions; tag "I2P_ERROR": user and password);
 /// I2PSOCK_TIMEOUT, I2PSOCK_INVALID.

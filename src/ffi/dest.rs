@@ -23,8 +23,14 @@ use crate::ffi::stream::i2psock_stream;
 /// A destination of ours: a handle to its session on the router (leaflet's OurDest, i2p.sam's socket before it is
 /// connected). May be used by many threads at once.
 ///
+/// A session is lost when its control socket ends; when the router does not know it any more (INVALID_ID to any
+/// command), refuses five accepts in a row at once although nobody has come, or announces the session's end and says
+/// nothing else for 2 s; and when it does not answer (the controller's option "heartbeat"; a path to another machine
+/// that is dead is noticed within a minute). i2psock_dest_state() gives the reason in the router's words.
+///
 /// With option "recover", the default for destinations with a name, a session that was lost, because the router was
-/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes.
+/// started anew for example, is opened again with the same keys, after 1, 2, 4 ... 60 s, as often as it takes; the first
+/// time no sooner than i2psock_dest_open() would.
 /// Meanwhile connecting and sending datagrams are I2PSOCK_CLOSED with the reason (just before a loss is noticed also
 /// I2PSOCK_IO, and when the peer is not back yet I2PSOCK_NETWORK: after any failure wait a little and try again), what
 /// was pending fails the same way, and streams end; listeners and the descriptors of the destination, its datagrams and
@@ -126,8 +132,15 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 /// no dot in front, no white space at either end, not ending in .dat, .sum, .lock or .tmp) has an address of its own
 /// that stays: its keys are made when it is first opened, or are those that are given, and are kept in the folder of
 /// the controller's option "key_store". Names are for every style. A name is open in one process at a time; within a
-/// controller, opening it again gives another handle to the same session, which ends with the last handle. A
-/// destination that the router still has from before (DUPLICATED_DEST) is asked for again for some seconds.
+/// controller, opening it again gives another handle to the same session, which ends with the last handle.
+///
+/// Keys that were in use a moment ago may have to wait, within the limit of the call, for the router to let go of the
+/// last session (I2PSOCK_STAGE_LETTING_GO). i2pd keeps a closed destination for 5 s, gives it to the next session with
+/// the same keys and then deletes it all the same, so that session would look alive and be dead. So no session is asked
+/// for within "reopen_delay" of the end of the last one with these keys, or of its last stream: in this process by
+/// address, in other processes by name. After a process was killed, the time counts from when the name was free. A
+/// router that is known not to do this is asked at once: one that answers KEY_NOT_FOUND, and not INVALID_KEY as i2pd
+/// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
 /// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the

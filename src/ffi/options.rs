@@ -27,6 +27,13 @@ use crate::ffi::handles::i2psock_keys;
 ///   open_timeout   opening a destination, 300000;  connect_timeout  a stream, 120000
 ///   lookup_timeout resolving a name, 120000;  generate_timeout  making keys, 30000
 ///   accept_timeout waiting for a peer; none
+///   bridge_timeout how long opening a controller, destination or tunnel is tried again, with growing pauses, while
+///                  nothing answers at "sam" or the router is still starting; 0: not at all. Added to the default limits
+///                  of these calls
+///   heartbeat      how long a session's control socket may be silent before the router is asked for a sign of life;
+///                  without an answer within 30 s the session is lost. 60000; 0: it is never asked
+///   reopen_delay   how long the router is left alone between two sessions of the same keys; 6500; 0: not at all. See
+///                  i2psock_dest_open()
 ///   key_store      folder of the keys of named destinations; none. Made when the first name is used. What is refused
 ///                  there: see i2psock_keys_load(); also a folder that others can write to, and symbolic links in it
 ///   keeper         1: a background thread reads the sessions' control sockets (default); 0: i2psock_dest_service() does

@@ -128,6 +128,16 @@ fn write_unix(path: &Path, target: *mut libc::sockaddr_storage) -> io::Result<us
     Ok(std::mem::size_of::<libc::sockaddr_un>())
 }
 
+/// Makes the system notice within a minute that the path to the other end is dead (a cable, a VPN, a power failure): no
+/// end arrives then. The connection is probed after 30 s of silence, and dead when nothing was acknowledged for 30 s.
+fn notice_dead_path(fd: RawFd) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 30)?;
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10)?;
+    // For data as well as for probes, however many of them there were.
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 30_000)
+}
+
 /// Starts a connection without waiting for it. `true` means it is already established.
 pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     let address = raw_address(place)?;
@@ -136,6 +146,7 @@ pub fn connect_start(place: &Place) -> io::Result<(OwnedFd, bool)> {
     let socket = unsafe { OwnedFd::from_raw_fd(check(libc::socket(address.family, kind, 0))?) };
     if matches!(place, Place::Tcp(_)) {
         set_int(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        notice_dead_path(socket.as_raw_fd())?;
     }
     // SAFETY: the address outlives the call, and `len` is the length of the variant written into it.
     let result = unsafe { libc::connect(socket.as_raw_fd(), ptr::addr_of!(address.storage).cast(), address.len) };

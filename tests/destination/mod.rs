@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod names;
+mod no_router_yet;
 mod recovery;
 mod reopening;
 

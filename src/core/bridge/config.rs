@@ -3,13 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::core::drive::{Log, Process};
+use crate::core::drive::{after, Backoff, Log, Process};
 use crate::core::settings::{BridgeOptions, Endpoint, Timeouts};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::version::{Version, VersionRange};
 use crate::sys::Place;
+
+/// Pauses while there is no router: starts with the first and doubles up to the longest.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Address and settings of one SAM bridge.
 pub struct Bridge {
@@ -27,10 +32,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Resolves the bridge's host name, which may block; nothing after this does.
+    /// Resolves the bridge's host name, which may block; nothing after this does. A name that cannot be resolved yet is
+    /// waited for as the bridge itself.
     pub(crate) fn new(options: BridgeOptions) -> Result<Self> {
         Ok(Bridge {
-            places: options.sam.resolve()?,
+            places: resolve_patiently(&options.sam, options.timeouts.bridge)?,
             udp_places: resolve_udp(&options.udp)?,
             text: options.sam_text,
             udp: options.udp_text,
@@ -95,6 +101,21 @@ impl Bridge {
     /// Fails in a child of fork(2), whose calls would disturb the parent.
     pub fn check_process(&self) -> Result<()> {
         self.process.check()
+    }
+}
+
+fn resolve_patiently(endpoint: &Endpoint, patience: Option<Duration>) -> Result<Vec<Place>> {
+    let until = after(patience, Instant::now()).filter(|_| patience.is_some());
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let now = Instant::now();
+        match endpoint.resolve() {
+            Err(error) if error.status == Status::Io && until.is_some_and(|until| now < until) => {
+                let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+                std::thread::sleep(backoff.pause().min(left));
+            }
+            result => return result,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::bridge::config::Bridge;
+use crate::core::bridge::config::{Bridge, FIRST_PAUSE, LONGEST_PAUSE};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Interest, Progress, Scope, Waiting};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};
@@ -28,10 +28,6 @@ const READS_PER_STEP: usize = 32;
 
 /// How long the bridge may take to confirm an accept, which it does at once.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Pauses while there is no router: starts with the first and doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A connection that is to become a stream or a session, or to bring an answer.
 pub struct BridgeConnection {
