@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `KeeperThread` | `Keeper::thread` | the handle of the keeper thread; held while starting it |
 //! | `KeeperRunning` | `Keeper::running` | held while the keeper steps a destination, so that removing it waits for the step to end |
-//! | `KeeperDriven` | `Keeper::driven` | what the keeper drives |
+//! | `KeeperSeats` | `Keeper::seats` | what the keeper drives, and the deadlines |
 //! | `KeeperReleasing` | `Keeper::releasing` | threads that release the names of ended destinations |
 //! | `Destinations` | `Context::destinations` | the destinations of a controller |
 //! | `TunnelThread` | `Tunnel::thread` | the handle of a tunnel's thread |
@@ -34,6 +34,7 @@
 //! | `DatagramSources` | `Receiver::sources` | the peers that datagrams last came from |
 //! | `DatagramError` | `Receiver::deferred` | an error for the next receive to return |
 //! | `DatagramBatch` | `Receiver::batch` | the buffers for receiving many; taken out while in use |
+//! | `KeeperPoked` | `Keeper::poked` | what the keeper has to run even without an event; poking is allowed with any of the above held |
 //! | `LogHook` | `Log::hook` | the program's log hook |
 //! | `SharedFd` | `SharedFd::giving` | keeps a descriptor that was given away from being shut down |
 

@@ -191,7 +191,7 @@ mod tests {
 
         #[test]
         fn the_right_order_passes() {
-            let (a, b, c) = (mutex(Rank::KeeperDriven), mutex(Rank::Names), mutex(Rank::SharedFd));
+            let (a, b, c) = (mutex(Rank::KeeperSeats), mutex(Rank::Names), mutex(Rank::SharedFd));
             assert_eq!(
                 told(|| {
                     let _a = a.lock();

@@ -8,8 +8,8 @@ pub enum Rank {
     KeeperThread,
     /// `Keeper::running`
     KeeperRunning,
-    /// `Keeper::driven`
-    KeeperDriven,
+    /// `Keeper::seats`
+    KeeperSeats,
     /// `Keeper::releasing`
     KeeperReleasing,
     /// `Context::destinations`
@@ -52,6 +52,8 @@ pub enum Rank {
     DatagramError,
     /// `Receiver::batch`
     DatagramBatch,
+    /// `Keeper::poked`
+    KeeperPoked,
     /// `Log::hook`
     LogHook,
     /// `SharedFd::giving`

@@ -174,8 +174,38 @@ static void many_sessions(void) {
     bridge_stop(&b);
 }
 
+/* A program that gives up its right to open files after opening its destinations, as one in a sandbox does: there are more of
+ * them than it may have descriptors now. */
+static void limit_lowered_later(void) {
+    bridge b;
+    i2psock_controller *c;
+    i2psock_dest *d[12];
+    struct rlimit old, now;
+    const int count = (int) (sizeof d / sizeof *d);
+    int i;
+    long long end = now_ms() + HANG;
+    bridge_start(&b, NULL);
+    c = open_port(b.port, 1);
+    for (i = 0; i < count; i++) d[i] = open_dest(c);
+    CHECK(getrlimit(RLIMIT_NOFILE, &old) == 0);
+    now = old;
+    now.rlim_cur = 8;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0);
+    OK(i2psock_dest_shutdown(d[0], &E));
+    bridge_stop(&b);
+    /* The keeper notices that the sessions are lost. The state is asked for, so nothing else does. */
+    for (i = 1; i < count; i++)
+        while (i2psock_dest_state(d[i], NULL) != I2PSOCK_STATE_DEAD) {
+            CHECK(now_ms() < end);
+            pause_ms(1);
+        }
+    CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
+    for (i = 0; i < count; i++) i2psock_dest_close(d[i]);
+    i2psock_controller_close(c);
+}
+
 static const test_case tests[] = {
     T(again_and_again), T(with_the_dest), T(with_the_session), T(none_to_be_had_with_keeper), T(none_to_be_had_without_keeper),
-    T(many_sessions),
+    T(many_sessions), T(limit_lowered_later),
 };
 MAIN(tests)

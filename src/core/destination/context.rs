@@ -45,7 +45,12 @@ impl Context {
         let mut destinations = self.destinations.lock();
         // Checked under the lock, which `close` takes after ending the scope, so that none slips through.
         self.check_open(Operation::Create)?;
-        destinations.retain(|known| known.strong_count() > 0);
+        // Drop dead entries before the list grows, so that the cost per destination stays constant.
+        if destinations.len() == destinations.capacity() {
+            destinations.retain(|known| known.strong_count() > 0);
+            let live = destinations.len();
+            destinations.reserve(live.max(8));
+        }
         destinations.push(Arc::downgrade(destination));
         Ok(())
     }

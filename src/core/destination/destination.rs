@@ -73,7 +73,7 @@ impl Destination {
         let signals = Signals {
             work: Arc::new(Watch::new().map_err(system)?),
             changed: Arc::new(Wake::new().map_err(system)?),
-            driver,
+            driver: driver.of_one(),
         };
         let face = Face::new(&signals.driver, &signals.changed, &signals.work).map_err(system)?;
         let scope = Arc::new(Scope::default());
@@ -172,7 +172,7 @@ impl Destination {
         self.die(cause.clone(), now);
         // Streams survive the loss of a session, but not the end of the destination.
         self.session().finish(cause, true, now);
-        self.signals.driver.remove(&self.as_driven());
+        self.signals.driver.remove();
         // From here on no thread drives it.
         self.recovery.stop(&self.origin, now);
         // Last: the session is gone from the router before another process can get the name.
@@ -214,7 +214,7 @@ impl Destination {
                 follower.abandon();
             }
         }
-        self.signals.driver.abandon(&self.as_driven());
+        self.signals.driver.abandon();
     }
 
     /// Descriptor that is readable while [`Destination::service`] has something to do or report.
@@ -285,6 +285,8 @@ impl Destination {
         if !self.run(now) {
             self.release_unless_busy();
         }
+        // It may have come meanwhile, skipped what was locked here, and seen no deadline.
+        self.signals.driver.poke();
     }
 
     /// Releases what was kept, unless another thread is at it: that may take long.

@@ -10,7 +10,8 @@ pub trait Driven: Send + Sync {
     /// Descriptor that is readable while there is work; for poll only.
     fn work(&self) -> RawFd;
 
-    /// When there will be work even without an event.
+    /// When there will be work even without an event. The keeper asks after every run, and only then: whoever makes it
+    /// earlier from elsewhere has to poke, and so has whoever was at work during a run, which may have skipped that.
     fn deadline(&self) -> Deadline;
 
     /// Gets as far as possible without blocking. Returns false if there will never be anything to do again.

@@ -8,18 +8,32 @@ use std::time::Instant;
 
 use crate::core::drive::deadline::{poll_timeout, Deadline};
 use crate::core::drive::driven::Driven;
-use crate::core::drive::keeper::Keeper;
+use crate::core::drive::keeper::{Keeper, Seat};
 use crate::error::Result;
 use crate::sys::{self, PollFd, SharedFd, Wake, Watch};
 
 /// The keeper thread, or `None` if the program's calls do the work.
 #[derive(Clone)]
-pub struct Driver(Option<Arc<Keeper>>);
+pub struct Driver(Option<Kept>);
+
+#[derive(Clone)]
+struct Kept {
+    keeper: Arc<Keeper>,
+    /// The place of the destination that this drives; a controller's own driver has none.
+    seat: Option<Arc<Seat>>,
+}
 
 impl Driver {
     /// With `keeper` unset, the program's calls do the work.
     pub fn new(keeper: bool) -> Result<Self> {
-        Ok(Driver(if keeper { Some(Arc::new(Keeper::new()?)) } else { None }))
+        let keeper = if keeper { Some(Arc::new(Keeper::new()?)) } else { None };
+        Ok(Driver(keeper.map(|keeper| Kept { keeper, seat: None })))
+    }
+
+    /// The driver of one more destination: what is said to it concerns that one only.
+    pub fn of_one(&self) -> Self {
+        let seated = |kept: &Kept| Kept { keeper: Arc::clone(&kept.keeper), seat: Some(kept.keeper.seat()) };
+        Driver(self.0.as_ref().map(seated))
     }
 
     /// Whether the program's calls have to do the work, as there is no keeper.
@@ -27,52 +41,64 @@ impl Driver {
         self.0.is_none()
     }
 
-    /// Starts driving `one`; does nothing without a keeper.
-    pub fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
-        self.0.as_ref().map_or(Ok(()), |keeper| keeper.add(one))
+    fn seated(&self) -> Option<(&Keeper, &Arc<Seat>)> {
+        self.0.as_ref().and_then(|kept| Some((&*kept.keeper, kept.seat.as_ref()?)))
     }
 
-    /// Stops driving `one`. When this returns, no thread of ours is using it.
-    pub fn remove(&self, one: &Arc<dyn Driven>) {
-        if let Some(keeper) = &self.0 {
-            keeper.remove(one);
+    /// Starts driving `one`, whose driver this must be; does nothing without a keeper.
+    pub fn add(&self, one: Arc<dyn Driven>) -> Result<()> {
+        self.seated().map_or(Ok(()), |(keeper, seat)| keeper.add(seat, one))
+    }
+
+    /// Stops driving what was added. When this returns, no thread of ours is using it.
+    pub fn remove(&self) {
+        if let Some((keeper, seat)) = self.seated() {
+            keeper.remove(seat);
         }
     }
 
-    /// For a child of fork(2): drops the keeper's reference to `one`.
-    pub fn abandon(&self, one: &Arc<dyn Driven>) {
-        if let Some(keeper) = &self.0 {
-            keeper.abandon(one);
+    /// For a child of fork(2): drops the keeper's reference to what was added.
+    pub fn abandon(&self) {
+        if let Some((keeper, seat)) = self.seated() {
+            keeper.abandon(seat);
         }
     }
 
     /// For a child of fork(2): closes what only the keeper would have closed, which does not exist here.
     pub fn abandon_all(&self) {
-        if let Some(keeper) = &self.0 {
-            keeper.abandon_all();
+        if let Some(kept) = &self.0 {
+            kept.keeper.abandon_all();
         }
     }
 
     /// Stops the keeper, if there is one, and waits for it.
     pub fn stop(&self) {
-        if let Some(keeper) = &self.0 {
-            keeper.stop();
+        if let Some(kept) = &self.0 {
+            kept.keeper.stop();
         }
     }
 
-    /// Signals work that no descriptor shows: wakes the keeper, or sets `news` so that the program does it.
+    /// Signals work, or a deadline, that no descriptor shows: makes the keeper run what was added, or sets `news` so
+    /// that the program does it.
     pub fn announce(&self, news: &Wake) {
-        match &self.0 {
-            Some(keeper) => keeper.poke(),
-            None => news.set(),
+        match self.is_caller() {
+            false => self.poke(),
+            true => news.set(),
         }
     }
 
     /// Like [`Driver::announce`], but without a keeper does the work right here by calling `drive`.
     pub fn hurry(&self, drive: impl FnOnce()) {
-        match &self.0 {
-            Some(keeper) => keeper.poke(),
-            None => drive(),
+        match self.is_caller() {
+            false => self.poke(),
+            true => drive(),
+        }
+    }
+
+    /// Makes the keeper, if there is one, run what was added and ask for its deadline.
+    pub fn poke(&self) {
+        if let Some((keeper, seat)) = self.seated() {
+            keeper.poke(seat);
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod own_thread;
 mod pending;
 mod process;
 mod scope;
+mod seats;
 mod stage;
 mod watched;
 

@@ -2,6 +2,7 @@
 //!
 //! Any local process can connect there and claim to be a peer, so these streams are not verified.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::protocol::peer_line::PeerLine;
 use crate::protocol::request::Request;
 use crate::sys::{self, Place, SharedFd, Watch};
 
+/// Connections to take, and to look at, per run before others get a turn.
+const CONNECTIONS_PER_RUN: usize = 64;
 /// How long a connection may take to send its peer line: a router sends it at once.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
@@ -25,7 +28,7 @@ pub(super) struct Forward {
     address: SocketAddr,
     watched: bool,
     control: Control,
-    arriving: Vec<Arriving>,
+    arriving: VecDeque<Arriving>,
 }
 
 enum Control {
@@ -57,7 +60,7 @@ impl Forward {
         let port = TcpListener::bind((ip, 0)).map_err(system)?;
         port.set_nonblocking(true).map_err(system)?;
         let address = port.local_addr().map_err(system)?;
-        Ok(Forward { port, address, watched: false, control: Control::None, arriving: Vec::new() })
+        Ok(Forward { port, address, watched: false, control: Control::None, arriving: VecDeque::new() })
     }
 
     /// When it has to run even without an event.
@@ -115,13 +118,15 @@ impl Forward {
     /// Takes up to `room` connections and returns the streams of those that have sent their peer line.
     pub(super) fn run_port(&mut self, session: &Arc<Session>, room: usize, watch: &Watch, now: Instant) -> Vec<Stream> {
         let mut streams = Vec::new();
-        for mut arriving in std::mem::take(&mut self.arriving) {
+        // In turn: those left out are still ready the next time.
+        for _ in 0..self.arriving.len().min(CONNECTIONS_PER_RUN) {
+            let Some(mut arriving) = self.arriving.pop_front() else { break };
             match arriving.introduce(now) {
                 Ok(Some(remote)) => {
                     drop(watch.remove(&*arriving.socket));
                     streams.push(Stream::new(Arc::clone(&session.bridge().process), arriving.socket, remote));
                 }
-                Ok(None) => self.arriving.push(arriving),
+                Ok(None) => self.arriving.push_back(arriving),
                 Err(error) => {
                     drop(watch.remove(&*arriving.socket));
                     let why = || format!("dropped a connection to the forwarding port: {}", error.message);
@@ -129,7 +134,10 @@ impl Forward {
                 }
             }
         }
-        while streams.len() + self.arriving.len() < room {
+        for _ in 0..CONNECTIONS_PER_RUN {
+            if streams.len() + self.arriving.len() >= room {
+                break;
+            }
             let Ok((connection, _)) = self.port.accept() else { break };
             let prepared = connection.set_nonblocking(true).and_then(|()| connection.set_nodelay(true));
             let socket = Arc::new(SharedFd::new(OwnedFd::from(connection)));
@@ -137,7 +145,7 @@ impl Forward {
                 continue;
             }
             drop(watch.set(&*socket, sys::IN));
-            self.arriving.push(Arriving {
+            self.arriving.push_back(Arriving {
                 socket,
                 line: PeerLine::default(),
                 deadline: after(Some(INTRODUCTION), now),

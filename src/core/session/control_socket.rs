@@ -16,8 +16,10 @@ use crate::protocol::outbox::Outbox;
 use crate::protocol::trace::Trace;
 use crate::sys::{self, SharedFd};
 
-/// Reads per run before others get a turn.
-const READS_PER_RUN: usize = 64;
+/// What one run may read before others get a turn: bytes, and messages such as datagrams, which cost more. A run ends
+/// with the read that reaches one of them.
+const BYTES_PER_RUN: usize = 1 << 16;
+const EVENTS_PER_RUN: usize = 256;
 
 /// Bytes of datagrams that may be queued for the control socket.
 const MAX_QUEUED: usize = 1 << 18;
@@ -73,8 +75,16 @@ impl ControlSocket {
 
     /// The socket and the events to wait for; `None` once it is closed.
     pub(crate) fn awaited(&self) -> Option<Attended> {
-        let events = if self.control.output().is_empty() { sys::IN } else { sys::IN | sys::OUT };
-        self.socket.as_ref().map(|socket| (Arc::clone(socket), events))
+        self.socket.as_ref().map(|socket| (Arc::clone(socket), self.events()))
+    }
+
+    /// The events to wait for on the socket.
+    pub(crate) fn events(&self) -> i16 {
+        if self.control.output().is_empty() {
+            sys::IN
+        } else {
+            sys::IN | sys::OUT
+        }
     }
 
     pub(crate) fn trace(&mut self) -> &mut Trace {
@@ -133,10 +143,8 @@ impl ControlSocket {
             end = Some(error);
         }
         let mut buffer = [0; 4096];
-        for _ in 0..READS_PER_RUN {
-            if end.is_some() {
-                break;
-            }
+        let mut left = BYTES_PER_RUN;
+        while end.is_none() && left > 0 && events.len() < EVENTS_PER_RUN {
             match sys::recv(socket.as_raw_fd(), &mut buffer, sys::MSG_DONTWAIT) {
                 Err(error) if sys::would_block(&error) => break,
                 Err(error) => end = Some(gone(&error.to_string())),
@@ -146,10 +154,15 @@ impl ControlSocket {
                 }
                 Ok(count) => {
                     self.heartbeat.heard(now);
-                    let bytes = buffer.get(..count).unwrap_or_default();
-                    end = self.control.input(bytes, &mut events).err();
+                    left = left.saturating_sub(count);
+                    end = self.control.input(buffer.get(..count).unwrap_or_default(), &mut events).err();
                     // Write between reads, so that a bridge waiting for a PONG gets it at once.
                     self.write();
+                    // That was all there is, or nearly always so: what comes after it is an event of its own. Behind
+                    // the answer to a command or the announcement of the end, however, there may be the end itself.
+                    if count < buffer.len() && events.is_empty() {
+                        break;
+                    }
                 }
             }
         }
@@ -224,4 +237,107 @@ impl ControlSocket {
 
 fn gone(why: &str) -> Error {
     Error::closed(Operation::Session, format!("the session was lost: its connection to the router ended ({why})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+    use crate::protocol::request::Outcome;
+    use crate::protocol::version::Version;
+
+    fn control_socket(ours: impl Into<OwnedFd>) -> ControlSocket {
+        let created = Finished {
+            outcome: Outcome::Checked,
+            socket: Arc::new(SharedFd::new(ours.into())),
+            version: Version::V3_3,
+            surplus: Vec::new(),
+            unsent: Default::default(),
+        };
+        ControlSocket::of_session(created, None, None, Instant::now())
+    }
+
+    fn pair() -> (ControlSocket, UnixStream) {
+        let (ours, bridge) = UnixStream::pair().unwrap();
+        bridge.set_nonblocking(true).unwrap();
+        (control_socket(ours), bridge)
+    }
+
+    /// What the bridge has got since it last looked.
+    fn received(bridge: &mut UnixStream) -> String {
+        let mut bytes = Vec::new();
+        assert_eq!(bridge.read_to_end(&mut bytes).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_answered_in_turns() {
+        let (mut control, mut bridge) = pair();
+        let flood = "PING 1\n".repeat(20_000);
+        bridge.write_all(flood.as_bytes()).unwrap();
+        let (mut answers, mut runs) = (0, 0);
+        while answers < flood.len() {
+            assert_eq!(control.run(Instant::now()), None);
+            let turn = received(&mut bridge).len();
+            assert!((1..=BYTES_PER_RUN + 4096).contains(&turn), "{turn}");
+            (answers, runs) = (answers + turn, runs + 1);
+        }
+        assert_eq!((answers, runs), (flood.len(), flood.len().div_ceil(BYTES_PER_RUN)));
+    }
+
+    #[test]
+    fn a_flood_of_datagrams_is_taken_in_turns() {
+        let (mut control, mut bridge) = pair();
+        let datagram = "RAW RECEIVED SIZE=1\nx";
+        let flood = datagram.repeat(3000) + "PING end\n";
+        assert!(flood.len() < BYTES_PER_RUN);
+        bridge.write_all(flood.as_bytes()).unwrap();
+        let mut runs = 0;
+        while received(&mut bridge) != "PONG end\n" {
+            assert_eq!(control.run(Instant::now()), None);
+            runs += 1;
+            assert!(runs < 1000);
+        }
+        let most = EVENTS_PER_RUN + 4096usize.div_ceil(datagram.len());
+        assert!(runs >= 3000usize.div_ceil(most), "{runs} runs");
+    }
+
+    /// A socket that keeps writes apart shows what one write has.
+    #[test]
+    fn pongs_are_one_write_and_a_command_is_another() {
+        let (ours, bridge) = UnixDatagram::pair().unwrap();
+        bridge.set_nonblocking(true).unwrap();
+        let mut control = control_socket(ours);
+        let write = || {
+            let mut buffer = [0; 8192];
+            bridge.recv(&mut buffer).map(|count| String::from_utf8(buffer[..count].to_vec()).unwrap()).ok()
+        };
+        bridge.send("PING 1\n".repeat(500).as_bytes()).unwrap();
+        assert_eq!(control.run(Instant::now()), None);
+        assert_eq!((write(), write()), (Some("PONG 1\n".repeat(500)), None));
+        let _a = control.lookup("a.i2p", false, Instant::now()).unwrap();
+        let _b = control.lookup("b.i2p", false, Instant::now()).unwrap();
+        assert_eq!((write(), write()), (Some("NAMING LOOKUP NAME=a.i2p\n".to_owned()), None));
+        bridge.send(b"PING 2\nNAMING REPLY RESULT=KEY_NOT_FOUND NAME=a.i2p\nPING 3\nPING 4\n").unwrap();
+        assert_eq!(control.run(Instant::now()), None);
+        let writes = ["PONG 2\n", "NAMING LOOKUP NAME=b.i2p\n", "PONG 3\nPONG 4\n"];
+        assert_eq!([write(), write(), write()], writes.map(|text| Some(text.to_owned())));
+    }
+
+    /// No second read behind a PING, but behind an answer or an announcement, so that the end shows together with it.
+    #[test]
+    fn the_end_is_looked_for_where_it_is_likely() {
+        let (mut control, mut bridge) = pair();
+        bridge.write_all(b"PING\n").unwrap();
+        bridge.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(control.run(Instant::now()), None);
+        assert!(control.run(Instant::now()).is_some());
+        let (mut control, mut bridge) = pair();
+        bridge.write_all(b"SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Restart\"\n").unwrap();
+        bridge.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(control.run(Instant::now()).is_some_and(|error| error.message.contains("Restart")));
+    }
 }

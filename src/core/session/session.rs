@@ -161,7 +161,7 @@ impl Session {
             self.lose(cause, now);
         } else if hurried {
             // The keeper may be asleep until later.
-            self.signals.driver.hurry(|| {});
+            self.signals.driver.poke();
         }
     }
 
@@ -181,8 +181,9 @@ impl Session {
     fn with_control<T>(&self, act: impl FnOnce(&mut ControlSocket) -> T) -> T {
         let mut control_socket = self.control_socket.lock();
         control_socket.trace().want(self.bridge.log.is_wanted());
+        let before = control_socket.events();
         let result = act(&mut control_socket);
-        if let Some((fd, events)) = control_socket.awaited() {
+        if let Some((fd, events)) = control_socket.awaited().filter(|(_, events)| *events != before) {
             // Cannot fail: the socket was added when the session started and is removed before it is closed.
             drop(self.signals.work.modify(&*fd, events));
         }

@@ -6,6 +6,7 @@ use std::ptr;
 
 use super::{poll_one, IN};
 use crate::sys::check;
+use crate::sys::lock::assert_none_held;
 use crate::sys::shared_fd::SharedFd;
 
 /// An event descriptor: readable from `set` until `clear`.
@@ -138,14 +139,14 @@ impl Ready {
 
 /// An epoll set for our own threads: many descriptors, each with a token.
 #[derive(Debug)]
-pub(crate) struct Selector(OwnedFd);
+pub(crate) struct Selector(SharedFd);
 
 impl Selector {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: plain system call; the new descriptor is ours.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: as above.
-        Ok(Selector(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Selector(SharedFd::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
     /// Watches `fd` in both directions, edge-triggered: reports when something becomes possible that was not before.
@@ -160,21 +161,35 @@ impl Selector {
     }
 
     fn add_events(&self, fd: RawFd, token: u64, events: u32) -> io::Result<()> {
-        let mut event = libc::epoll_event { events, u64: token };
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::epoll_event { events, u64: token })
+    }
+
+    fn control(&self, operation: libc::c_int, fd: RawFd, mut event: libc::epoll_event) -> io::Result<()> {
+        // In a child of fork(2) the open file description is shared with the parent, so leave it alone.
+        if self.0.is_taken() {
+            return Ok(());
+        }
         // SAFETY: the event outlives the call.
-        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
     /// Stops watching `fd`. Call this before closing it, as a child of fork(2) may hold it too.
     pub(crate) fn remove(&self, fd: RawFd) {
-        let mut event = libc::epoll_event { events: 0, u64: 0 };
-        // SAFETY: the event outlives the call. It fails only if `fd` is not in the set.
-        unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, &mut event) };
+        // It fails only if `fd` is not in the set.
+        drop(self.control(libc::EPOLL_CTL_DEL, fd, libc::epoll_event { events: 0, u64: 0 }));
+    }
+
+    /// For a child of fork(2): closes it now; any other users stayed in the parent.
+    pub(crate) fn abandon(&self) {
+        self.0.abandon();
     }
 
     /// Waits up to `timeout_ms` (-1: forever) and stores what is ready in `ready`, which is empty after an interrupted
     /// wait.
     pub(crate) fn wait(&self, ready: &mut Vec<Ready>, timeout_ms: i32) -> io::Result<()> {
+        if timeout_ms != 0 {
+            assert_none_held("a wait");
+        }
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
         ready.clear();
         // SAFETY: pointer and length belong to `events`.
