@@ -67,12 +67,17 @@ fn control_any_split_gives_the_same_events() {
         }
         let (events, output, log, pongs, _) = run(&[&stream], false);
         assert!(pongs >= pings);
-        // Each message is one line, and goes out with a write of its own: some bridges drop what follows in a read.
+        // Each command is one line, and goes out with a write of its own: some bridges drop what follows in a read.
+        // Answers to PING may go out together.
         assert!(
-            output.iter().all(|message| message.ends_with('\n') && message.matches('\n').count() == 1),
+            output.iter().all(|message| {
+                let lines: Vec<_> = message.split_inclusive('\n').collect();
+                let are_pongs = lines.iter().all(|line| line.starts_with("PONG"));
+                message.ends_with('\n') && (lines.len() == 1 || are_pongs)
+            }),
             "{output:?}"
         );
-        assert_eq!(output.iter().filter(|message| message.starts_with("PONG")).count(), pongs as usize + 1);
+        assert_eq!(output.concat().matches("PONG").count(), pongs as usize + 1);
         assert!(!log.concat().contains("c2VjcmV0"));
         // Nobody is answered twice, and nobody who left while waiting is asked for.
         let mut numbers: Vec<&str> = events.iter().filter_map(|e| e.split_once(": ")).map(|(n, _)| n).collect();
@@ -125,7 +130,7 @@ fn a_forward_s_socket_goes_on_after_its_reply() {
     let mut control = Control::of_forward(handshake.take_output());
     let mut events = Vec::new();
     control.input(&read[taken..], &mut events).unwrap();
-    assert_eq!(written(&mut control), ["PONG 1\n", "PONG 2\n"]);
+    assert_eq!(written(&mut control), ["PONG 1\nPONG 2\n"]);
     assert!(events.is_empty());
     // Its end is announced under its own topic, with or without a line feed.
     control.input(b"OR MESSAGE=\"gone\"", &mut events).unwrap();

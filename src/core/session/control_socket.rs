@@ -160,7 +160,7 @@ impl ControlSocket {
                     self.write();
                     // That was all there is, or nearly always so: what comes after it is an event of its own. Behind
                     // the answer to a command or the announcement of the end, however, there may be the end itself.
-                    if count < buffer.len() && events.is_empty() {
+                    if count < buffer.len() && events.is_empty() && self.control.announced().is_none() {
                         break;
                     }
                 }
