@@ -406,6 +406,10 @@ impl Handler {
             _ => Vec::new(),
         };
         self.shared.set_kind(&self.conn, Kind::Stream);
+        // Whoever has seen the OK may count on it.
+        if let Some(session) = lock(&self.shared.state).session_mut(&own.id, own.serial) {
+            session.accepted = true;
+        }
         self.write_status(&self.conn, Some(plan), silent);
         let slot = Arc::new(Slot::new(&self.conn, silent, Peer::default(), None));
         let next = self.accepting(own, &slot, early);
@@ -462,7 +466,6 @@ impl Handler {
             slot.set(Outcome::Died);
             return None;
         }
-        session.accepted = true;
         let Some(connecting) = session.incoming.pop_front() else {
             session.acceptors.push_back(Arc::clone(slot));
             drop(state);
