@@ -88,7 +88,7 @@ fn every_byte_of_the_replies_that_carry_streams_arrives_alone() {
 #[test]
 fn status_peer_and_payload_in_one_segment() {
     at_once(Personality::ALL, |personality| {
-        let bridge = Bridge::start(Config::with_personality(personality)).unwrap();
+        let bridge = Bridge::start(Config { personality, ..patient() }).unwrap();
         let controller = controller(&bridge);
         let (a, b) = (open(&controller), open(&controller));
         bridge.faults().coalesce(Some(Duration::from_millis(60)));

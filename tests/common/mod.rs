@@ -18,7 +18,7 @@ use i2psock::core::settings::Options;
 use i2psock::core::stream::{Moved, Stream};
 use i2psock::error::{Error, Result};
 use i2psock::identity::{base64_encode, Address};
-use i2psock_bridge::Bridge;
+use i2psock_bridge::{Bridge, Config};
 
 /// Longer than anything here takes; only a hang gets there.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -171,6 +171,12 @@ pub fn try_controller(address: &str, entries: &[(&str, &str)]) -> Result<Control
         options.set("sam_timeout", "10000").unwrap();
     }
     Controller::open(&options).map(Control)
+}
+
+/// A bridge where streams wait for the first ACCEPT. Java refuses them until then, so that a test that connects while a
+/// listener or a tunnel is still beginning would fail now and then.
+pub fn patient() -> Config {
+    Config { park: Some(LONG), ..Config::default() }
 }
 
 pub fn controller(bridge: &Bridge) -> Control {

@@ -50,7 +50,7 @@ fn a_lost_session_is_opened_again() {
     each_keeper(|keeper| {
         let clock = Clock::default();
         for announce in [false, true] {
-            let bridge = Bridge::start(Config::default()).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let (server, client) = (recovering(&controller), recovering(&controller));
             let address = base64(&server).to_owned();
@@ -98,7 +98,7 @@ fn a_lost_session_is_opened_again() {
 fn a_bridge_that_is_started_anew() {
     each_keeper(|keeper| {
         let clock = Clock::default();
-        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let (server, client) = (recovering(&controller), recovering(&controller));
         let (port, udp_port) = (bridge.port(), bridge.udp_port());
@@ -121,7 +121,7 @@ fn a_bridge_that_is_started_anew() {
         assert_eq!(cause.status, Status::Io, "{cause:?}");
         // Streams of the lost session have ended.
         assert_eq!((receive(&x, 1), receive(&y, 1)), (vec![], vec![]));
-        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let _bridge = Bridge::start(Config { port, udp_port, ..patient() }).unwrap();
         serve(&clock, &[&server, &client], "ready again", || is_ready(&server) && is_ready(&client));
         let mut connecting = connect(&client, &server);
         let mut accepted = None;
@@ -138,7 +138,7 @@ fn a_bridge_that_is_started_anew() {
 fn without_recovery_a_loss_is_the_end() {
     each_keeper(|keeper| {
         let clock = Clock::default();
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = open(&controller);
         let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
@@ -155,7 +155,7 @@ fn without_recovery_a_loss_is_the_end() {
 fn keys_that_are_refused_end_it() {
     each_keeper(|keeper| {
         let clock = Clock::default();
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let dest = recovering(&controller);
         bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=INVALID_KEY\n"));
@@ -169,7 +169,7 @@ fn keys_that_are_refused_end_it() {
 #[test]
 fn duplicates_are_waited_out() {
     let clock = Clock::default();
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller_with(&bridge, &[("keeper", "0")]);
     let dest = recovering(&controller);
     bridge.faults().every(Reply::SessionCreate, Action::replace("SESSION STATUS RESULT=DUPLICATED_DEST\n"));
@@ -185,7 +185,7 @@ fn closing_in_the_middle_of_it() {
     each_keeper(|keeper| {
         let clock = Clock::default();
         for stage in [State::Recovering, State::Building] {
-            let bridge = Bridge::start(Config::default()).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let dest = Arc::new(recovering(&controller));
             let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
@@ -204,7 +204,7 @@ fn datagrams_go_on() {
     each_keeper(|keeper| {
         let clock = Clock::default();
         for in_band in ["0", "1"] {
-            let bridge = Bridge::start(Config::default()).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let udp = bridge.udp_addr().to_string();
             let controller = controller_with(&bridge, &[("keeper", keeper), ("udp", &udp)]);
             let wanted = options(&[("recover", "1"), ("in_band", in_band)]);

@@ -42,13 +42,9 @@ fn meet(listener: &Listener, mut connecting: Option<&mut Pending<Stream>>) -> St
     }
 }
 
-/// Streams wait for the first ACCEPT, also where Java would not let them.
-fn patient(personality: Personality) -> Config {
-    Config { park: Some(LONG), ..Config::with_personality(personality) }
-}
-
 fn bridges() -> [Config; 4] {
-    [Personality::Java, Personality::I2pd245, Personality::I2pd258, Personality::Emissary].map(patient)
+    [Personality::Java, Personality::I2pd245, Personality::I2pd258, Personality::Emissary]
+        .map(|personality| Config { personality, ..patient() })
 }
 
 #[test]
@@ -77,7 +73,7 @@ fn streams_come_one_after_the_other() {
 fn many_at_once_and_more_than_the_backlog() {
     for (accepts, backlog) in [("1", 1), ("1", 3), ("4", 2), ("4", 50)] {
         for keeper in ["1", "0"] {
-            let bridge = Bridge::start(patient(Personality::Java)).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let (server, client) = (open(&controller), open(&controller));
             let listener = Listener::open(&server, backlog, &options(&[("accepts", accepts)])).unwrap();
@@ -100,7 +96,7 @@ fn many_at_once_and_more_than_the_backlog() {
 
 #[test]
 fn readable_exactly_while_a_stream_is_there() {
-    let bridge = Bridge::start(patient(Personality::Java)).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let (server, client) = (open(&controller), open(&controller));
     let listener = listen(&server);
@@ -121,7 +117,7 @@ fn readable_exactly_while_a_stream_is_there() {
 #[test]
 fn a_failing_accept_is_tried_again() {
     for keeper in ["1", "0"] {
-        let bridge = Bridge::start(patient(Personality::Java)).unwrap();
+        let bridge = Bridge::start(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let client = open(&controller);
         for action in [
@@ -205,7 +201,7 @@ fn an_accept_that_is_given_up_while_a_listener_waits_is_not_lost() {
 fn ends_in_every_order() {
     for keeper in ["1", "0"] {
         for order in 0..6 {
-            let bridge = Bridge::start(patient(Personality::Java)).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let (server, client) = (open(&controller), open(&controller));
             let listener = listen(&server);
@@ -226,8 +222,7 @@ fn ends_in_every_order() {
 
 #[test]
 fn a_busy_router_is_not_asked_in_vain() {
-    let bridge =
-        Bridge::start(Config { max_version: i2psock_bridge::Version::V3_1, ..patient(Personality::Java) }).unwrap();
+    let bridge = Bridge::start(Config { max_version: i2psock_bridge::Version::V3_1, ..patient() }).unwrap();
     let controller = controller(&bridge);
     let (server, client) = (open(&controller), open(&controller));
     let listener = Listener::open(&server, 10, &options(&[("accepts", "5")])).unwrap();
@@ -244,7 +239,7 @@ fn a_busy_router_is_not_asked_in_vain() {
 /// The clock stands still but for the pauses.
 #[test]
 fn the_pauses_grow_from_20_ms_to_5_s() {
-    let bridge = Bridge::start(patient(Personality::Java)).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller_with(&bridge, &[("keeper", "0")]);
     let (server, client) = (open(&controller), open(&controller));
     // Not refused, which would mean after some time that the session is dead.

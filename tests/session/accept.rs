@@ -16,9 +16,8 @@ use i2psock_bridge::{Action, Bridge, Config, Personality, Reply};
 /// Routers that go on with an accept whose socket was closed.
 const KEEPERS_OF_ACCEPTS: [Personality; 2] = [Personality::Java, Personality::Emissary];
 
-/// Streams wait for the first ACCEPT, also where Java would not let them.
 fn bridge(personality: Personality) -> Bridge {
-    Bridge::start(Config { park: Some(LONG), ..Config::with_personality(personality) }).unwrap()
+    Bridge::start(Config { personality, ..patient() }).unwrap()
 }
 
 fn short(milliseconds: u64) -> Limit {

@@ -19,7 +19,7 @@ use i2psock_bridge::{Bridge, Config};
 #[test]
 fn both_ends_outlive_the_router() {
     each_keeper(|keeper| {
-        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let target = Server::echo();
         let (server, client) = both(&controller, &target, &[("recover", "1")]);
@@ -40,7 +40,7 @@ fn both_ends_outlive_the_router() {
         assert_eq!(count(&client, |c| &c.failed), 3);
         let error = client.next_error().unwrap();
         assert!(matches!(error.status, Status::Closed | Status::Io), "{error:?}");
-        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let _bridge = Bridge::start(Config { port, udp_port, ..patient() }).unwrap();
         let end = Instant::now() + LONG * 3;
         while !works(&client) {
             assert!(Instant::now() < end, "it never works again with keeper {keeper}");
@@ -54,7 +54,7 @@ fn both_ends_outlive_the_router() {
 #[test]
 fn a_destination_that_ends_under_it() {
     each_keeper(|keeper| {
-        let bridge = Bridge::start(Config::default()).unwrap();
+        let bridge = Bridge::start(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let target = Server::echo();
         let (server, client) = both(&controller, &target, &[]);
@@ -86,7 +86,7 @@ fn all_answer(bridge: &Bridge, times: usize) {
 /// A full tunnel still serves its destination.
 #[test]
 fn a_full_tunnel_without_a_keeper_is_driven() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller_with(&bridge, &[("keeper", "0")]);
     let target = Server::echo();
     let (server, client) = both(&controller, &target, &[("nconnect", "1")]);
@@ -100,7 +100,7 @@ fn a_full_tunnel_without_a_keeper_is_driven() {
 /// A full tunnel still serves the destination of a listener that was lent to it.
 #[test]
 fn a_full_tunnel_without_a_keeper_drives_its_listener() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let (lazy, busy) = (controller_with(&bridge, &[("keeper", "0")]), controller(&bridge));
     let (dest, from) = (Arc::new(open(&lazy)), open(&busy));
     let listener = Arc::new(Listener::open(&dest, 4, &Options::default()).unwrap());

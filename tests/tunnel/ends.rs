@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::common::*;
 use super::{address, both, call, count, local, reach, try_client, try_server, Far, Server};
 use i2psock::core::settings::Options;
-use i2psock_bridge::{Bridge, Config};
+use i2psock_bridge::Bridge;
 
 /// A web server closes after its answer, which must be complete.
 #[test]
 fn an_answer_before_the_end_is_delivered() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let target = Server::start(|mut stream| {
         let mut request = [0; 5];
@@ -137,7 +137,7 @@ fn what_was_on_its_way_is_delivered_after_a_reset() {
 /// Whoever has ended in good order and long ago: all of it is there for a reader that takes a break.
 #[test]
 fn a_reader_that_takes_a_break_loses_nothing() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let size = 20 << 20;
     let target = Server::start(move |mut stream| stream.write_all(&vec![b'a'; size]).unwrap());

@@ -10,11 +10,11 @@ use super::{address, call, count, local, reach, round_trip, try_client, try_serv
 use i2psock::core::settings::Options;
 use i2psock::core::tunnel::Tunnel;
 use i2psock::error::{Error, Operation, Status};
-use i2psock_bridge::{Bridge, Config};
+use i2psock_bridge::Bridge;
 
 #[test]
 fn those_above_the_limit_wait() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let target = Server::echo();
     let server = try_server(&controller, &target.address.to_string(), &Options::default()).unwrap();
@@ -34,7 +34,7 @@ fn those_above_the_limit_wait() {
 
 #[test]
 fn a_life_is_bounded_and_idleness_too() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let target = Server::echo();
     let server = try_server(&controller, &target.address.to_string(), &Options::default()).unwrap();

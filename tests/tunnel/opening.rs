@@ -7,11 +7,11 @@ use super::common::*;
 use super::{address, call, count, round_trip, try_client, try_server, Server};
 use i2psock::core::settings::Options;
 use i2psock::error::Status;
-use i2psock_bridge::{Bridge, Config};
+use i2psock_bridge::Bridge;
 
 #[test]
 fn targets_that_refuse() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let server = try_server(&controller, "127.0.0.1:1", &Options::default()).unwrap();
     let client = try_client(&controller, "0", &address(&server), &Options::default()).unwrap();
@@ -36,7 +36,7 @@ fn targets_that_refuse() {
 
 #[test]
 fn wrong_arguments() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let none = Options::default();
     for target in ["", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "a b:1", "-1"] {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::common::*;
 use super::{both, call, count, local_to_tcp, reach, round_trip, taken, Server};
-use i2psock_bridge::{Bridge, Config};
+use i2psock_bridge::Bridge;
 
 #[test]
 fn bytes_go_both_ways() {
     for keeper in ["1", "0"] {
         for splice in ["1", "0"] {
-            let bridge = Bridge::start(Config::default()).unwrap();
+            let bridge = Bridge::start(patient()).unwrap();
             let controller = controller_with(&bridge, &[("keeper", keeper)]);
             let target = Server::echo();
             let (server, client) = both(&controller, &target, &[("splice", splice), ("buffer_size", "3000")]);
@@ -33,7 +33,7 @@ fn bytes_go_both_ways() {
 
 #[test]
 fn a_slow_reader_stops_the_writer_and_nobody_else() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&over);
@@ -82,7 +82,7 @@ fn a_slow_reader_stops_the_writer_and_nobody_else() {
 #[test]
 fn many_at_random() {
     let rounds = std::env::var("I2PSOCK_TUNNEL_ROUNDS").map_or(40, |text| text.parse().unwrap());
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let target = Server::echo();
     let (server, client) = both(&controller, &target, &[]);

@@ -19,7 +19,7 @@ use i2psock_bridge::{Bridge, Config};
 
 #[test]
 fn failures_of_every_kind_leave_room() {
-    let bridge = Bridge::start(Config::default()).unwrap();
+    let bridge = Bridge::start(patient()).unwrap();
     let controller = controller(&bridge);
     let dest = Arc::new(open(&controller));
     let nobody = destination(3);
@@ -100,7 +100,7 @@ fn a_failure_is_told_before_it_is_counted() {
 #[test]
 fn news_are_on_a_descriptor() {
     each_keeper(|keeper| {
-        let bridge = Bridge::start_to_stay(Config::default()).unwrap();
+        let bridge = Bridge::start_to_stay(patient()).unwrap();
         let controller = controller_with(&bridge, &[("keeper", keeper)]);
         let wanted = options(&[("recover", "1")]);
         // Nobody is there.
@@ -126,7 +126,7 @@ fn news_are_on_a_descriptor() {
         // Errors are not the state, which may come behind them.
         wait(&server);
         assert_ne!(server.state().unwrap().0, State::Ready);
-        let _bridge = Bridge::start(Config { port, udp_port, ..Config::default() }).unwrap();
+        let _bridge = Bridge::start(Config { port, udp_port, ..patient() }).unwrap();
         let end = Instant::now() + LONG * 3;
         loop {
             wait(&server);
