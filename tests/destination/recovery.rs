@@ -27,6 +27,8 @@ fn serve(clock: &Clock, dests: &[&DestHandle], what: &str, mut done: impl FnMut(
             dests.iter().map(|dest| sys::PollFd { fd: dest.destination().fd(), events: sys::IN, revents: 0 }).collect();
         let pauses = dests.iter().filter(|dest| dest.destination().state().0 == State::Recovering);
         match pauses.map(|dest| dest.destination().timeout_ms(clock.now())).filter(|ms| *ms >= 0).min() {
+            // The router may be about to say how it lets go of sessions.
+            Some(_) if sys::poll(&mut fds, 20).unwrap() != 0 => {}
             Some(pause) => clock.pass_timeout(pause),
             None => drop(sys::poll(&mut fds, timeouts.unwrap_or(20).min(20)).unwrap()),
         }
