@@ -228,8 +228,13 @@ impl Control {
     /// The bridge has closed the connection. The owner must notify those still waiting for lookups.
     pub fn eof(&mut self, events: &mut Vec<Event>) {
         let line = self.partial.take();
-        if !line.is_empty() {
-            // Best effort: only an error would be of interest here.
+        // Some bridges omit the last line feed of an error. A success without one does not count: it may be cut short.
+        let is_success = |fields: &Fields| reply::result_of(fields) == Some(ResultCode::Ok);
+        let counts = match line::parse(line.as_bytes()) {
+            Ok(Line::Reply(fields)) => !is_success(&fields),
+            Ok(Line::Ping(_) | Line::Pong) | Err(_) => false,
+        };
+        if counts {
             drop(self.line(line.as_bytes(), events));
         }
     }
@@ -407,6 +412,12 @@ mod tests {
         control.input(b"SESSION STATUS RESULT=I2P_ERROR", &mut events).unwrap();
         control.eof(&mut events);
         assert!(events.is_empty() && control.announced().is_some());
+        // A success without an end may be cut short.
+        let mut control = Control::default();
+        control.lookup(1, "a.i2p").unwrap();
+        control.input(b"NAMING REPLY RESULT=OK NAME=a.i2p VALUE=x", &mut events).unwrap();
+        control.eof(&mut events);
+        assert!(events.is_empty());
     }
 
     #[test]
