@@ -284,16 +284,13 @@ fn refusals_of_the_router() {
             let error = failure(dest.lookup(name, LIMIT).and_then(address_of));
             assert_eq!((error.status, error.tag.as_str()), (Status::Network, "KEY_NOT_FOUND"), "{personality}");
         }
-        // The same keys twice: an error where the router minds.
+        // The same keys twice: also an error where the router would take them, and both sessions would be dead.
         let mut same = Options::default();
         same.set_keys(Some(dest.destination().keys()));
-        let result = controller.open_dest("", 1, &same, LIMIT).and_then(dest_of);
-        if matches!(personality, Personality::I2pd245 | Personality::I2pd258) {
-            result.unwrap();
-        } else {
-            let error = failure(result);
-            assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"), "{personality}");
-        }
+        let short = Limit::After(Duration::from_millis(300));
+        let error = failure(controller.open_dest("", 1, &same, short).and_then(dest_of));
+        assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"), "{personality}");
+        assert_eq!(address_of(dest.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&dest));
     }
 }
 

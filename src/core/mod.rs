@@ -28,9 +28,9 @@
 //! | `ControlSocket` | `Session::control_socket` | the conversation on a session's control socket |
 //! | `AcceptPool` | `AcceptPool::list` | abandoned accepts of a session, and who watches them |
 //! | `LookupAnswer` | `lookup_ticket::Slot::answer` | the answer to a lookup |
+//! | `LastSessions` | `last_session::SESSIONS` | the last sessions of all destinations of this process; only tried, as it outlives every controller |
 //! | `ScopeSockets` | `Scope::sockets` | sockets that end together |
 //! | `ScopeCause` | `Scope::cause` | why they have ended |
-//! | `LastEnds` | `last_end::ENDS` | when the last sessions of all destinations of this process ended; only tried, as it outlives every controller |
 //! | `DatagramSources` | `Receiver::sources` | the peers that datagrams last came from |
 //! | `DatagramError` | `Receiver::deferred` | an error for the next receive to return |
 //! | `DatagramBatch` | `Receiver::batch` | the buffers for receiving many; taken out while in use |

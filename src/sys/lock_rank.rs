@@ -40,12 +40,12 @@ pub enum Rank {
     AcceptPool,
     /// `lookup_ticket::Slot::answer`
     LookupAnswer,
+    /// `last_session::SESSIONS`
+    LastSessions,
     /// `Scope::sockets`
     ScopeSockets,
     /// `Scope::cause`
     ScopeCause,
-    /// `last_end::ENDS`
-    LastEnds,
     /// `Receiver::sources`
     DatagramSources,
     /// `Receiver::deferred`

@@ -12,7 +12,7 @@ use crate::core::destination::name_registry::{NameLease, NameTurn};
 use crate::core::drive::{
     after, log, passed, Backoff, Deadline, Interest, Job, Limit, Pending, Progress, Stage, Waiting,
 };
-use crate::core::session::{last_end, LettingGo, SessionSpec};
+use crate::core::session::{last_session, LettingGo, SessionSpec};
 use crate::core::settings::{DestOptions, ED25519};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
@@ -45,6 +45,8 @@ pub(crate) enum Next {
     Wait(Arc<Wake>),
     /// It was already open.
     Done(DestHandle),
+    /// Another destination of this process has the keys: try again later.
+    Duplicate,
 }
 
 impl DestPlan {
@@ -77,7 +79,7 @@ impl DestPlan {
                         self.check_keys(kept)?;
                     }
                     if let (Some(kept), Some(when)) = (&kept, lease.last_end(now)) {
-                        last_end::record(kept.address(), when, &[]);
+                        last_session::record(kept.address(), when, &[]);
                     }
                     self.keys = kept;
                     self.lease = Some(lease);
@@ -86,6 +88,10 @@ impl DestPlan {
         }
         if let (None, Some(NewIdentity::Keys(given))) = (&self.keys, &self.wanted) {
             self.keys = Some(given.duplicate());
+        }
+        // Some routers would take the keys twice, and then neither session would work.
+        if self.keys.as_ref().is_some_and(|keys| last_session::is_alive(keys.address(), &context.bridge)) {
+            return Ok(Next::Duplicate);
         }
         if self.spec.port.is_none() {
             self.spec.bind(&context.bridge)?;
@@ -109,7 +115,7 @@ impl DestPlan {
     /// The bridge was asked for a session and did not say that there will be none: there may be one, until now.
     fn leave_behind(&self, now: Instant) {
         if let Some(keys) = &self.keys {
-            last_end::record(keys.address(), now, &[]);
+            last_session::record(keys.address(), now, &[]);
         }
         if let Some(lease) = &self.lease {
             lease.set_used();
@@ -212,6 +218,11 @@ impl Opening {
                 self.context.check_open(Operation::Create)?;
                 At::Name(wake)
             }
+            Next::Duplicate => {
+                let message = "these keys are in use: another destination of this process was opened with them";
+                let error = Error::new(Status::Network, Operation::Create, message);
+                self.duplicate(Error { tag: ResultCode::DuplicatedDest.token().to_owned(), ..error }, now)
+            }
             Next::Ask(Some(letting_go), connection) => At::LettingGo(letting_go, connection),
             Next::Ask(None, connection) => At::Asking(connection),
         };
@@ -250,7 +261,7 @@ impl Opening {
             }
             Err(error) if self.is_in_use(&error) && !passed(deadline, now) => {
                 self.past = self.generation();
-                self.at = At::Duplicate(error, after(Some(self.duplicates.pause()), now));
+                self.at = self.duplicate(error, now);
                 Ok(None)
             }
             Err(error) => {
@@ -260,6 +271,10 @@ impl Opening {
                 Err(error)
             }
         }
+    }
+
+    fn duplicate(&mut self, error: Error, now: Instant) -> At {
+        At::Duplicate(error, after(Some(self.duplicates.pause()), now))
     }
 
     /// Whether the router says that the keys are in use, and that may pass: new keys cannot be.

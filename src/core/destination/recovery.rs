@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Scope, Watched};
-use crate::core::session::{last_end, LettingGo, NewSession, SessionSpec};
+use crate::core::session::{last_session, LettingGo, NewSession, SessionSpec};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
@@ -167,7 +167,7 @@ impl Attempt {
     /// The bridge was asked for a session and did not say that there will be none: there may be one, until now.
     fn leave_behind(&self, origin: &Origin, now: Instant) {
         if self.connection.get().is_asked() {
-            last_end::record(origin.keys.address(), now, &[]);
+            last_session::record(origin.keys.address(), now, &[]);
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::drive::{after, earlier, passed, Deadline, Progress, Scope, Waiting};
-use crate::core::session::last_end;
+use crate::core::session::last_session;
 use crate::error::Result;
 use crate::identity::Address;
 use crate::protocol::request::Request;
@@ -76,7 +76,7 @@ impl LettingGo {
                     }
                 }
             };
-            let Some(again) = last_end::look_again(&self.address, self.delay, now) else {
+            let Some(again) = last_session::look_again(&self.address, self.delay, now) else {
                 self.past = self.generation();
                 self.state = State::Done;
                 return Progress::Done;

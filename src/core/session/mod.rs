@@ -6,7 +6,7 @@ mod accept;
 mod call;
 mod control_socket;
 mod datagram_port;
-pub(crate) mod last_end;
+pub(crate) mod last_session;
 mod letting_go;
 mod lookup;
 mod lookup_ticket;

@@ -9,7 +9,7 @@ use crate::core::drive::{earlier, log, Attended, Deadline, Driver, Scope};
 use crate::core::session::abandoned_accepts::AcceptPool;
 use crate::core::session::control_socket::ControlSocket;
 use crate::core::session::datagram_port::DatagramPort;
-use crate::core::session::last_end;
+use crate::core::session::last_session;
 use crate::core::session::lookup_ticket::Ticket;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
@@ -78,13 +78,15 @@ impl Session {
         if let Some((fd, events)) = control_socket.awaited() {
             signals.work.set(&*fd, events).map_err(system)?;
         }
+        let scope = Arc::new(Scope::default());
+        last_session::begin(&new.address, &bridge, &scope, now);
         Ok(Arc::new(Session {
             bridge,
             id: new.id,
             address: new.address,
             style: new.style,
             version,
-            scope: Arc::new(Scope::default()),
+            scope,
             control_socket: RankedMutex::new(Rank::ControlSocket, control_socket),
             control_fd,
             signals,
@@ -209,7 +211,7 @@ impl Session {
             }
         }
         if first {
-            last_end::record(&self.address, now, &self.scope.carrying());
+            last_session::record(&self.address, now, &self.scope.carrying());
         }
         self.signals.driver.announce(&self.signals.changed);
     }

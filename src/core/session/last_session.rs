@@ -1,12 +1,13 @@
-//! When the last session of each of our destinations ended, for the whole process: a router may need some time before
-//! it can take the same keys again.
+//! The last session of each of our destinations, for the whole process: a router may need some time after its end before
+//! it can take the same keys again, and cannot take them at all before that.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
-use crate::core::drive::Deadline;
+use crate::core::bridge::Bridge;
+use crate::core::drive::{Deadline, Scope};
 use crate::identity::Address;
 use crate::sys::lock::{Rank, RankedMutex, RankedMutexGuard};
 use crate::sys::{self, SharedFd};
@@ -20,7 +21,15 @@ const STREAMS_PATIENCE: Duration = Duration::from_secs(30);
 /// Attempts to get the lock; in a child of fork(2) it may be locked by a thread of the parent, for ever.
 const TRIES: usize = 10_000;
 
-/// The end of a destination's last session.
+/// A destination's last session.
+#[derive(Default)]
+struct Last {
+    /// Those that are alive, and the bridges they are on: the same keys may be on several routers.
+    alive: Vec<(Weak<Bridge>, Weak<Scope>)>,
+    end: Option<End>,
+}
+
+/// The end of a session.
 struct End {
     session: Instant,
     /// When one of its streams was last seen to be open, or else when the session ended.
@@ -29,44 +38,66 @@ struct End {
     streams: Vec<Weak<SharedFd>>,
 }
 
-type Ends = HashMap<[u8; 32], End>;
+type Sessions = HashMap<[u8; 32], Last>;
 
-static ENDS: LazyLock<RankedMutex<Ends>> = LazyLock::new(|| RankedMutex::new(Rank::LastEnds, Ends::new()));
+static SESSIONS: LazyLock<RankedMutex<Sessions>> =
+    LazyLock::new(|| RankedMutex::new(Rank::LastSessions, Sessions::new()));
 
-fn ends() -> Option<RankedMutexGuard<'static, Ends>> {
+fn sessions() -> Option<RankedMutexGuard<'static, Sessions>> {
     for _ in 0..TRIES {
-        if let Some(ends) = ENDS.try_lock() {
-            return Some(ends);
+        if let Some(sessions) = SESSIONS.try_lock() {
+            return Some(sessions);
         }
         std::thread::yield_now();
     }
     None
 }
 
+impl Last {
+    fn is_alive(&mut self, bridge: Option<&Bridge>) -> bool {
+        self.alive.retain(|(_, scope)| scope.upgrade().is_some_and(|scope| !scope.has_ended()));
+        self.alive
+            .iter()
+            .filter_map(|(known, _)| known.upgrade())
+            .any(|known| bridge.is_none_or(|bridge| known.places() == bridge.places()))
+    }
+}
+
+fn entry<'a>(sessions: &'a mut Sessions, address: &Address, now: Instant) -> &'a mut Last {
+    if sessions.len() == sessions.capacity() {
+        let is_recent = |end: &End| now.saturating_duration_since(end.all) < REMEMBERED;
+        sessions.retain(|_, last| last.end.as_ref().is_some_and(is_recent) || last.is_alive(None));
+    }
+    sessions.entry(*address.hash()).or_default()
+}
+
+/// A session of this destination begins; it is alive until `scope` ends.
+pub(crate) fn begin(address: &Address, bridge: &Arc<Bridge>, scope: &Arc<Scope>, now: Instant) {
+    let Some(mut sessions) = sessions() else { return };
+    entry(&mut sessions, address, now).alive.push((Arc::downgrade(bridge), Arc::downgrade(scope)));
+}
+
+/// Whether this destination has a session on this bridge.
+pub(crate) fn is_alive(address: &Address, bridge: &Bridge) -> bool {
+    let Some(mut sessions) = sessions() else { return false };
+    sessions.get_mut(address.hash()).is_some_and(|last| last.is_alive(Some(bridge)))
+}
+
 /// A session of this destination ended at `when`, and these streams of it were open then.
 pub(crate) fn record(address: &Address, when: Instant, streams: &[Arc<SharedFd>]) {
-    let Some(mut ends) = ends() else { return };
-    if ends.len() == ends.capacity() {
-        ends.retain(|_, end| when.saturating_duration_since(end.all) < REMEMBERED);
-    }
-    let streams = streams.iter().map(Arc::downgrade);
-    match ends.get_mut(address.hash()) {
-        Some(end) => {
-            (end.session, end.all) = (end.session.max(when), end.all.max(when));
-            end.streams.retain(|stream| stream.strong_count() > 0);
-            end.streams.extend(streams);
-        }
-        None => {
-            ends.insert(*address.hash(), End { session: when, all: when, streams: streams.collect() });
-        }
-    }
+    let Some(mut sessions) = sessions() else { return };
+    let last = entry(&mut sessions, address, when);
+    let end = last.end.get_or_insert(End { session: when, all: when, streams: Vec::new() });
+    (end.session, end.all) = (end.session.max(when), end.all.max(when));
+    end.streams.retain(|stream| stream.strong_count() > 0);
+    end.streams.extend(streams.iter().map(Arc::downgrade));
 }
 
 /// When to ask again whether the router has been left alone for `delay`; `None` if it has.
 pub(crate) fn look_again(address: &Address, delay: Option<Duration>, now: Instant) -> Deadline {
     let delay = delay?;
-    let mut ends = ends()?;
-    let end = ends.get_mut(address.hash())?;
+    let mut sessions = sessions()?;
+    let end = sessions.get_mut(address.hash())?.end.as_mut()?;
     if !end.streams.is_empty() {
         // They were open at the last look, and may have ended at any time since then.
         end.all = end.all.max(now);
@@ -164,6 +195,7 @@ mod tests {
         for fill in 0..=255 {
             record(&Address::from_bytes(&[&[8; 383][..], &[fill, 5, 0, 4, 0, 7, 0, 0]].concat()).unwrap(), late, &[]);
         }
-        assert!(ENDS.lock().values().filter(|end| end.session == start).count() < 256);
+        let is_old = |last: &&Last| last.end.as_ref().is_some_and(|end| end.session == start);
+        assert!(SESSIONS.lock().values().filter(is_old).count() < 256);
     }
 }
