@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::secret::{conceal, Secret};
+
 /// Families of outcomes; the numbers are the C constants `I2PSOCK_*` and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -118,7 +120,17 @@ impl Error {
     #[cold]
     #[inline(never)]
     pub fn new(status: Status, operation: Operation, message: impl Into<String>) -> Self {
-        Error { status, operation, tag: String::new(), message: message.into(), os_error: 0 }
+        Error { status, operation, tag: String::new(), message: String::new(), os_error: 0 }.saying(message)
+    }
+
+    /// The same error with another message. Whatever a program took for a name, an address or a path may be a private
+    /// key, so what looks like one is left out of it.
+    #[must_use]
+    pub fn saying(mut self, message: impl Into<String>) -> Self {
+        let message = message.into();
+        self.message = conceal(&message).into_owned();
+        drop(Secret::from_vec(message.into_bytes()));
+        self
     }
 
     /// A wrong argument.

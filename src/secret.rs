@@ -1,6 +1,14 @@
-//! Bytes that must not outlive their use: key material, passwords, lines that contain them.
+//! What must not outlive its use, nor be shown: key material, passwords, lines that contain them.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// Stands in for whatever must not be shown.
+pub const PRIVATE: &str = "<private>";
+
+/// Longest run of base64 in a text that is shown. A destination has 516 characters or more, and what follows it in a
+/// private key is as long again; a hash, a b33 address or a public key is shorter.
+const LONGEST_SHOWN: usize = 200;
 
 /// Owned bytes that are wiped when dropped.
 ///
@@ -97,6 +105,68 @@ impl Gathered {
     }
 }
 
+/// Text that is wiped when dropped, as is every copy of it: the value of an option, which may be a key or a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        SecretText(text.to_owned())
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        SecretText(text)
+    }
+}
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        drop(Secret::from_vec(std::mem::take(&mut self.0).into_bytes()));
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PRIVATE)
+    }
+}
+
+/// Whether what is called `name` is a secret by the sound of it, whichever router it is for: a private key, a secret, a
+/// pre-shared key or a password.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["priv", "secret", "psk", "password"].iter().any(|part| name.contains(part))
+}
+
+/// `text` as it may be shown: a run of I2P base64 that is long enough to be a private key, or a part of one, is
+/// replaced, even if it is spread over several lines. All error messages come through here.
+pub fn conceal(text: &str) -> Cow<'_, str> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'~' | b'=' | b'\r' | b'\n');
+    let length = |run: &str| run.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).count();
+    let (mut shown, mut rest) = (Cow::Borrowed(""), text);
+    while !rest.is_empty() {
+        let (run, after) = rest.split_at(rest.bytes().position(|byte| !is_part(byte)).unwrap_or(rest.len()));
+        let (between, after) = after.split_at(after.bytes().position(is_part).unwrap_or(after.len()));
+        if length(run) > LONGEST_SHOWN {
+            shown.to_mut().push_str(PRIVATE);
+        } else {
+            shown += run;
+        }
+        shown += between;
+        rest = after;
+    }
+    shown
+}
+
 impl Drop for Gathered {
     fn drop(&mut self) {
         drop(self.take());
@@ -125,6 +195,38 @@ mod tests {
     fn debug_shows_nothing() {
         let secret = Secret::from_slice(b"hunter2");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "<secret> Some(<secret>)");
+    }
+
+    #[test]
+    fn text_is_not_shown_either() {
+        let text = SecretText::from("hunter2");
+        assert_eq!(format!("{text:?} {:?}", vec![("password", text.clone())]), "<private> [(\"password\", <private>)]");
+        assert_eq!((text.as_str(), &text), ("hunter2", &text.clone()));
+        for name in ["i2cp.leaseSetPrivKey", "i2cp.leaseSetClient.psk.0", "SECRET", "a.PassWord", "i2cp.leaseSetSecret"]
+        {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["inbound.length", "i2cp.leaseSetKey", "PUB", "VALUE", ""] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_private_key_is_concealed() {
+        let longest = "Ab~-".repeat(LONGEST_SHOWN / 4);
+        let wrapped = "0123456789\r\n".repeat(21);
+        for (text, shown) in [
+            ("", ""),
+            ("no key: \u{e9} a b.i2p", "no key: \u{e9} a b.i2p"),
+            (&longest, longest.as_str()),
+            (&format!("{longest}="), "<private>"),
+            (&format!("say \"{longest}x\", and \u{e9}{longest}x"), "say \"<private>\", and \u{e9}<private>"),
+            (&format!("{longest}.{longest}"), &format!("{longest}.{longest}")),
+            (&format!(": {wrapped} "), ": <private> "),
+            (&"a\n".repeat(LONGEST_SHOWN), &"a\n".repeat(LONGEST_SHOWN)),
+        ] {
+            assert_eq!(conceal(text), shown);
+        }
     }
 
     #[test]

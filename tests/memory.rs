@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{destination, private_keys, Rng};
 use i2psock::core::settings::{ControllerOptions, TunnelOptions};
+use i2psock::error::Error;
 use i2psock::identity::Keys;
 use i2psock::protocol::control::Control;
 use i2psock::protocol::credentials::Credentials;
@@ -18,6 +19,7 @@ use i2psock::protocol::line::{self, Line, MAX_LINE};
 use i2psock::protocol::ports::Ports;
 use i2psock::protocol::request::{NewIdentity, Outcome, Request};
 use i2psock::protocol::version::{Version, VersionRange};
+use i2psock::secret::{Secret, SecretText};
 
 const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };
 
@@ -220,6 +222,97 @@ fn options_of_a_destination_are_wiped() {
         let mut options = common::options(&[("i2cp.leaseSetPrivKey", &secret)]);
         options.set_keys(Some(&keys));
         drop(TunnelOptions::parse(&options).unwrap());
+    });
+    assert_eq!(found, 0);
+}
+
+/// What a bridge may say to a command with secrets.
+fn echoes(secret: &str, keys: &str) -> Vec<String> {
+    [
+        "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"bad value %s, or %k\"\n",
+        "SESSION STATUS RESULT=I2P_ERROR MESSAGE=bad value %s\n",
+        "SESSION STATUS RESULT=I2P_ERROR i2cp.leaseSetPrivKey=%s x.y=%s %k\n",
+        "SESSION STATUS RESULT=%s\n",
+        "SESSION STATUS RESULT=%s MESSAGE=\"%k",
+        "SESSION %s %k=%s\n",
+        "%s %k\n",
+        "%s=%k\n",
+        "SESSION STATUS RESULT=I2P_ERROR RESULT=%s\n",
+        "PING %s %k\nSESSION STATUS RESULT=I2P_ERROR\n",
+        "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"%s",
+        "SESSION STATUS RESULT=I2P_ERROR MESSAGE=%s",
+    ]
+    .map(|line| line.replace("%s", secret).replace("%k", keys))
+    .to_vec()
+}
+
+/// Routers take keys as options, too: nothing of them is left, nor in messages and log lines, which are given back here.
+#[test]
+fn secrets_among_the_options_are_wiped_whatever_a_bridge_says() {
+    let _alone = alone();
+    let keys = Keys::from_text(&private_keys(5, PRIVATE)).unwrap();
+    let secret = String::from_utf8(NEEDLE.to_vec()).unwrap();
+    let request = || {
+        let value = SecretText::from(secret.as_str());
+        let options = vec![("i2cp.leaseSetPrivKey".to_owned(), value.clone()), ("a.PASSWORDS".to_owned(), value)];
+        let Request::Create { style, id, ports, delivery, .. } = create(NewIdentity::Transient(7)) else { panic!() };
+        Request::Create { style, id, identity: NewIdentity::Keys(keys.duplicate()), ports, delivery, options }
+    };
+    let session = format!("SESSION STATUS RESULT=OK DESTINATION={}\n", keys.base64());
+    for echo in echoes(&secret, keys.base64()) {
+        for piece in [1, 50, 100_000] {
+            let found = leaks(|| {
+                let mut handshake = Handshake::new(request(), RANGE, None).unwrap();
+                handshake.wrote(handshake.output().len());
+                handshake.input(b"HELLO REPLY RESULT=OK VERSION=3.3\n").unwrap();
+                handshake.wrote(handshake.output().len());
+                let mut result = Ok(0);
+                for part in echo.as_bytes().chunks(piece) {
+                    result = result.and_then(|_| handshake.input(part));
+                }
+                let error = result.err().unwrap_or_else(|| handshake.eof());
+                assert!(!contains_secret(format!("{error:?} {:?}", handshake.trace).as_bytes()), "{echo}: {error:?}");
+                drop(handshake.trace.take());
+            });
+            assert_eq!(found, 0, "{echo:?} in pieces of {piece}");
+        }
+        let found = leaks(|| {
+            // On the session's control socket, once there is one.
+            let mut handshake = Handshake::new(request(), RANGE, None).unwrap();
+            handshake.wrote(handshake.output().len());
+            handshake.input(b"HELLO REPLY RESULT=OK VERSION=3.3\n").unwrap();
+            handshake.wrote(handshake.output().len());
+            handshake.input(session.as_bytes()).unwrap();
+            let mut control = Control::with_output(handshake.take_output()).hiding(handshake.take_hidden());
+            drop(handshake);
+            control.trace.want(true);
+            control.lookup(1, "a.i2p").unwrap();
+            let mut events = Vec::new();
+            control.input(echo.as_bytes(), &mut events).unwrap();
+            control.eof(&mut events);
+            assert!(!contains_secret(format!("{events:?} {:?}", control.trace).as_bytes()), "{echo}: {events:?}");
+        });
+        assert_eq!(found, 0, "{echo:?} on a control socket");
+    }
+}
+
+/// A program that takes private keys for something else gets an error without them.
+#[test]
+fn private_keys_by_mistake_are_wiped() {
+    let _alone = alone();
+    let text = private_keys(5, PRIVATE);
+    let (words, endpoint) = (format!("x {text}"), format!("{text}:0"));
+    let found = leaks(|| {
+        for error in [
+            Keys::from_file(Secret::from_slice(words.as_bytes())).err(),
+            common::options(&[]).set("sam", &endpoint).err(),
+            common::options(&[]).set(&text, "1").err(),
+            common::options(&[]).set("in_depth", &text).err(),
+            Some(Error::invalid(text.as_str())),
+        ] {
+            let error = error.unwrap();
+            assert!(!contains_secret(error.message.as_bytes()), "{}", error.message);
+        }
     });
     assert_eq!(found, 0);
 }

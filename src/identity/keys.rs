@@ -56,7 +56,10 @@ impl Keys {
     /// Parses the content of a key file after detecting its format: binary; one line of I2P base64; or two lines, the
     /// address and the keys, in either order.
     pub fn from_file(content: Secret) -> Result<Self> {
-        let none = |error: Error| Error { message: format!("no private keys: {}", error.message), ..error };
+        let none = |error: Error| {
+            let message = format!("no private keys: {}", error.message);
+            error.saying(message)
+        };
         // Text cannot contain the first byte of a certificate, which is 0 or 5.
         let Some(text) = as_text(content.as_bytes()) else { return Keys::from_secret(content).map_err(none) };
         let mut lines = text.lines().map(str::trim_ascii).filter(|line| !line.is_empty());

@@ -10,7 +10,10 @@ use crate::protocol::datagram::SendOptions;
 use crate::protocol::line;
 use crate::protocol::ports::Ports;
 use crate::protocol::version::VersionRange;
-use crate::secret::Secret;
+use crate::secret::{is_secret_name, Secret, SecretText, PRIVATE};
+
+/// An option for the router: its name and its value.
+pub type RouterOption = (String, SecretText);
 
 /// Longest line we send, without its line feed: the smallest limit of any bridge, minus one.
 pub const MAX_COMMAND: usize = 4095;
@@ -71,6 +74,12 @@ impl Builder {
         self.hidden(key, value.as_bytes(), &line::excerpt(value.as_bytes(), 80));
     }
 
+    /// Adds a name or address, whose beginning the log may get even if it is long.
+    fn address(mut self, key: &str, value: &str) -> Self {
+        self.hidden(key, value.as_bytes(), &line::beginning(value.as_bytes(), 80));
+        self
+    }
+
     /// Adds a session id. Knowing it is enough to use the session, so the log only gets its beginning.
     fn id(mut self, id: &str) -> Self {
         self.hidden("ID", id.as_bytes(), &line::excerpt(id.as_bytes(), 4));
@@ -111,8 +120,8 @@ pub fn hello(range: VersionRange, credentials: Option<&Credentials>) -> Result<C
     let mut builder =
         Builder::new("HELLO VERSION").word("MIN", &range.min.to_string()).word("MAX", &range.max.to_string());
     if let Some(credentials) = credentials {
-        builder.hidden("USER", credentials.user(), "<private>");
-        builder.hidden("PASSWORD", credentials.password(), "<private>");
+        builder.hidden("USER", credentials.user(), PRIVATE);
+        builder.hidden("PASSWORD", credentials.password(), PRIVATE);
     }
     builder.finish()
 }
@@ -127,7 +136,7 @@ pub fn naming_lookup(name: &str) -> Result<Command> {
     if name != "ME" {
         Target::parse(name)?;
     }
-    Builder::new("NAMING LOOKUP").word("NAME", name).finish()
+    Builder::new("NAMING LOOKUP").address("NAME", name).finish()
 }
 
 /// The keys a new session is created with.
@@ -149,7 +158,7 @@ pub fn session_create(
     identity: Identity<'_>,
     ports: Ports,
     delivery: Delivery,
-    options: &[(String, String)],
+    options: &[RouterOption],
 ) -> Result<Command> {
     check_id(id)?;
     let mut builder = Builder::new("SESSION CREATE").word("STYLE", style).id(id);
@@ -158,7 +167,7 @@ pub fn session_create(
             builder.add("DESTINATION", "TRANSIENT");
             builder.add("SIGNATURE_TYPE", &signature_type.to_string());
         }
-        Identity::Keys(keys) => builder.hidden("DESTINATION", keys.base64_c().to_bytes(), "<private>"),
+        Identity::Keys(keys) => builder.hidden("DESTINATION", keys.base64_c().to_bytes(), PRIVATE),
     }
     builder.ports(ports);
     if let Some(forward) = delivery.forward {
@@ -187,9 +196,9 @@ pub struct Delivery {
 }
 
 /// `STREAM CONNECT`. `options` are streaming options; set ports only if the router supports them.
-pub fn stream_connect(id: &str, target: &Target, ports: Ports, options: &[(String, String)]) -> Result<Command> {
+pub fn stream_connect(id: &str, target: &Target, ports: Ports, options: &[RouterOption]) -> Result<Command> {
     check_id(id)?;
-    let mut builder = Builder::new("STREAM CONNECT").id(id).word("DESTINATION", target.wire());
+    let mut builder = Builder::new("STREAM CONNECT").id(id).address("DESTINATION", target.wire());
     builder.ports(ports);
     add_options(&mut builder, options)?;
     builder.finish()
@@ -219,7 +228,7 @@ pub fn stream_forward(id: &str, host: IpAddr, port: u16, silent: bool) -> Result
 /// `DATAGRAM SEND` or `RAW SEND`; `size` bytes of payload must follow.
 pub fn datagram_send(style: &str, destination: &Address, size: usize, options: &SendOptions) -> Result<Command> {
     let mut builder = Builder::new(&format!("{style} SEND"))
-        .word("DESTINATION", destination.base64())
+        .address("DESTINATION", destination.base64())
         .word("SIZE", &size.to_string());
     for (key, value) in options.pairs() {
         builder.add(key, &value);
@@ -228,17 +237,20 @@ pub fn datagram_send(style: &str, destination: &Address, size: usize, options: &
 }
 
 /// The answer to a PING; `rest` is what followed the word PING, including the leading space.
-pub fn pong(rest: &[u8]) -> Vec<u8> {
-    [b"PONG", rest, b"\n"].concat()
+pub fn pong(rest: &[u8]) -> Secret {
+    Secret::from_vec([b"PONG", rest, b"\n"].concat())
 }
 
-fn add_options(builder: &mut Builder, options: &[(String, String)]) -> Result<()> {
+fn add_options(builder: &mut Builder, options: &[RouterOption]) -> Result<()> {
     for (index, (key, value)) in options.iter().enumerate() {
-        check_option(key, value)?;
+        check_option(key, value.as_str())?;
         if options.iter().take(index).any(|(earlier, _)| earlier == key) {
             return Err(Error::invalid(format!("option {key} is given twice")));
         }
-        builder.add(key, value);
+        match is_secret_name(key) {
+            true => builder.hidden(key, value.as_str().as_bytes(), PRIVATE),
+            false => builder.add(key, value.as_str()),
+        }
     }
     Ok(())
 }
@@ -338,16 +350,16 @@ mod tests {
             assert!(check_option(key, "x").is_err(), "{key:?}");
         }
         assert!(check_option("i2cp.leaseSetEncType", "4,0").is_ok());
-        let twice = [("a.b".to_owned(), "1".to_owned()), ("a.b".to_owned(), "2".to_owned())];
+        let twice = [("a.b".to_owned(), "1".into()), ("a.b".to_owned(), "2".into())];
         let identity = Identity::Transient { signature_type: 7 };
         assert!(session_create("STREAM", "x", identity, Ports::default(), Delivery::default(), &twice).is_err());
-        let long = [("a.b".to_owned(), "1".repeat(MAX_COMMAND))];
+        let long = [("a.b".to_owned(), "1".repeat(MAX_COMMAND).as_str().into())];
         assert!(session_create("STREAM", "x", identity, Ports::default(), Delivery::default(), &long).is_err());
     }
 
     #[test]
     fn the_exact_text_of_each_command() {
-        let options = [("inbound.quantity".to_owned(), "3".to_owned())];
+        let options = [("inbound.quantity".to_owned(), "3".into())];
         let identity = Identity::Transient { signature_type: 7 };
         let ports = Ports { from: Some(1), to: Some(65535) };
         assert_eq!(
@@ -365,13 +377,13 @@ mod tests {
         assert_eq!(text(stream_forward("abc", v6, 1, true)), "STREAM FORWARD ID=abc PORT=1 HOST=::1 SILENT=true\n");
         assert_eq!(text(dest_generate(7)), "DEST GENERATE SIGNATURE_TYPE=7\n");
         assert_eq!(text(naming_lookup("ME")), "NAMING LOOKUP NAME=ME\n");
-        assert_eq!(pong(b" 1 \"2"), b"PONG 1 \"2\n");
+        assert_eq!(pong(b" 1 \"2").as_bytes(), b"PONG 1 \"2\n");
     }
 
     #[test]
     fn the_longest_line_is_the_longest_line() {
         let fill = |n: usize| {
-            let options = [("a.b".to_owned(), "1".repeat(n))];
+            let options = [("a.b".to_owned(), "1".repeat(n).as_str().into())];
             session_create(
                 "STREAM",
                 "x",

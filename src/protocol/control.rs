@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::command::{self, Command};
+use crate::protocol::hidden::Hidden;
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
 use crate::protocol::partial_line::{PartialLine, TooLong};
@@ -70,6 +71,7 @@ pub struct Control {
     announced: Option<Error>,
     /// It is the socket of a forward, which belongs to streams.
     is_forward: bool,
+    hidden: Hidden,
 }
 
 struct Lookup {
@@ -100,6 +102,12 @@ impl Control {
     /// Continues the conversation on the socket of a forward.
     pub fn of_forward(output: Outbox) -> Self {
         Control { output, is_forward: true, ..Control::default() }
+    }
+
+    /// The bridge was told what is `hidden`: it is not shown if it comes back.
+    #[must_use]
+    pub fn hiding(self, hidden: Hidden) -> Self {
+        Control { hidden, ..self }
     }
 
     /// Queues a lookup; `name` is in its wire form.
@@ -230,7 +238,7 @@ impl Control {
         let line = self.partial.take();
         // Some bridges omit the last line feed of an error. A success without one does not count: it may be cut short.
         let is_success = |fields: &Fields| reply::result_of(fields) == Some(ResultCode::Ok);
-        let counts = match line::parse(line.as_bytes()) {
+        let counts = match line::parse_without(&self.hidden, line.as_bytes()) {
             Ok(Line::Reply(fields)) => !is_success(&fields),
             Ok(Line::Ping(_) | Line::Pong) | Err(_) => false,
         };
@@ -257,7 +265,7 @@ impl Control {
             // Whatever it is, it is news: a bridge that goes on talking has not ended.
             self.announced = None;
         }
-        match line::parse(line) {
+        match line::parse_without(&self.hidden, line) {
             Ok(Line::Ping(text)) => {
                 if self.output.unsent() + text.len() > MAX_UNSENT {
                     return Err(Error::protocol(
@@ -265,7 +273,7 @@ impl Control {
                         "the bridge sends PINGs and does not read the answers",
                     ));
                 }
-                self.output.push(Secret::from_vec(command::pong(&text)));
+                self.output.push(command::pong(text.as_bytes()));
                 self.pongs += 1;
                 Ok(())
             }

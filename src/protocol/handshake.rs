@@ -8,6 +8,7 @@ use crate::error::{Error, Operation, Result};
 use crate::identity::Target;
 use crate::protocol::command::{self, Command};
 use crate::protocol::credentials::Credentials;
+use crate::protocol::hidden::Hidden;
 use crate::protocol::line::{self, Fields, Line, MAX_LINE};
 use crate::protocol::outbox::Outbox;
 use crate::protocol::partial_line::{PartialLine, TooLong};
@@ -45,6 +46,7 @@ pub struct Handshake {
     request_left: usize,
     fields: Option<Fields>,
     outcome: Option<Outcome>,
+    hidden: Hidden,
     /// The conversation so far, for the log.
     pub trace: Trace,
 }
@@ -54,6 +56,7 @@ impl Handshake {
     pub fn new(request: Request, range: VersionRange, credentials: Option<&Credentials>) -> Result<Self> {
         request.command(range.max)?;
         let mut handshake = Handshake {
+            hidden: request.hidden(),
             request,
             range,
             phase: Phase::Hello,
@@ -100,6 +103,11 @@ impl Handshake {
     /// Takes what is left to write, for the next owner of the connection.
     pub fn take_output(&mut self) -> Outbox {
         std::mem::take(&mut self.output)
+    }
+
+    /// Takes what the next owner of the connection must not show either.
+    pub fn take_hidden(&mut self) -> Hidden {
+        std::mem::take(&mut self.hidden)
     }
 
     /// What the conversation is waiting for.
@@ -232,8 +240,8 @@ impl Handshake {
         if self.phase == Phase::Peer && !words_of_sam && !matches!(line, b"PING" | b"PONG") {
             return self.peer(line);
         }
-        match line::parse(line) {
-            Ok(Line::Ping(text)) => self.ping(&text),
+        match line::parse_without(&self.hidden, line) {
+            Ok(Line::Ping(text)) => self.ping(text.as_bytes()),
             Ok(Line::Pong) => Ok(()),
             Ok(Line::Reply(fields)) => self.reply_line(fields),
             // Ignore empty lines between replies.
@@ -250,7 +258,7 @@ impl Handshake {
         if self.output.unsent() + text.len() > MAX_UNSENT {
             return Err(self.protocol("the bridge sends PINGs and does not read the answers"));
         }
-        self.output.push(Secret::from_vec(command::pong(text)));
+        self.output.push(command::pong(text));
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::secret::Secret;
+use crate::protocol::hidden::Hidden;
+use crate::secret::{conceal, is_secret_name, Secret, SecretText, PRIVATE};
 
 /// Longest line accepted from a bridge, without its line feed. A SESSION STATUS with RSA keys needs about 3 kB.
 pub const MAX_LINE: usize = 65536;
@@ -16,7 +17,7 @@ const MAX_PAIRS: usize = 512;
 #[derive(Debug)]
 pub enum Line {
     /// Keep-alive; the opaque rest of the line, including its leading space, must be echoed byte for byte.
-    Ping(Vec<u8>),
+    Ping(Secret),
     /// An answer to a PING of ours, or a stray one.
     Pong,
     /// Everything else: topic, action and `KEY=value` pairs.
@@ -31,7 +32,7 @@ pub struct Fields {
 }
 
 enum Value {
-    Text(String),
+    Text(SecretText),
     Private(Secret),
 }
 
@@ -75,13 +76,15 @@ impl Fields {
 
     /// The line for the log: private values replaced, long ones shortened.
     pub fn redacted(&self) -> String {
-        // A base64 word may be a private key in the wrong place.
         let word = |text: &str| excerpt(text.as_bytes(), 32);
         let mut text = format!("{} {}", word(&self.topic), word(&self.action));
         for (key, value) in self.pairs.iter().take(16) {
             match value {
-                Value::Private(_) => text.push_str(&format!(" {}=<private>", word(key))),
-                Value::Text(value) => text.push_str(&format!(" {}={}", word(key), excerpt(value.as_bytes(), 80))),
+                Value::Private(_) => text.push_str(&format!(" {}={PRIVATE}", word(key))),
+                Value::Text(value) => {
+                    let part = if is_address(key) { beginning } else { excerpt };
+                    text.push_str(&format!(" {}={}", word(key), part(value.as_str().as_bytes(), 80)));
+                }
             }
         }
         text
@@ -90,24 +93,37 @@ impl Fields {
     /// Whether the value of `key` in a reply of this topic is a private key.
     fn is_private(topic: &str, key: &str) -> bool {
         // SESSION STATUS calls the private key blob DESTINATION.
-        key == "PRIV" || key == "PASSWORD" || (topic == "SESSION" && key == "DESTINATION")
+        is_secret_name(key) || (topic == "SESSION" && key == "DESTINATION")
     }
+}
+
+/// Whether the value of `key` is a name or an address, if it is not private.
+fn is_address(key: &str) -> bool {
+    matches!(key, "NAME" | "VALUE" | "PUB" | "DESTINATION")
 }
 
 /// Why a line cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// At most `limit` bytes of untrusted text, made printable.
+/// At most `limit` characters of untrusted text, made printable; what may be a private key is not shown.
 pub fn excerpt(bytes: &[u8], limit: usize) -> String {
-    let cut = bytes.get(..limit).unwrap_or(bytes);
-    let readable = String::from_utf8_lossy(cut);
-    let mut text = String::with_capacity(readable.len() + '…'.len_utf8());
-    text.extend(readable.chars().map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c }));
-    if cut.len() < bytes.len() {
-        text.push('…');
+    printable(&conceal(&String::from_utf8_lossy(bytes)), limit)
+}
+
+/// [`excerpt`] for a name or an address, of which the beginning is shown however long it is. A private key begins with
+/// its destination, and nothing else in it is among its first 500 characters.
+pub fn beginning(bytes: &[u8], limit: usize) -> String {
+    printable(&String::from_utf8_lossy(bytes), limit)
+}
+
+fn printable(text: &str, limit: usize) -> String {
+    let readable = |c: char| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c };
+    let mut shown: String = text.chars().take(limit).map(readable).collect();
+    if text.chars().nth(limit).is_some() {
+        shown.push('…');
     }
-    text
+    shown
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -116,6 +132,12 @@ fn is_blank(byte: u8) -> bool {
 
 /// Parses `line`, which comes without its line feed.
 pub fn parse(line: &[u8]) -> Result<Line, Malformed> {
+    parse_without(&Hidden::default(), line)
+}
+
+/// [`parse`] for a line that may repeat what is `hidden`. The text of a PING is left as it is: it is sent back and not
+/// shown.
+pub fn parse_without(hidden: &Hidden, line: &[u8]) -> Result<Line, Malformed> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.len() > MAX_LINE {
         return Err(Malformed("the line is too long"));
@@ -124,12 +146,12 @@ pub fn parse(line: &[u8]) -> Result<Line, Malformed> {
         return Err(Malformed("a NUL byte in the line"));
     }
     if let Some(rest) = keep_alive(line, b"PING") {
-        return Ok(Line::Ping(rest.to_vec()));
+        return Ok(Line::Ping(Secret::from_slice(rest)));
     }
     if keep_alive(line, b"PONG").is_some() {
         return Ok(Line::Pong);
     }
-    parse_fields(line).map(Line::Reply)
+    parse_fields(hidden, line).map(Line::Reply)
 }
 
 /// The opaque rest of `line` if its first word is `word`.
@@ -137,31 +159,31 @@ fn keep_alive<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     line.strip_prefix(word).filter(|rest| rest.is_empty() || rest.starts_with(b" "))
 }
 
-fn parse_fields(line: &[u8]) -> Result<Fields, Malformed> {
+fn parse_fields(hidden: &Hidden, line: &[u8]) -> Result<Fields, Malformed> {
     let mut tokens = Tokens { rest: line };
     let topic = match tokens.next_token()? {
-        Some(Token { key, value: None }) => utf8(key)?,
+        Some(Token { key, value: None }) => word(hidden, key)?,
         Some(_) => return Err(Malformed("the first word is not a topic")),
         None => return Err(Malformed("an empty line")),
     };
     let mut fields = Fields { topic, action: String::new(), pairs: Vec::new() };
     match tokens.next_token()? {
         None => return Err(Malformed("a topic without an action")),
-        Some(Token { key, value: None }) => fields.action = utf8(key)?,
-        Some(pair) => fields.add(pair)?,
+        Some(Token { key, value: None }) => fields.action = word(hidden, key)?,
+        Some(pair) => fields.add(hidden, pair)?,
     }
     while let Some(pair) = tokens.next_token()? {
-        fields.add(pair)?;
+        fields.add(hidden, pair)?;
     }
     Ok(fields)
 }
 
 impl Fields {
-    fn add(&mut self, Token { key, value }: Token<'_>) -> Result<(), Malformed> {
+    fn add(&mut self, hidden: &Hidden, Token { key, value }: Token<'_>) -> Result<(), Malformed> {
         if self.pairs.len() >= MAX_PAIRS {
             return Err(Malformed("too many words"));
         }
-        let key = utf8(key)?;
+        let key = word(hidden, key)?;
         if self.pairs.iter().any(|(known, _)| *known == key) {
             // Two RESULTs would be contradictory, and two SIZEs would leave it open where the next line starts. For all
             // other keys the first one counts.
@@ -170,14 +192,26 @@ impl Fields {
         let value = value.unwrap_or(Secret::from_vec(Vec::new()));
         let value = if Self::is_private(&self.topic, &key) {
             Value::Private(value)
-        } else if key == "MESSAGE" {
-            Value::Text(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        } else if is_address(&key) {
+            Value::Text(utf8(value.as_bytes())?.into())
         } else {
-            Value::Text(utf8(value.as_bytes())?)
+            let value = hidden.out_of(value);
+            Value::Text(match key.as_str() {
+                "MESSAGE" => String::from_utf8_lossy(value.as_bytes()).into_owned().into(),
+                _ => utf8(value.as_bytes())?.into(),
+            })
         };
         self.pairs.push((key, value));
         Ok(())
     }
+}
+
+/// A word that is not a value. Those of SAM are never hidden, whatever a secret looks like.
+fn word(hidden: &Hidden, bytes: &[u8]) -> Result<String, Malformed> {
+    if bytes.iter().all(|b| b.is_ascii_uppercase() || *b == b'_') {
+        return utf8(bytes);
+    }
+    utf8(hidden.out_of(Secret::from_slice(bytes)).as_bytes())
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, Malformed> {
@@ -273,7 +307,7 @@ pub fn parse_pairs(text: &[u8]) -> Result<Fields, Malformed> {
     let mut tokens = Tokens { rest: text.strip_suffix(b"\r").unwrap_or(text) };
     let mut fields = Fields { topic: String::new(), action: String::new(), pairs: Vec::new() };
     while let Some(pair) = tokens.next_token()? {
-        fields.add(pair)?;
+        fields.add(&Hidden::default(), pair)?;
     }
     Ok(fields)
 }

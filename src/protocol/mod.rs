@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod datagram;
 pub mod handshake;
 pub mod heartbeat;
+pub mod hidden;
 pub mod line;
 pub mod outbox;
 pub(crate) mod partial_line;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Keys, Target};
-use crate::protocol::command::{self, Command, Delivery, Identity};
+use crate::protocol::command::{self, Command, Delivery, Identity, RouterOption};
+use crate::protocol::hidden::Hidden;
 use crate::protocol::line::Fields;
 use crate::protocol::ports::Ports;
 use crate::protocol::reply::{self, Peer};
 use crate::protocol::version::Version;
-use crate::secret::Secret;
+use crate::secret::{is_secret_name, Secret};
 
 /// The keys for a session to be created; the owning form of [`Identity`].
 pub enum NewIdentity {
@@ -46,7 +47,7 @@ pub enum Request {
         /// How the bridge delivers datagrams.
         delivery: Delivery,
         /// I2CP options, passed through unchanged.
-        options: Vec<(String, String)>,
+        options: Vec<RouterOption>,
     },
     /// STREAM CONNECT: the connection becomes the stream.
     Connect {
@@ -57,7 +58,7 @@ pub enum Request {
         /// I2CP ports of the stream.
         ports: Ports,
         /// Streaming options, passed through unchanged.
-        options: Vec<(String, String)>,
+        options: Vec<RouterOption>,
     },
     /// STREAM ACCEPT: the connection becomes the stream once a peer connects.
     Accept {
@@ -142,6 +143,17 @@ impl Request {
     fn too_old(&self, what: &str, version: Version) -> Error {
         let message = format!("the router speaks SAM {version}, which has no {what} (3.2 has)");
         Error::new(Status::Unsupported, self.operation(), message)
+    }
+
+    /// What the bridge is told and must not show up again, whatever it answers.
+    pub fn hidden(&self) -> Hidden {
+        let (options, keys) = match self {
+            Request::Create { options, identity: NewIdentity::Keys(keys), .. } => (&options[..], Some(keys)),
+            Request::Create { options, .. } | Request::Connect { options, .. } => (&options[..], None),
+            _ => return Hidden::default(),
+        };
+        let secrets = options.iter().filter(|(key, _)| is_secret_name(key)).map(|(_, value)| value.as_str());
+        Hidden::new(secrets.chain(keys.map(Keys::base64)))
     }
 
     /// Whether it asks for delivery of datagrams over the control socket.

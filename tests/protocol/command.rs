@@ -4,10 +4,11 @@ use super::RANGE;
 use crate::common::{destination, private_keys, Rng};
 use i2psock::error::Status;
 use i2psock::identity::{Keys, Target};
-use i2psock::protocol::command::{self, Identity};
+use i2psock::protocol::command::{self, Identity, RouterOption};
 use i2psock::protocol::credentials::Credentials;
 use i2psock::protocol::line::{self, Line};
 use i2psock::protocol::ports::Ports;
+use i2psock::secret::SecretText;
 
 /// Texts a careless or malicious caller might pass.
 fn nasty() -> Vec<String> {
@@ -110,7 +111,8 @@ fn no_text_breaks_a_command() {
         check(command::stream_forward(&text, [255; 16].map(|b: u8| b / 2).into(), 65535, true), 6);
         check(command::stream_connect(&text, &host, Ports::default(), &[]), 4);
         check(command::session_create("STREAM", &text, transient(), Ports::default(), Default::default(), &[]), 6);
-        for option in [(text.clone(), "x".to_owned()), ("a.b".to_owned(), text.clone()), (text.clone(), text.clone())] {
+        let value = || SecretText::from(text.as_str());
+        for option in [(text.clone(), "x".into()), ("a.b".to_owned(), value()), (text.clone(), value())] {
             let options = [option];
             check(
                 command::session_create("STREAM", "id", transient(), Ports::default(), Default::default(), &options),
@@ -162,8 +164,8 @@ fn accepted_options_are_read_back_exactly() {
             let limit = if rng.below(4) == 0 { from.len() } else { good };
             (0..rng.below(most)).map(|_| char::from(from[rng.below(limit)])).collect()
         };
-        let options: Vec<(String, String)> = (0..1 + rng.below(3))
-            .map(|_| (letters(&mut rng, KEYS, 11, 12), letters(&mut rng, VALUES, 33, 20)))
+        let options: Vec<RouterOption> = (0..1 + rng.below(3))
+            .map(|_| (letters(&mut rng, KEYS, 11, 12), letters(&mut rng, VALUES, 33, 20).into()))
             .collect();
         let transient = Identity::Transient { signature_type: 7 };
         let Ok(command) =

@@ -87,7 +87,7 @@ fn pings() {
         match (text(vector, "kind"), line::parse(line.as_bytes()).unwrap()) {
             ("ping", Line::Ping(rest)) => {
                 let text = vector["text"].as_str().map_or(String::new(), |text| format!(" {text}"));
-                assert_eq!(rest, text.as_bytes());
+                assert_eq!(rest.as_bytes(), text.as_bytes());
             }
             ("pong", Line::Pong) => {}
             (kind, other) => panic!("{kind}: {other:?}"),

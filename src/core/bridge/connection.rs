@@ -17,10 +17,12 @@ use crate::core::bridge::config::{Bridge, FIRST_PAUSE, LONGEST_PAUSE};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Interest, Progress, Scope, Waiting};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::handshake::{Handshake, Phase};
+use crate::protocol::hidden::Hidden;
 use crate::protocol::line::Fields;
 use crate::protocol::outbox::Outbox;
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::version::Version;
+use crate::secret::Gathered;
 use crate::sys::{self, Place, SharedFd};
 
 /// Reads per step before control returns to the caller, so that a bridge that never stops sending cannot hold it.
@@ -77,7 +79,7 @@ struct Talking {
     /// When the answer to HELLO is due; `None` once it has arrived.
     until: Deadline,
     /// Bytes read past the reply; only on connections that never carry payload.
-    surplus: Vec<u8>,
+    surplus: Gathered,
 }
 
 /// The result of a connection whose request was answered.
@@ -86,9 +88,11 @@ pub struct Finished {
     pub socket: Arc<SharedFd>,
     pub version: Version,
     /// Bytes read past the reply; only on connections that never carry payload.
-    pub surplus: Vec<u8>,
+    pub surplus: Gathered,
     /// Output still to be written (PONGs).
     pub unsent: Outbox,
+    /// Secrets of the request, which are not to be shown if the bridge repeats them.
+    pub hidden: Hidden,
 }
 
 impl BridgeConnection {
@@ -294,7 +298,7 @@ impl BridgeConnection {
     }
 
     fn talking(&self, socket: Arc<SharedFd>, now: Instant) -> State {
-        State::Talking(Talking { socket, until: after(self.bridge.timeouts.hello, now), surplus: Vec::new() })
+        State::Talking(Talking { socket, until: after(self.bridge.timeouts.hello, now), surplus: Gathered::default() })
     }
 
     fn remember(&mut self, place: &Place, error: &io::Error) {
@@ -390,7 +394,7 @@ impl BridgeConnection {
         let used = self.handshake.input(bytes)?;
         if !exact {
             if let State::Talking(talking) = &mut self.state {
-                talking.surplus.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                talking.surplus.extend(bytes.get(used..).unwrap_or_default());
             }
             return Ok(());
         }
@@ -402,7 +406,8 @@ impl BridgeConnection {
         let state = std::mem::replace(&mut self.state, State::Over);
         match (state, self.handshake.take_outcome(), self.handshake.version()) {
             (State::Talking(Talking { socket, surplus, .. }), Some(outcome), Some(version)) => {
-                Ok(Finished { outcome, socket, version, surplus, unsent: self.handshake.take_output() })
+                let (unsent, hidden) = (self.handshake.take_output(), self.handshake.take_hidden());
+                Ok(Finished { outcome, socket, version, surplus, unsent, hidden })
             }
             _ => Err(Error::new(Status::Internal, self.request().operation(), "a connection without a result")),
         }

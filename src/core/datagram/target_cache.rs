@@ -146,8 +146,9 @@ mod tests {
             outcome: Outcome::Checked,
             socket: Arc::new(SharedFd::new(ours.into())),
             version: Version::V3_3,
-            surplus: Vec::new(),
+            surplus: Default::default(),
             unsent: Default::default(),
+            hidden: Default::default(),
         };
         let signals = Signals {
             work: Arc::new(Watch::new().unwrap()),

@@ -14,6 +14,7 @@ use crate::protocol::control::{Answer, Control, Event, LIFE};
 use crate::protocol::heartbeat::{Heartbeat, Verdict};
 use crate::protocol::outbox::Outbox;
 use crate::protocol::trace::Trace;
+use crate::secret::Gathered;
 use crate::sys::{self, SharedFd};
 
 /// What one run may read before others get a turn: bytes, and messages such as datagrams, which cost more. A run ends
@@ -31,7 +32,7 @@ pub(crate) struct ControlSocket {
     slots: Slots,
     last_number: u64,
     /// Bytes read together with the reply that created the session.
-    surplus: Vec<u8>,
+    surplus: Gathered,
     heartbeat: Heartbeat,
     /// Where to deliver datagrams that arrive on the control socket.
     port: Option<Arc<DatagramPort>>,
@@ -64,7 +65,7 @@ impl ControlSocket {
         created.socket.set_carrying();
         ControlSocket {
             socket: Some(created.socket),
-            control: control(created.unsent),
+            control: control(created.unsent).hiding(created.hidden),
             slots: Slots::new(),
             last_number: LIFE,
             surplus: created.surplus,
@@ -138,8 +139,8 @@ impl ControlSocket {
         let socket = self.socket.clone()?;
         let mut events = Vec::new();
         let mut end = None;
-        let surplus = std::mem::take(&mut self.surplus);
-        if let Err(error) = self.control.input(&surplus, &mut events) {
+        let surplus = self.surplus.take();
+        if let Err(error) = self.control.input(surplus.as_bytes(), &mut events) {
             end = Some(error);
         }
         let mut buffer = [0; 4096];
@@ -166,6 +167,7 @@ impl ControlSocket {
                 }
             }
         }
+        sys::wipe(&mut buffer);
         if let Some(port) = &self.port {
             port.set_skipped(self.control.skipped());
         }
@@ -254,7 +256,8 @@ mod tests {
             outcome: Outcome::Checked,
             socket: Arc::new(SharedFd::new(ours.into())),
             version: Version::V3_3,
-            surplus: Vec::new(),
+            surplus: Default::default(),
+            hidden: Default::default(),
             unsent: Default::default(),
         };
         ControlSocket::of_session(created, None, None, Instant::now())

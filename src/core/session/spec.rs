@@ -7,6 +7,7 @@ use crate::core::session::datagram_port::DatagramPort;
 use crate::core::settings::DestOptions;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Keys};
+use crate::protocol::command::RouterOption;
 use crate::protocol::request::{NewIdentity, Outcome, Request};
 use crate::protocol::style::Style;
 use crate::sys;
@@ -24,7 +25,7 @@ pub struct SessionSpec {
     pub port: Option<Arc<DatagramPort>>,
     options: DestOptions,
     /// I2CP options to send.
-    router_options: Vec<(String, String)>,
+    router_options: Vec<RouterOption>,
 }
 
 impl SessionSpec {
@@ -101,11 +102,11 @@ impl From<Keys> for NewIdentity {
 }
 
 /// I2CP options; those set by the caller take precedence over our defaults.
-fn router_options(options: &DestOptions, nickname: &str) -> Vec<(String, String)> {
+fn router_options(options: &DestOptions, nickname: &str) -> Vec<RouterOption> {
     let mut list: Vec<_> = options.router().cloned().collect();
     let mut default = |key: &str, value: Option<&str>| {
         if let Some(value) = value.filter(|_| list.iter().all(|(known, _)| known != key)) {
-            list.push((key.to_owned(), value.to_owned()));
+            list.push((key.to_owned(), value.into()));
         }
     };
     default("inbound.nickname", Some(nickname));

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::core::settings::options::{Entries, Options, Owner};
 use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::command::RouterOption;
 use crate::protocol::ports::Ports;
 use crate::protocol::request::NewIdentity;
 use crate::protocol::style::Style;
@@ -69,7 +70,7 @@ impl DestOptions {
     }
 
     /// The options for the router, in the order they were set.
-    pub(crate) fn router(&self) -> impl Iterator<Item = &(String, String)> {
+    pub(crate) fn router(&self) -> impl Iterator<Item = &RouterOption> {
         self.given.router()
     }
 
@@ -83,7 +84,7 @@ impl DestOptions {
                 self.style.word()
             ));
         }
-        let has = |entry: &(String, String)| match entry.0.as_str() {
+        let has = |entry: &RouterOption| match entry.0.as_str() {
             // Compare the effective values, as the default counts too. A shared destination always has a name.
             "recover" => self.recovers(true) == wanted.recovers(true),
             // Checked against the keys instead.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::core::settings::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::identity::Keys;
-use crate::protocol::command::check_option;
+use crate::protocol::command::{check_option, RouterOption};
 use crate::protocol::ports::Ports;
 use crate::protocol::version::Version;
 
@@ -109,17 +109,17 @@ const KNOWN: [(&str, &[Owner], Kind); 45] = [
     ("splice", &[Owner::Tunnel], Kind::Flag),
 ];
 
-/// Names and values as they were set. Wiped when dropped, as a value may be a password or a key for the router.
+/// Names and values as they were set. A value may be a password or a key for the router, so all of them are wiped.
 #[derive(Default)]
-pub(super) struct Entries(Vec<(String, String)>);
+pub(super) struct Entries(Vec<RouterOption>);
 
 impl Entries {
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, (String, String)> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, RouterOption> {
         self.0.iter()
     }
 
     /// The options for the router, in the order they were set.
-    pub(super) fn router(&self) -> impl Iterator<Item = &(String, String)> {
+    pub(super) fn router(&self) -> impl Iterator<Item = &RouterOption> {
         self.iter().filter(|(key, _)| is_router_option(key))
     }
 }
@@ -149,8 +149,8 @@ impl Options {
         }
         let entries = &mut self.entries.0;
         match entries.iter_mut().find(|(known, _)| known == key) {
-            Some((_, old)) => wipe(&mut std::mem::replace(old, value.to_owned())),
-            None => entries.push((key.to_owned(), value.to_owned())),
+            Some((_, old)) => *old = value.into(),
+            None => entries.push((key.to_owned(), value.into())),
         }
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Options {
         Options { entries, keys: self.keys.as_ref().map(Keys::duplicate) }
     }
 
-    fn of(&self, owner: Owner) -> impl Iterator<Item = &(String, String)> {
+    fn of(&self, owner: Owner) -> impl Iterator<Item = &RouterOption> {
         self.entries.iter().filter(move |(key, _)| known(key).is_none_or(|(_, owners, _)| owners.contains(&owner)))
     }
 
@@ -230,21 +230,8 @@ impl Options {
     }
 
     /// A copy of the options for the router, in the order they were set.
-    pub(super) fn router_options(&self) -> Vec<(String, String)> {
+    pub(super) fn router_options(&self) -> Vec<RouterOption> {
         self.entries.router().cloned().collect()
-    }
-}
-
-/// A password is not a key, but should not stay in memory either.
-fn wipe(text: &mut String) {
-    crate::sys::wipe(&mut std::mem::take(text).into_bytes());
-}
-
-impl Drop for Entries {
-    fn drop(&mut self) {
-        for (_, value) in &mut self.0 {
-            wipe(value);
-        }
     }
 }
 
@@ -348,6 +335,6 @@ mod tests {
     fn later_values_replace_earlier_ones() {
         let both = options(&[("in_depth", "1"), ("in_depth", "2"), ("inbound.length", "1"), ("inbound.length", "3")]);
         assert_eq!(both.number::<u32>("in_depth"), Some(2));
-        assert_eq!(both.router_options(), [("inbound.length".to_owned(), "3".to_owned())]);
+        assert_eq!(both.router_options(), [("inbound.length".to_owned(), "3".into())]);
     }
 }

@@ -168,7 +168,8 @@ pub(super) fn open_error(what: &str, error: &io::Error) -> Error {
 
 /// Prefixes an error message with the name of the file.
 pub(super) fn within(what: &str, error: Error) -> Error {
-    Error { message: format!("{what}: {}", error.message), ..error }
+    let message = format!("{what}: {}", error.message);
+    error.saying(message)
 }
 
 #[cfg(test)]
