@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "common.h"
 
+#include <ctype.h>
 #include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
@@ -11,12 +12,70 @@
 
 static const char *program = "example";
 
+/* Longest run of base64 in an argument that is shown: longer ones may be, or hold, a private key. */
+enum { LONGEST_SHOWN = 200 };
+
+static int has_long_base64(const char *text) {
+    size_t run = 0;
+
+    for (; *text != '\0'; text++) {
+        /* A key that was pasted may be spread over several lines. */
+        if (isalnum((unsigned char) *text) || strchr("-~=", *text) != NULL) {
+            run++;
+        } else if (*text != '\r' && *text != '\n') {
+            run = 0;
+        }
+        if (run > LONGEST_SHOWN) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether the first `len` characters of `name` sound as if the option's value were a secret. */
+static int names_secret(const char *name, size_t len) {
+    static const char *const parts[] = {"priv", "secret", "psk", "password"};
+    size_t at, i, k;
+
+    for (at = 0; at < len; at++) {
+        for (i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            for (k = 0; parts[i][k] != '\0' && at + k < len && tolower((unsigned char) name[at + k]) == parts[i][k]; k++) {
+            }
+            if (parts[i][k] == '\0') {
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Writes `text`, which may be from the command line, to standard error, without what may be a secret. */
+static void put_shown(const char *text) {
+    const char *equals = strchr(text, '=');
+
+    /* There may be more than one, as in "--set=KEY=VALUE". */
+    while (equals != NULL && !names_secret(text, (size_t) (equals - text))) {
+        equals = strchr(equals + 1, '=');
+    }
+    if (has_long_base64(text)) {
+        fputs("<private>", stderr);
+    } else if (equals != NULL) {
+        fprintf(stderr, "%.*s=<private>", (int) (equals - text), text);
+    } else {
+        fputs(text, stderr);
+    }
+}
+
 void note(const char *text) {
-    fprintf(stderr, "%s: %s\n", program, text);
+    fprintf(stderr, "%s: ", program);
+    put_shown(text);
+    fputc('\n', stderr);
 }
 
 int complain(const char *what, i2psock_error *err) {
-    fprintf(stderr, "%s: %s: %s\n", program, what, i2psock_error_message(err));
+    fprintf(stderr, "%s: ", program);
+    put_shown(what);
+    fprintf(stderr, ": %s\n", i2psock_error_message(err));
     i2psock_error_free(err);
     return EXIT_FAILED;
 }
@@ -129,7 +188,8 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
         }
         if (strcmp(name, "--set") == 0 ? set_pair(settings->dest, value, &err)
                                        : i2psock_options_set(settings->controller, name + 2, value, &err)) {
-            complain(value, err);
+            /* The value of "--password" says nothing of what it is. */
+            complain(names_secret(name, strlen(name)) ? name : value, err);
             usage_error(settings, "that cannot be set");
         }
     }

@@ -40,10 +40,13 @@ void settings_free(struct settings *settings);
 /* Ends the program because its command line makes no sense. */
 void usage_error(struct settings *settings, const char *what);
 
-/* Writes "program: what: why" to standard error, frees `err` and returns EXIT_FAILED. */
+/*
+ * Writes "program: what: why" to standard error, frees `err` and returns EXIT_FAILED. `what` may be an argument: whatever in
+ * it may be a private key or another secret is left out.
+ */
 int complain(const char *what, i2psock_error *err);
 
-/* Writes "program: text" to standard error. */
+/* Writes "program: text" to standard error, like complain(). */
 void note(const char *text);
 
 /*

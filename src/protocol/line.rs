@@ -206,9 +206,9 @@ impl Fields {
     }
 }
 
-/// A word that is not a value. Those of SAM are never hidden, whatever a secret looks like.
+/// A word that is not a value. Those of SAM, such as DESTINATION, are never hidden, whatever a secret looks like.
 fn word(hidden: &Hidden, bytes: &[u8]) -> Result<String, Malformed> {
-    if bytes.iter().all(|b| b.is_ascii_uppercase() || *b == b'_') {
+    if bytes.len() <= b"DESTINATION".len() && bytes.iter().all(|b| b.is_ascii_uppercase() || *b == b'_') {
         return utf8(bytes);
     }
     utf8(hidden.out_of(Secret::from_slice(bytes)).as_bytes())
@@ -348,6 +348,33 @@ mod tests {
         assert_eq!(f.take_private("DESTINATION").unwrap().as_bytes(), b"c2VjcmV0");
         assert!(f.take_private("DESTINATION").is_none());
         assert_eq!(reply("NAMING REPLY VALUE=x DESTINATION=y").get("DESTINATION"), Some("y"));
+    }
+
+    #[test]
+    fn what_is_hidden_is_nowhere_but_the_words_of_sam_stay() {
+        let hidden = Hidden::new(["hunter22", "RESULT", "STATUS", "LONGSECRETWORD"].into_iter());
+        let line =
+            b"SESSION STATUS RESULT=hunter22 hunter22=1 LONGSECRETWORD X=STATUS VALUE=STATUS a.psk=1 MESSAGE=\"\xff \
+            hunter22'";
+        let line = [&line[..], b"\""].concat();
+        let Ok(Line::Reply(f)) = parse_without(&hidden, &line) else { panic!() };
+        assert_eq!((f.topic(), f.action(), f.get("RESULT")), ("SESSION", "STATUS", Some("<private>")));
+        assert_eq!((f.get("X"), f.get("VALUE"), f.get("a.psk")), (Some("<private>"), Some("STATUS"), None));
+        assert_eq!(f.get("MESSAGE"), Some("\u{fffd} <private>'"));
+        let shown = f.redacted();
+        assert!(shown.contains("a.psk=<private>") && shown.contains(" <private>=1 X=<private> "), "{shown}");
+    }
+
+    #[test]
+    fn what_may_be_a_private_key_is_not_shown() {
+        let key = "k".repeat(300);
+        let f = reply(&format!(
+            "SESSION STATUS RESULT=I2P_ERROR X={key} MESSAGE=\"bad {key}\" PUB={key} DESTINATION={key}"
+        ));
+        let shown = format!("X=<private> MESSAGE=bad <private> PUB={}… DESTINATION=<private>", "k".repeat(80));
+        assert!(f.redacted().ends_with(&shown), "{}", f.redacted());
+        assert_eq!(excerpt(format!("{key}!").as_bytes(), 4), "<pri…");
+        assert_eq!(beginning(key.as_bytes(), 4), "kkkk…");
     }
 
     #[test]

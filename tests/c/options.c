@@ -330,8 +330,141 @@ static void refused_before_a_byte(void) {
     free(big);
 }
 
+/* ---- secrets ---- */
+
+static const char *const secret_keys[] = { "i2cp.leaseSetPrivKey", "i2cp.leaseSetSigningPrivateKey", "i2cp.leaseSetSecret",
+    "i2cp.leaseSetClient.psk.0", "i2cp.PASSWORD" };
+#define SECRET_KEYS (sizeof secret_keys / sizeof secret_keys[0])
+
+/* Kept masked, so that the only copies in memory are the library's. */
+static unsigned char masked[24];
+#define MASK 0x55
+
+static void make_secret(void) {
+    size_t i;
+    for (i = 0; i < sizeof masked; i++) masked[i] = (unsigned char) (('A' + (i * 7 + (size_t) getpid()) % 26) ^ MASK);
+}
+
+static void unmask(char *text) {
+    size_t i;
+    for (i = 0; i < sizeof masked; i++) text[i] = (char) (masked[i] ^ MASK);
+    text[sizeof masked] = '\0';
+}
+
+static int holds_secret(const unsigned char *bytes, size_t length) {
+    size_t at, i;
+    int found = 0;
+    for (at = 0; at + sizeof masked <= length; at++) {
+        for (i = 0; i < sizeof masked && (bytes[at + i] ^ MASK) == masked[i]; i++) continue;
+        found += i == sizeof masked;
+    }
+    return found;
+}
+
+/* How many copies there are in all writable memory of this process, blocks that were freed included. */
+static int copies_in_memory(void) {
+    static unsigned char part[1 << 20];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC), found = 0;
+    char line[512], access[8];
+    unsigned long from, to, own = (unsigned long) part;
+    CHECK(maps != NULL && memory >= 0);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        if (sscanf(line, "%lx-%lx %7s", &from, &to, access) != 3 || strncmp(access, "rw", 2) != 0) continue;
+        while (from < to) {
+            size_t size = to - from < sizeof part ? to - from : sizeof part;
+            ssize_t got;
+            if (from >= own && from < own + sizeof part) {
+                from = own + sizeof part;
+                continue;
+            }
+            if (from < own && from + size > own) size = own - from;
+            got = pread(memory, part, size, (off_t) from);
+            if (got <= 0) break;
+            found += holds_secret(part, (size_t) got);
+            /* One that lies across the border is found by the next part. */
+            from += (size_t) got > sizeof masked && from + (size_t) got < to ? (size_t) got - sizeof masked + 1 : (size_t) got;
+        }
+    }
+    fclose(maps);
+    close(memory);
+    return found;
+}
+
+static char logged[1 << 16];
+
+static void keep_line(void *user, const char *line) {
+    (void) user;
+    strncat(logged, line, sizeof logged - strlen(logged) - 1);
+    strncat(logged, "\n", sizeof logged - strlen(logged) - 1);
+}
+
+static i2psock_options *secret_options(void) {
+    i2psock_options *o = i2psock_options_new();
+    char secret[sizeof masked + 2];
+    size_t i;
+    for (i = 0; i < SECRET_KEYS; i++) {
+        unmask(secret);
+        OK(i2psock_options_set(o, secret_keys[i], "another", &E));
+        OK(i2psock_options_set(o, secret_keys[i], secret, &E));
+        strcat(secret, " ");
+        BAD(i2psock_options_set(o, secret_keys[i], secret, &E));
+        CHECK_INT(holds_secret((const unsigned char *) i2psock_error_message(E), strlen(i2psock_error_message(E))), 0);
+    }
+    explicit_bzero(secret, sizeof secret);
+    return o;
+}
+
+static void secrets_are_wiped(void) {
+    i2psock_controller *c = open_common();
+    i2psock_options *o;
+    i2psock_dest *d = NULL;
+    size_t i;
+    make_secret();
+    o = secret_options();
+    OK(i2psock_controller_set_log(c, keep_line, NULL, &E));
+    OK(i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &d, &E));
+    for (i = 0; i < SECRET_KEYS; i++) {
+        char shown[80];
+        snprintf(shown, sizeof shown, " %s=<private>", secret_keys[i]);
+        CHECK_HAS(logged, shown);
+    }
+    /* This check is alive. */
+    CHECK(copies_in_memory() > 0);
+    i2psock_options_free(o);
+    i2psock_dest_close(d);
+    i2psock_controller_close(c);
+    CHECK_INT(copies_in_memory(), 0);
+}
+
+/* A router that repeats what it was given. */
+static void secrets_that_come_back(void) {
+    i2psock_options *o;
+    char answer[200], secret[sizeof masked + 1];
+    plan p;
+    fake *f;
+    i2psock_controller *c;
+    i2psock_dest *d = NULL;
+    make_secret();
+    o = secret_options();
+    unmask(secret);
+    memset(&p, 0, sizeof p);
+    snprintf(answer, sizeof answer, "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"bad key '%s'\" %s i2cp.PASSWORD=%s\n", secret, secret, secret);
+    p.create = answer;
+    f = fake_plan(&p);
+    c = open_port(fake_port(f), 1);
+    OK(i2psock_controller_set_log(c, keep_line, NULL, &E));
+    ST(I2PSOCK_NETWORK, i2psock_dest_open(c, NULL, I2PSOCK_STREAM, o, HANG, &d, &E));
+    ERR(I2PSOCK_OP_CREATE, "I2P_ERROR", "bad key '<private>'");
+    CHECK_HAS(logged, "bad key '<private>'");
+    CHECK_HAS_NOT(logged, secret);
+    i2psock_controller_close(c);
+    fake_stop(f);
+    i2psock_options_free(o);
+}
+
 static const test_case tests[] = {
     T(names_and_values), T(evil_texts), T(on_the_wire), T(of_another_object), T(combinations), T(from_env), T(copied),
-    T(refused_before_a_byte),
+    T(refused_before_a_byte), T(secrets_are_wiped), T(secrets_that_come_back),
 };
 MAIN(tests)

@@ -699,6 +699,63 @@ tunnel neither 0 a.i2p
 LINES
 }
 
+# Whatever a secret is given for by mistake, it is not on the terminal afterwards.
+secrets_by_mistake() {
+    local key secret='19fX19fX19fX19fX' password=pass-19fX case arguments
+    own_folder || return 1
+    # In form, the keys of an Ed25519 destination, with private parts that no public part has.
+    key=$({
+        head -c 384 /dev/zero | tr '\0' Z
+        printf '\005\000\004\000\007\000\000'
+        head -c 288 /dev/zero | tr '\0' '\327'
+    } | LC_ALL=C base64 -w 0 | tr '+/' '-~')
+    while read -r case; do
+        case=${case//KEY/$key}
+        IFS=' ' read -r -a arguments <<<"${case//PASSWORD/$password}"
+        example 60 "${arguments[0]}" --sam 127.0.0.1:1 "${arguments[@]:1}" </dev/null >out 2>&1 &&
+            { echo "succeeds: $case"; return 1; }
+        ! grep -qE "$secret|$password" out || { echo "of: $case"; cat out; return 1; }
+        [ -s out ] || { echo "says nothing: $case"; return 1; }
+    done <<'LINES'
+lookup KEY
+lookup xKEY
+lookup KEY.i2p
+client KEY
+dgram_client KEY
+chat KEY
+poll KEY
+i2pcat KEY
+i2pcat -q KEY
+i2pcat -k KEY -l
+i2pcat -l KEY
+tunnel client 0 KEY
+tunnel client KEY a.i2p
+tunnel server KEY 80
+tunnel server - KEY
+tunnel KEY
+server KEY
+server --KEY
+server --KEY=1
+server --count KEY
+server --name KEY
+server --udp KEY
+server --sam KEY
+server --sam KEY:1
+server --set KEY
+server --set KEY=1
+server --set in_depth=KEY
+server --set in_depth=8,KEY
+server --set i2cp.leaseSetPrivKey=PASSWORD"
+server --set=i2cp.leaseSetPrivKey=PASSWORD
+server --password PASSWORD
+server --password=PASSWORD
+server --set password=PASSWORD
+server --set i2cp.leaseSetSecret==PASSWORD\
+LINES
+    # Where options are looked at before the router is asked for anything.
+    expect 1 example 60 lookup --sam "$sam_a" "$key" >out 2>&1 && ! grep -q "$secret" out && grep -q '<private>' out || { cat out; return 1; }
+}
+
 help() {
     local name
     for name in server client dgram_server dgram_client lookup poll i2pcat chat tunnel; do
@@ -794,6 +851,7 @@ streams_and_datagrams() {
         check "four system calls for 64 datagrams" few_calls_for_many
     fi
     check "wrong usage" wrong_usage
+    check "secrets given by mistake" secrets_by_mistake
     check "--help" help
     check "no bridge" no_bridge
 }
