@@ -71,6 +71,8 @@ pub struct Control {
     announced: Option<Error>,
     /// It is the socket of a forward, which belongs to streams.
     is_forward: bool,
+    /// The address of the session.
+    own: Option<Address>,
     hidden: Hidden,
 }
 
@@ -97,6 +99,12 @@ impl Control {
     /// Continues a session's conversation with these bytes still to be written.
     pub fn with_output(output: Outbox) -> Self {
         Control { output, ..Control::default() }
+    }
+
+    /// The session is that of the destination `own`: a router that says otherwise has lost it.
+    #[must_use]
+    pub fn of(self, own: Address) -> Self {
+        Control { own: Some(own), ..self }
     }
 
     /// Continues the conversation on the socket of a forward.
@@ -322,6 +330,12 @@ impl Control {
             events.push(Event::Forgotten(closed(&code, &fields)));
         }
         let result = reply::lookup(&fields);
+        if let (LIFE, Some(own), Ok(said)) = (asked.number, &self.own, &result) {
+            if said != own {
+                let message = format!("the router says that this session is that of {}", said.host());
+                events.push(Event::Forgotten(Error::closed(Operation::Session, message)));
+            }
+        }
         found(asked.number, Answer { result, fields: Some(fields) }, events);
         self.next()
     }
@@ -456,6 +470,14 @@ mod tests {
         assert!(feed(&mut control, "NAMING REPLY RESULT=OK NAME=ME VALUE=x\n").is_empty());
         assert_eq!(control.asking(), None);
         control.ask_for_life().unwrap();
+        // It has given it to somebody else.
+        let value = |fill: u8| crate::identity::base64_encode(&[&[fill; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat());
+        let mut other = Control::default().of(Address::parse(&value(1)).unwrap());
+        for (fill, lost) in [(1, false), (2, true)] {
+            other.ask_for_life().unwrap();
+            let events = feed(&mut other, &format!("NAMING REPLY RESULT=OK NAME=ME VALUE={}\n", value(fill)));
+            assert_eq!(matches!(&events[..], [Event::Forgotten(_)]), lost);
+        }
         let events = feed(&mut control, "NAMING REPLY RESULT=INVALID_ID NAME=ME MESSAGE=\"no such session\"\n");
         assert!(matches!(&events[..], [Event::Forgotten(error)]
             if error.status == Status::Closed && error.message.contains("no such session")));

@@ -46,7 +46,7 @@ pub(crate) enum Next {
     /// It was already open.
     Done(DestHandle),
     /// Another destination of this process has the keys: try again later.
-    Duplicate,
+    Duplicate(Error),
 }
 
 impl DestPlan {
@@ -89,9 +89,9 @@ impl DestPlan {
         if let (None, Some(NewIdentity::Keys(given))) = (&self.keys, &self.wanted) {
             self.keys = Some(given.duplicate());
         }
-        // Some routers would take the keys twice, and then neither session would work.
-        if self.keys.as_ref().is_some_and(|keys| last_session::is_alive(keys.address(), &context.bridge)) {
-            return Ok(Next::Duplicate);
+        let used = self.keys.as_ref().map(|keys| last_session::check_unused(keys.address(), &context.bridge));
+        if let Some(Err(error)) = used {
+            return Ok(Next::Duplicate(error));
         }
         if self.spec.port.is_none() {
             self.spec.bind(&context.bridge)?;
@@ -218,11 +218,7 @@ impl Opening {
                 self.context.check_open(Operation::Create)?;
                 At::Name(wake)
             }
-            Next::Duplicate => {
-                let message = "these keys are in use: another destination of this process was opened with them";
-                let error = Error::new(Status::Network, Operation::Create, message);
-                self.duplicate(Error { tag: ResultCode::DuplicatedDest.token().to_owned(), ..error }, now)
-            }
+            Next::Duplicate(error) => self.duplicate(error, now),
             Next::Ask(Some(letting_go), connection) => At::LettingGo(letting_go, connection),
             Next::Ask(None, connection) => At::Asking(connection),
         };

@@ -155,6 +155,7 @@ impl Recovery {
 
 impl Attempt {
     fn begin(origin: &Origin, work: &Arc<Watch>, now: Instant) -> Result<Self> {
+        last_session::check_unused(origin.keys.address(), &origin.bridge)?;
         let id = SessionSpec::new_id()?;
         let request = origin.spec.request(id.clone(), origin.keys.duplicate().into());
         let connection = BridgeConnection::new(Arc::clone(&origin.bridge), Arc::clone(&origin.scope), request)?;

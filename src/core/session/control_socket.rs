@@ -9,6 +9,7 @@ use crate::core::drive::{Attended, Deadline};
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
 use crate::error::{Error, Operation, Result};
+use crate::identity::Address;
 use crate::protocol::command::Command;
 use crate::protocol::control::{Answer, Control, Event, LIFE};
 use crate::protocol::heartbeat::{Heartbeat, Verdict};
@@ -43,11 +44,13 @@ impl ControlSocket {
     /// `heartbeat`, if that is set.
     pub(crate) fn of_session(
         created: Finished,
+        own: &Address,
         port: Option<Arc<DatagramPort>>,
         heartbeat: Option<Duration>,
         now: Instant,
     ) -> Self {
-        ControlSocket::new(created, Control::with_output, port, Heartbeat::new(heartbeat, now))
+        let control = |output| Control::with_output(output).of(own.clone());
+        ControlSocket::new(created, control, port, Heartbeat::new(heartbeat, now))
     }
 
     /// Takes over the connection that created a forward. No commands are possible there.
@@ -57,7 +60,7 @@ impl ControlSocket {
 
     fn new(
         created: Finished,
-        control: fn(Outbox) -> Control,
+        control: impl FnOnce(Outbox) -> Control,
         port: Option<Arc<DatagramPort>>,
         heartbeat: Heartbeat,
     ) -> Self {
@@ -260,7 +263,8 @@ mod tests {
             hidden: Default::default(),
             unsent: Default::default(),
         };
-        ControlSocket::of_session(created, None, None, Instant::now())
+        let own = Address::from_bytes(&[&[1; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap();
+        ControlSocket::of_session(created, &own, None, None, Instant::now())
     }
 
     fn pair() -> (ControlSocket, UnixStream) {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::core::bridge::Bridge;
 use crate::core::drive::{Deadline, Scope};
+use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
+use crate::protocol::reply::ResultCode;
 use crate::sys::lock::{Rank, RankedMutex, RankedMutexGuard};
 use crate::sys::{self, SharedFd};
 
@@ -77,10 +79,16 @@ pub(crate) fn begin(address: &Address, bridge: &Arc<Bridge>, scope: &Arc<Scope>,
     entry(&mut sessions, address, now).alive.push((Arc::downgrade(bridge), Arc::downgrade(scope)));
 }
 
-/// Whether this destination has a session on this bridge.
-pub(crate) fn is_alive(address: &Address, bridge: &Bridge) -> bool {
-    let Some(mut sessions) = sessions() else { return false };
-    sessions.get_mut(address.hash()).is_some_and(|last| last.is_alive(Some(bridge)))
+/// Fails with DUPLICATED_DEST if this destination has a session on this bridge. Some routers would take the same keys
+/// twice, and then neither session would work.
+pub(crate) fn check_unused(address: &Address, bridge: &Bridge) -> Result<()> {
+    let Some(mut sessions) = sessions() else { return Ok(()) };
+    if sessions.get_mut(address.hash()).is_some_and(|last| last.is_alive(Some(bridge))) {
+        let message = "these keys are in use: another destination of this process was opened with them";
+        let error = Error::new(Status::Network, Operation::Create, message);
+        return Err(Error { tag: ResultCode::DuplicatedDest.token().to_owned(), ..error });
+    }
+    Ok(())
 }
 
 /// A session of this destination ended at `when`, and these streams of it were open then.

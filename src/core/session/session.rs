@@ -74,7 +74,8 @@ impl Session {
         let control_fd = Arc::downgrade(&new.created.socket);
         let version = new.created.version;
         let accept_pool = AcceptPool::new().map_err(system)?;
-        let control_socket = ControlSocket::of_session(new.created, new.port, bridge.timeouts.heartbeat, now);
+        let control_socket =
+            ControlSocket::of_session(new.created, &new.address, new.port, bridge.timeouts.heartbeat, now);
         if let Some((fd, events)) = control_socket.awaited() {
             signals.work.set(&*fd, events).map_err(system)?;
         }
