@@ -384,7 +384,8 @@ typedef struct i2psock_listener i2psock_listener;
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
-///   signature_type of new keys; 7 (Ed25519)
+///   signature_type of new keys: 0 to 3, 7 or 11; 7 (Ed25519). Other types are refused, in keys that are given or stored
+///                  too, as routers crash on some
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
 ///   recover        1: a lost session is opened again (default with a name); 0: it is the end (default without)
 /// For a destination of datagrams:
@@ -408,7 +409,9 @@ typedef struct i2psock_listener i2psock_listener;
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
 /// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
-/// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0.
+/// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0. The value of one
+/// with "priv", "secret", "psk" or "password" in its name, such as i2cp.leaseSetPrivKey, is shown as <private> in the log
+/// and in errors, also when the router repeats it.
 typedef struct i2psock_options i2psock_options;
 
 /// One operation in progress, for a program with its own poll loop: call i2psock_pending_step() when
@@ -460,7 +463,7 @@ typedef struct i2psock_stream i2psock_stream;
 typedef struct i2psock_tunnel i2psock_tunnel;
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
-/// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
+/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or on the
 /// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
 /// library is held. It may not call the library: I2PSOCK_STATE.
 typedef void (*i2psock_log_fn)(void *user, const char *text);
@@ -562,7 +565,7 @@ i2psock_status i2psock_options_set_keys(i2psock_options *options,
 i2psock_status i2psock_options_from_env(i2psock_options *options,
                                         i2psock_error **err);
 
-/// Frees options and wipes keys and password in them. NULL is allowed.
+/// Frees options and wipes their values and the keys in them. NULL is allowed.
 void i2psock_options_free(i2psock_options *options);
 
 /// Reads a destination in I2P base64 (leaflet's Dest). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
@@ -653,8 +656,9 @@ i2psock_status i2psock_keys_save(const i2psock_keys *keys,
                                  i2psock_error **err);
 
 /// Has the router make new keys (SAM's DEST GENERATE), without opening a destination. `sig_type`: 7 (Ed25519) is the one to
-/// use; 0 to 3, 8 and 11 are known to some routers. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK:
-/// the router does not make such keys; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge is not there or not right.
+/// use; 0 to 3 and 11 are known to some routers. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK: the
+/// router does not make such keys, or made others; I2PSOCK_INVALID: any other type, which is not sent, as routers crash
+/// on some; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge is not there or not right.
 i2psock_status i2psock_keys_generate(const i2psock_controller *controller,
                                      int sig_type,
                                      int timeout_ms,
@@ -762,8 +766,8 @@ const char *i2psock_state_name(int state);
 /// router that is known not to do this is asked at once: one that answers KEY_NOT_FOUND, and not INVALID_KEY as i2pd
 /// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
-/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
-/// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
+/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
 /// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
 /// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
 /// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.

@@ -310,7 +310,7 @@ fn careless_callers_are_stopped_before_anything_is_sent() {
     for number in [-1, 0, 6, 99] {
         assert_eq!(failure(controller.open_dest("", number, &Options::default(), LIMIT)).status, Status::Invalid);
     }
-    for kind in [4, 5, 6, 9, 10, 12, 65535] {
+    for kind in [4, 5, 6, 8, 9, 10, 12, 65535] {
         assert_eq!(failure(controller.generate(kind, LIMIT)).status, Status::Invalid, "{kind}");
     }
     assert_eq!((bridge.texts().len(), bridge.connections_total()), (lines, connections));

@@ -7,7 +7,7 @@ use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::destination::{open, Context, DestHandle, DestPlan, NameRegistry};
 use crate::core::drive::{log, Attended, Deadline, Driver, Interest, Job, Limit, Pending, Scope, Stage};
 use crate::core::session::{Call, Lookup};
-use crate::core::settings::{check_signature_type, ControllerOptions, DestOptions, Options};
+use crate::core::settings::{ControllerOptions, DestOptions, Options};
 use crate::core::store::KeyStore;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Keys, Target};
@@ -81,7 +81,6 @@ impl Controller {
     /// Starts generating keys on the router.
     pub fn generate(&self, signature_type: u16, limit: Limit) -> Result<Pending<Keys>> {
         self.context.check_open(Operation::Generate)?;
-        check_signature_type(signature_type)?;
         let connection = self.context.ask(Request::Generate { signature_type })?;
         Ok(Call::new(connection, None, generated).begin(limit, Instant::now()))
     }

@@ -99,7 +99,7 @@ pub extern "C" fn i2psock_controller_udp_address(controller: Option<&i2psock_con
 }
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
-/// received, private keys and passwords left out. Runs on the thread that made the call in question, or on the
+/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or on the
 /// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
 /// library is held. It may not call the library: I2PSOCK_STATE.
 pub type i2psock_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;

@@ -142,8 +142,8 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 /// router that is known not to do this is asked at once: one that answers KEY_NOT_FOUND, and not INVALID_KEY as i2pd
 /// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
-/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR");
-/// I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
+/// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
+/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
 /// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
 /// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
 /// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.

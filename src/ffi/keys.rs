@@ -94,8 +94,9 @@ pub unsafe extern "C" fn i2psock_keys_save(
 }
 
 /// Has the router make new keys (SAM's DEST GENERATE), without opening a destination. `sig_type`: 7 (Ed25519) is the one to
-/// use; 0 to 3, 8 and 11 are known to some routers. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK:
-/// the router does not make such keys; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge is not there or not right.
+/// use; 0 to 3 and 11 are known to some routers. Blocks up to `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK: the
+/// router does not make such keys, or made others; I2PSOCK_INVALID: any other type, which is not sent, as routers crash
+/// on some; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge is not there or not right.
 #[no_mangle]
 pub extern "C" fn i2psock_keys_generate(
     controller: Option<&i2psock_controller>,

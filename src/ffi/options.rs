@@ -40,7 +40,8 @@ use crate::ffi::handles::i2psock_keys;
 /// For a destination:
 ///   nickname       label on the router's console, no spaces; random
 ///   in_depth, out_depth  hops of its tunnels, 0 to 7; the router's default, which is 3
-///   signature_type of new keys; 7 (Ed25519)
+///   signature_type of new keys: 0 to 3, 7 or 11; 7 (Ed25519). Other types are refused, in keys that are given or stored
+///                  too, as routers crash on some
 ///   from_port, to_port  default I2CP ports of its streams, 0 to 65535 (SAM 3.2)
 ///   recover        1: a lost session is opened again (default with a name); 0: it is the end (default without)
 /// For a destination of datagrams:
@@ -64,7 +65,9 @@ use crate::ffi::handles::i2psock_keys;
 ///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
 /// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
-/// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0.
+/// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0. The value of one
+/// with "priv", "secret", "psk" or "password" in its name, such as i2cp.leaseSetPrivKey, is shown as <private> in the log
+/// and in errors, also when the router repeats it.
 pub struct i2psock_options(pub(super) Handle<Options>);
 
 /// The options of a caller, who may give none.
@@ -143,7 +146,7 @@ pub extern "C" fn i2psock_options_from_env(
     })
 }
 
-/// Frees options and wipes keys and password in them. NULL is allowed.
+/// Frees options and wipes their values and the keys in them. NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_options_free(options: *mut i2psock_options) {
     // SAFETY: the contract of the header.

@@ -128,6 +128,7 @@ pub fn hello(range: VersionRange, credentials: Option<&Credentials>) -> Result<C
 
 /// `DEST GENERATE`: asks for new keys without creating a session.
 pub fn dest_generate(signature_type: u16) -> Result<Command> {
+    check_signature_type(signature_type)?;
     Builder::new("DEST GENERATE").word("SIGNATURE_TYPE", &signature_type.to_string()).finish()
 }
 
@@ -164,10 +165,14 @@ pub fn session_create(
     let mut builder = Builder::new("SESSION CREATE").word("STYLE", style).id(id);
     match identity {
         Identity::Transient { signature_type } => {
+            check_signature_type(signature_type)?;
             builder.add("DESTINATION", "TRANSIENT");
             builder.add("SIGNATURE_TYPE", &signature_type.to_string());
         }
-        Identity::Keys(keys) => builder.hidden("DESTINATION", keys.base64_c().to_bytes(), PRIVATE),
+        Identity::Keys(keys) => {
+            check_keys(keys)?;
+            builder.hidden("DESTINATION", keys.base64_c().to_bytes(), PRIVATE);
+        }
     }
     builder.ports(ports);
     if let Some(forward) = delivery.forward {
@@ -265,6 +270,23 @@ fn check_id(id: &str) -> Result<()> {
     }
 }
 
+/// Rejects signature types that no destination has, or that a router may not survive: i2pd 2.58 crashes on type 8, and on
+/// those it does not know.
+pub fn check_signature_type(signature_type: u16) -> Result<()> {
+    match signature_type {
+        0..=3 | 7 | 11 => Ok(()),
+        4..=6 => Err(Error::invalid("RSA signature types are not for destinations")),
+        8 => Err(Error::invalid("signature type 8 (Ed25519ph) is refused, as routers crash on it; 7 is Ed25519")),
+        _ => Err(Error::invalid(format!("signature type {signature_type} is unknown; 7 is Ed25519"))),
+    }
+}
+
+/// [`check_signature_type`] for all types in keys of our own.
+pub fn check_keys(keys: &Keys) -> Result<()> {
+    check_signature_type(keys.signature_type())?;
+    keys.offline().map_or(Ok(()), |offline| check_signature_type(offline.transient_sig_type))
+}
+
 /// Keys that have a meaning in SAM itself and so cannot be used as options.
 const RESERVED: [&str; 21] = [
     "STYLE",
@@ -313,6 +335,7 @@ pub fn check_option(key: &str, value: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Status;
     use crate::protocol::version::Version;
 
     const RANGE: VersionRange = VersionRange { min: Version::V3_1, max: Version::V3_3 };
@@ -378,6 +401,31 @@ mod tests {
         assert_eq!(text(dest_generate(7)), "DEST GENERATE SIGNATURE_TYPE=7\n");
         assert_eq!(text(naming_lookup("ME")), "NAMING LOOKUP NAME=ME\n");
         assert_eq!(pong(b" 1 \"2").as_bytes(), b"PONG 1 \"2\n");
+    }
+
+    #[test]
+    fn types_that_routers_may_not_survive_are_not_sent() {
+        fn create(identity: Identity<'_>) -> std::result::Result<Command, Status> {
+            session_create("STREAM", "x", identity, Ports::default(), Delivery::default(), &[]).map_err(|e| e.status)
+        }
+        let address = |kind: u8| [&[9; 384][..], &[5, 0, 4, 0, kind, 0, 0]].concat();
+        for (kind, public, private) in
+            [(0u8, 128, 20), (1, 64, 32), (2, 96, 48), (7, 32, 32), (8, 32, 32), (9, 64, 32), (11, 32, 32), (12, 9, 9)]
+        {
+            let wanted = if [0, 1, 2, 7, 11].contains(&kind) { None } else { Some(Status::Invalid) };
+            let (transient, number) = (Identity::Transient { signature_type: kind.into() }, kind.into());
+            assert_eq!(create(transient).err(), wanted, "{kind}");
+            assert_eq!(dest_generate(number).err().map(|error| error.status), wanted, "{kind}");
+            let keys = Keys::from_bytes(&[&address(kind)[..], &[1; 256], &vec![1; private]].concat()).unwrap();
+            assert_eq!(create(Identity::Keys(&keys)).err(), wanted, "{kind}");
+            // The same as the type of the transient key of keys that sign offline.
+            let offline = [&[0, 0, 0, 1, 0, kind][..], &vec![1; public], &[1; 64], &vec![1; private]].concat();
+            if kind != 12 {
+                let keys = Keys::from_bytes(&[&address(7)[..], &[1; 256], &[0; 32], &offline].concat()).unwrap();
+                assert!(keys.is_offline());
+                assert_eq!(create(Identity::Keys(&keys)).err(), wanted, "{kind}");
+            }
+        }
     }
 
     #[test]

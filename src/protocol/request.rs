@@ -176,18 +176,36 @@ impl Request {
     pub fn outcome(&self, fields: &mut Fields) -> Result<Option<Outcome>> {
         Ok(match self {
             Request::Check => Some(Outcome::Checked),
-            Request::Generate { .. } => Some(Outcome::Keys(reply::dest(fields)?)),
+            Request::Generate { signature_type } => {
+                Some(Outcome::Keys(self.made(*signature_type, reply::dest(fields)?)?))
+            }
             Request::Lookup { name } => {
                 if !answers_name(fields, name) {
                     return Err(Error::protocol(Operation::Lookup, "the bridge answered for another name"));
                 }
                 Some(Outcome::Found(reply::naming(fields)?))
             }
+            Request::Create { identity: NewIdentity::Transient(signature_type), .. } => {
+                Some(Outcome::Created(self.made(*signature_type, reply::session(fields)?)?))
+            }
             Request::Create { .. } => Some(Outcome::Created(reply::session(fields)?)),
             Request::Connect { .. } => Some(Outcome::Connected),
             Request::Accept { .. } => None,
             Request::Forward { .. } => Some(Outcome::Forwarding),
         })
+    }
+
+    /// New keys must be of the type that was asked for: some routers make others without a word. What cannot be read is
+    /// left to those who use it.
+    fn made(&self, asked: u16, text: Secret) -> Result<Secret> {
+        let keys = std::str::from_utf8(text.as_bytes()).ok().and_then(|text| Keys::from_bridge_text(text).ok());
+        match keys.map(|keys| keys.signature_type()) {
+            Some(made) if made != asked => {
+                let message = format!("the router made keys of signature type {made}, and {asked} was asked for");
+                Err(Error::new(Status::Network, self.operation(), message))
+            }
+            _ => Ok(text),
+        }
     }
 }
 

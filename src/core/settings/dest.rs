@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::core::settings::options::{Entries, Options, Owner};
 use crate::error::{Error, Operation, Result, Status};
-use crate::protocol::command::RouterOption;
+use crate::protocol::command::{check_keys, check_signature_type, RouterOption};
 use crate::protocol::ports::Ports;
 use crate::protocol::request::NewIdentity;
 use crate::protocol::style::Style;
@@ -171,16 +171,9 @@ fn identity(options: &Options) -> Result<Option<NewIdentity>> {
         }
         return Ok(Some(NewIdentity::Transient(signature_type)));
     }
-    Ok(keys.map(|keys| NewIdentity::Keys(keys.duplicate())))
-}
-
-/// Rejects types that are not in the specification, because i2pd 2.58 crashes on types it does not know.
-pub(crate) fn check_signature_type(signature_type: u16) -> Result<()> {
-    match signature_type {
-        0..=3 | 7 | 8 | 11 => Ok(()),
-        4..=6 => Err(Error::invalid("RSA signature types are not for destinations")),
-        _ => Err(Error::invalid(format!("signature type {signature_type} is unknown; 7 is Ed25519"))),
-    }
+    let Some(keys) = keys else { return Ok(None) };
+    check_keys(keys)?;
+    Ok(Some(NewIdentity::Keys(keys.duplicate())))
 }
 
 #[cfg(test)]
@@ -237,11 +230,11 @@ mod tests {
 
     #[test]
     fn signature_types() {
-        for known in [0, 1, 2, 3, 7, 8, 11] {
+        for known in [0, 1, 2, 3, 7, 11] {
             let identity = parse(Style::Raw, &[("signature_type", &known.to_string())]).unwrap().identity;
             assert!(matches!(identity, Some(NewIdentity::Transient(found)) if found == known));
         }
-        for unknown in ["4", "5", "6", "9", "10", "12", "65535"] {
+        for unknown in ["4", "5", "6", "8", "9", "10", "12", "65535"] {
             assert_eq!(error(Style::Stream, &[("signature_type", unknown)]).status, Status::Invalid, "{unknown}");
         }
         let mut both = options(&[("signature_type", "7")]);
@@ -252,6 +245,12 @@ mod tests {
         given.set_keys(Some(&keys(1)));
         let identity = DestOptions::parse(Style::Stream, &given).unwrap().identity;
         assert!(matches!(identity, Some(NewIdentity::Keys(found)) if found.bytes() == keys(1).bytes()));
+        // The byte of the certificate that says Ed25519ph, which is as long.
+        let mut other = keys(1).bytes().to_vec();
+        other[388] = 8;
+        given.set_keys(Some(&Keys::from_bytes(&other).unwrap()));
+        let error = DestOptions::parse(Style::Stream, &given).err().unwrap();
+        assert_eq!((error.status, &error.message[..16]), (Status::Invalid, "signature type 8"));
     }
 
     #[test]

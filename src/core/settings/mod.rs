@@ -18,7 +18,7 @@ mod tunnel;
 pub(crate) use connect::ConnectOptions;
 pub(crate) use controller::BridgeOptions;
 pub use controller::ControllerOptions;
-pub(crate) use dest::{check_signature_type, DatagramOptions, DestOptions, ED25519};
+pub(crate) use dest::{DatagramOptions, DestOptions, ED25519};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use listener::ListenerOptions;
 pub use options::Options;
