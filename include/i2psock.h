@@ -362,7 +362,7 @@ typedef struct i2psock_listener i2psock_listener;
 ///
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
-///                  Every address of a name is tried.
+///                  Every address of a name is tried, each for its share of tcp_timeout.
 ///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655 (i2pd: its SAM port minus one)
 ///   user, password for bridges that want them
 ///   version_min, version_max  SAM versions to ask for, 3.0 to 3.3; 3.1 (and 3.0 if there is nothing else) to 3.3
@@ -769,8 +769,10 @@ const char *i2psock_state_name(int state);
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
 /// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
 /// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
-/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
-/// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.
+/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED: the router does not know
+/// the style, or another option; I2PSOCK_INVALID: also a name without "key_store", a key file without keys, or keys of a
+/// signature type that routers crash on; I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away
+/// while it was building tunnels.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  const char *name,
                                  int style,

@@ -90,6 +90,7 @@ fn every_way_to_say_nothing_ends_at_the_deadline() {
                 let flood = name == "PINGs without end" && error.status == Status::Protocol;
                 assert!(error.status == Status::Timeout || flood, "{name}: {error:?}");
                 assert_eq!(error.operation, Operation::Handshake, "{name}");
+                assert!(flood || error.message.contains("TLS or a user and password"), "{name}: {}", error.message);
             });
         }
     });
@@ -175,6 +176,7 @@ fn deadlines_hold_at_every_step() {
         let time = start.elapsed();
         assert_eq!(error.status, Status::Timeout, "{reply}: {error:?}");
         assert!(error.message.contains("50 ms"), "{}", error.message);
+        assert_eq!(error.message.contains("TLS"), reply == Reply::Hello, "{}", error.message);
         assert!((Duration::from_millis(50)..SOON).contains(&time), "{reply}: {time:?}");
         faults.clear_rules();
     }

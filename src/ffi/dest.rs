@@ -145,8 +145,10 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
 /// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
 /// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
-/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED; I2PSOCK_INVALID: also
-/// a name without "key_store", or a key file without keys; I2PSOCK_CLOSED: the controller was closed meanwhile.
+/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED: the router does not know
+/// the style, or another option; I2PSOCK_INVALID: also a name without "key_store", a key file without keys, or keys of a
+/// signature type that routers crash on; I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away
+/// while it was building tunnels.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open(
     controller: Option<&i2psock_controller>,

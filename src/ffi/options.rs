@@ -18,7 +18,7 @@ use crate::ffi::handles::i2psock_keys;
 ///
 /// For a controller (times in milliseconds):
 ///   sam            where the bridge is: HOST, HOST:PORT, [IPV6]:PORT or /PATH of a unix socket; 127.0.0.1:7656.
-///                  Every address of a name is tried.
+///                  Every address of a name is tried, each for its share of tcp_timeout.
 ///   udp            where it takes datagrams: HOST:PORT; the bridge's host, port 7655 (i2pd: its SAM port minus one)
 ///   user, password for bridges that want them
 ///   version_min, version_max  SAM versions to ask for, 3.0 to 3.3; 3.1 (and 3.0 if there is nothing else) to 3.3

@@ -4,7 +4,7 @@
 //! Feed bytes to [`Handshake::input`] in whatever pieces they arrive. Once payload may follow, it consumes only the
 //! header: the rest belongs to the program.
 
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Target;
 use crate::protocol::command::{self, Command};
 use crate::protocol::credentials::Credentials;
@@ -14,12 +14,16 @@ use crate::protocol::outbox::Outbox;
 use crate::protocol::partial_line::{PartialLine, TooLong};
 use crate::protocol::reply::{self, ResultCode};
 use crate::protocol::request::{Outcome, Request};
+use crate::protocol::style;
 use crate::protocol::trace::Trace;
 use crate::protocol::version::{Version, VersionRange};
 use crate::secret::Secret;
 
 /// Bytes of PONGs that a bridge may leave unread before we treat it as hostile.
 const MAX_UNSENT: usize = 2 * MAX_LINE;
+
+/// What may be wrong when HELLO is not answered in time.
+pub const NO_ANSWER: &str = ": is this a SAM bridge, and does it expect TLS or a user and password?";
 
 /// What the conversation is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +175,15 @@ impl Handshake {
 
     /// The bridge has closed the connection; returns the error that this amounts to.
     pub fn eof(&mut self) -> Error {
+        self.ended(false)
+    }
+
+    /// The connection broke off, which no router does in answer to a request; otherwise as [`Handshake::eof`].
+    pub fn reset(&mut self) -> Error {
+        self.ended(true)
+    }
+
+    fn ended(&mut self, by_reset: bool) -> Error {
         let line = self.partial.take();
         // Some bridges omit the last line feed of an error. A success without one does not count.
         let words = line.as_bytes().split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
@@ -180,15 +193,15 @@ impl Handshake {
                 Err(error) if !is_cut(line.as_bytes(), &error.tag) => error,
                 _ => {
                     self.outcome = None;
-                    self.closed_early(false)
+                    self.closed_early(false, by_reset)
                 }
             }
         } else {
-            self.closed_early(line.is_empty())
+            self.closed_early(line.is_empty(), by_reset)
         }
     }
 
-    fn closed_early(&self, silent: bool) -> Error {
+    fn closed_early(&self, silent: bool, by_reset: bool) -> Error {
         match (self.phase, silent) {
             (_, false) => self.protocol("the bridge closed the connection in the middle of a reply"),
             (Phase::Hello, _) => self.protocol(
@@ -196,14 +209,30 @@ impl Handshake {
                  this is no SAM bridge, or it expects TLS or a user and password",
             ),
             (Phase::Peer, _) => self.protocol("the bridge closed the connection while waiting for a peer"),
-            _ if self.request.is_in_band() => self.protocol(
-                "the bridge closed the connection without an answer: this router may not deliver datagrams on the \
-                 control socket (emissary does not); open the destination without option in_band",
-            ),
+            (Phase::Reply, _) if matches!(self.request, Request::Create { .. }) => self.went_away(by_reset),
             _ => self.protocol(
                 "the bridge closed the connection without an answer: \
                  it does not know the session, or does not support what was asked",
             ),
+        }
+    }
+
+    /// No answer to SESSION CREATE: the router was stopped, or it is one that says nothing to what it does not know
+    /// (emissary, which closes the connection in the end).
+    fn went_away(&self, by_reset: bool) -> Error {
+        let create = Operation::Create;
+        let closed = "the router closed the connection while it was building tunnels";
+        match self.request.unusual_style().filter(|_| !by_reset) {
+            Some(style) => Error::new(Status::Unsupported, create, format!("{closed}: {}", style::unknown(style))),
+            None if by_reset => Error::closed(create, "the router went away while it was building tunnels"),
+            None if self.request.is_in_band() => Error::closed(
+                create,
+                format!(
+                    "{closed}: it was stopped, or it does not deliver datagrams on the control socket (emissary does \
+                     not); then open the destination without option in_band"
+                ),
+            ),
+            None => Error::closed(create, format!("{closed}: it was stopped, or does not support what was asked")),
         }
     }
 
@@ -298,6 +327,10 @@ impl Handshake {
             if let (Request::Connect { target: Target::Host(name), .. }, ResultCode::InvalidKey) = (&self.request, code)
             {
                 error.message.push_str(&format!(" (the router may not know the name {name})"));
+            }
+            if let (Request::Create { style, .. }, true) = (&self.request, reply::is_about_style(fields)) {
+                let message = format!("{} ({})", error.message, style::unknown(style));
+                return Error { status: Status::Unsupported, ..error.saying(message) };
             }
             return error;
         }

@@ -99,6 +99,14 @@ pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Erro
     error
 }
 
+/// Whether a refusal means that the router does not know the style of a session. There is no RESULT for that: i2pd says
+/// I2P_ERROR and "Unknown STYLE", Java I2P "Unrecognized SESSION STYLE".
+pub fn is_about_style(fields: &Fields) -> bool {
+    let text = fields.get("MESSAGE").unwrap_or_default().to_ascii_lowercase();
+    let no = ["unknown", "unrecognized", "unsupported", "not supported"];
+    text.contains("style") && no.iter().any(|word| text.contains(word))
+}
+
 /// The version in a successful HELLO REPLY, if it is in `range`.
 pub fn hello(fields: &Fields, range: VersionRange) -> Result<Version> {
     let operation = Operation::Handshake;

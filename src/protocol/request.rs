@@ -161,6 +161,14 @@ impl Request {
         matches!(self, Request::Create { style, delivery, .. } if *style != "STREAM" && delivery.forward.is_none())
     }
 
+    /// The style of a session that not every router has.
+    pub fn unusual_style(&self) -> Option<&'static str> {
+        match self {
+            Request::Create { style, .. } if !matches!(*style, "STREAM" | "DATAGRAM" | "RAW") => Some(style),
+            _ => None,
+        }
+    }
+
     /// Topic and action of the expected reply.
     pub fn expected(&self) -> (&'static str, &'static str) {
         match self {

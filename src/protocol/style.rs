@@ -18,6 +18,14 @@ pub enum Style {
     Datagram3 = 5,
 }
 
+/// What to do about a router that does not know the style with this SAM name.
+pub(crate) fn unknown(word: &str) -> String {
+    match word {
+        "DATAGRAM2" | "DATAGRAM3" => format!("this router may not have {word}: use DATAGRAM, or a newer router"),
+        _ => format!("this router may not have {word}: use another router"),
+    }
+}
+
 impl Style {
     /// Converts the number used in C.
     pub fn from_number(number: i32) -> Result<Self> {

@@ -148,7 +148,7 @@ fn a_router_without_datagrams_in_band() {
         let script = Script::start(|_, mut talk| assert!(!talk.greet().starts_with("SESSION STATUS")));
         let controller = try_controller(&script.address(), &[]).unwrap();
         let error = failure(controller.open_dest("", style, &options(entries), LIMIT).and_then(dest_of));
-        assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Create));
+        assert_eq!((error.status, error.operation), (Status::Closed, Operation::Create));
         assert_eq!(error.message.contains("option in_band"), hint, "{style} {entries:?}: {}", error.message);
     }
 }

@@ -8,8 +8,8 @@ use super::common::*;
 use i2psock::core::destination::DestHandle;
 use i2psock::core::drive::{Limit, Progress, Stage};
 use i2psock::core::settings::Options;
-use i2psock::error::{Result, Status};
-use i2psock::identity::Keys;
+use i2psock::error::{Operation, Result, Status};
+use i2psock::identity::{base64_encode, Keys};
 use i2psock::sys::poll_one;
 use i2psock_bridge::{Action, Bridge, Config, Reply};
 
@@ -231,6 +231,51 @@ fn keys_can_be_brought_along() {
     assert_eq!(failure(try_named(&controller, "carol", 1, &wanted)).status, Status::State);
     wanted.set_keys(None::<&Keys>);
     drop(try_named(&controller, "carol", 1, &wanted).unwrap());
+}
+
+/// Keys of a type that was not asked for would lock the name out for the type that is.
+#[test]
+fn keys_of_another_type_are_not_kept() {
+    let folder = Folder::new();
+    let asked = AtomicUsize::new(0);
+    let script = Script::start(move |_, mut talk| {
+        if !talk.greet().starts_with("SESSION CREATE ") {
+            return;
+        }
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            // DSA, by a NULL certificate.
+            0 => {
+                let keys = base64_encode(&[&[9; 384][..], &[0; 3], &[1; 256 + 20]].concat());
+                talk.say(format!("SESSION STATUS RESULT=OK DESTINATION={keys}\n"));
+            }
+            _ => talk.session(1),
+        }
+        talk.linger();
+    });
+    let controller = try_controller(&script.address(), &[("key_store", folder.0.to_str().unwrap())]).unwrap();
+    let wanted = options(&[("signature_type", "7")]);
+    let error = failure(try_named(&controller, "alice", 1, &wanted));
+    assert_eq!((error.status, error.operation), (Status::Network, Operation::Create), "{error:?}");
+    let dest = try_named(&controller, "alice", 1, &wanted).unwrap();
+    assert_eq!(base64(&dest), destination(1));
+}
+
+/// Keys of types that routers crash on may be in a folder from elsewhere.
+#[test]
+fn stored_keys_that_are_not_for_routers_stay_here() {
+    let (folder, bridge) = (Folder::new(), Bridge::start(Config::default()).unwrap());
+    let controller = folder.controller(&bridge);
+    drop(named(&controller, "alice"));
+    let file = folder.0.join("alice.dat");
+    // The byte of the certificate that says Ed25519ph, which is as long.
+    let mut keys = std::fs::read(&file).unwrap();
+    keys[388] = 8;
+    std::fs::write(&file, keys).unwrap();
+    drop(std::fs::remove_file(folder.0.join("alice.sum")));
+    let connections = bridge.connections_total();
+    let error = failure(try_named(&controller, "alice", 1, &Options::default()));
+    assert_eq!((error.status, &error.message[..16]), (Status::Invalid, "signature type 8"), "{error:?}");
+    assert_eq!(bridge.connections_total(), connections);
 }
 
 /// As after a crash of the program: the router finds out only later. It is asked again and again, with growing pauses, up

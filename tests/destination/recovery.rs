@@ -1,5 +1,6 @@
 //! A router that goes away and comes back: sessions are opened again, and everything that waits goes on.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -166,6 +167,35 @@ fn keys_that_are_refused_end_it() {
         let cause = dest.destination().state().2.unwrap();
         assert_eq!((cause.status, cause.tag.as_str()), (Status::Closed, "INVALID_KEY"));
     });
+}
+
+/// A router that does not know the style of the session will not learn it; one that is stopped while it is asked says
+/// nothing either, and is asked again.
+#[test]
+fn a_style_the_router_does_not_know_ends_it() {
+    let unknown = "SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Unknown STYLE\"\n";
+    for (version, answer, dies) in [("3.2", "", true), ("3.3", unknown, true), ("3.3", "", false)] {
+        let clock = Clock::default();
+        let asked = AtomicUsize::new(0);
+        let script = Script::start(move |_, mut talk| {
+            talk.line();
+            talk.say(format!("HELLO REPLY RESULT=OK VERSION={version}\n"));
+            if talk.line().starts_with("SESSION CREATE STYLE=DATAGRAM2 ") {
+                match asked.fetch_add(1, Ordering::SeqCst) {
+                    0 => talk.session(1),
+                    _ => drop(talk.say(answer)),
+                }
+            }
+        });
+        let controller = try_controller(&script.address(), &[("keeper", "0")]).unwrap();
+        let dest = dest_of(controller.open_dest("", 4, &options(&[("recover", "1")]), LIMIT).unwrap()).unwrap();
+        let state = || dest.destination().state();
+        serve(&clock, &[&dest], "an end", || state().0 == State::Dead || state().1 > 3);
+        assert_eq!(state().0 == State::Dead, dies, "{version} {answer}");
+        let cause = state().2.unwrap();
+        assert_eq!(cause.status, Status::Closed);
+        assert!(cause.message.contains("may not have DATAGRAM2: use DATAGRAM"), "{}", cause.message);
+    }
 }
 
 #[test]

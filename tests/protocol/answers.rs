@@ -1,10 +1,12 @@
 //! Answers that mean no, and those that are none.
 
-use super::{accept, cases, connect, converse, create, lookup, HELLO};
+use super::{accept, cases, connect, converse, create, generate, lookup, HELLO, RANGE};
 use crate::common::{destination, private_keys};
 use i2psock::error::{Operation, Status};
+use i2psock::identity::base64_encode;
+use i2psock::protocol::handshake::Handshake;
 use i2psock::protocol::reply::ResultCode;
-use i2psock::protocol::request::Request;
+use i2psock::protocol::request::{NewIdentity, Request};
 
 /// NETWORK comes with the router's own token: a line that ends before the token has none.
 #[test]
@@ -156,6 +158,90 @@ fn an_ok_that_answers_something_else_is_none() {
     let error = converse(lookup(), &[vec![HELLO.as_bytes()], vec![line.as_bytes()]], false).error.unwrap();
     assert_eq!(error.status, Status::Protocol);
     assert!(!error.message.contains(&keys[600..640]));
+}
+
+fn create_with_style(style: &'static str) -> Request {
+    let Request::Create { id, identity, ports, delivery, options, .. } = create() else { panic!() };
+    Request::Create { style, id, identity, ports, delivery, options }
+}
+
+const STYLES: [&str; 5] = ["STREAM", "DATAGRAM", "RAW", "DATAGRAM2", "DATAGRAM3"];
+
+#[test]
+fn a_style_the_router_does_not_know_is_not_supported() {
+    for style in STYLES {
+        for (text, about_style) in [
+            ("Unknown STYLE", true),
+            ("Unrecognized SESSION STYLE", true),
+            ("Unsupported STYLE", true),
+            ("Unknown option", false),
+            ("", false),
+        ] {
+            for (end, eof) in [("\n", false), ("", true)] {
+                let turn = format!("SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"{text}\"{end}");
+                let turns = [vec![HELLO.as_bytes()], vec![turn.as_bytes()]];
+                let error = converse(create_with_style(style), &turns, eof).error.unwrap();
+                let status = if about_style { Status::Unsupported } else { Status::Network };
+                assert_eq!((error.status, error.tag.as_str()), (status, "I2P_ERROR"), "{style}: {text}");
+                assert!(error.message.contains(text), "{}", error.message);
+                assert_eq!(error.message.contains(&format!("may not have {style}: use ")), about_style, "{error:?}");
+            }
+        }
+    }
+    // Elsewhere there is no style.
+    let turns = [vec![HELLO.as_bytes()], vec![&b"STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"Unknown STYLE\"\n"[..]]];
+    assert_eq!(converse(connect(), &turns, false).error.unwrap().status, Status::Network);
+}
+
+#[test]
+fn a_router_that_goes_away_while_it_builds_tunnels() {
+    for style in STYLES {
+        for reset in [false, true] {
+            let mut handshake = Handshake::new(create_with_style(style), RANGE, None).unwrap();
+            handshake.wrote(handshake.output().len());
+            handshake.input(HELLO.as_bytes()).unwrap();
+            handshake.wrote(handshake.output().len());
+            let error = if reset { handshake.reset() } else { handshake.eof() };
+            // emissary closes the connection instead of saying that it does not know the style.
+            let status = if !reset && style.ends_with(['2', '3']) { Status::Unsupported } else { Status::Closed };
+            assert_eq!((error.status, error.operation), (status, Operation::Create), "{style}: {error:?}");
+            assert!(error.message.contains("while it was building tunnels"), "{}", error.message);
+            let in_band = !reset && matches!(style, "DATAGRAM" | "RAW");
+            assert_eq!(error.message.contains("without option in_band"), in_band, "{}", error.message);
+            assert_eq!(error.message.contains("use DATAGRAM"), status == Status::Unsupported, "{}", error.message);
+        }
+        // Half a line is not nothing.
+        let turns = [vec![HELLO.as_bytes()], vec![&b"SESSION STATUS RES"[..]]];
+        assert_eq!(converse(create_with_style(style), &turns, true).error.unwrap().status, Status::Protocol);
+    }
+    for request in [connect(), lookup(), accept()] {
+        assert_eq!(converse(request, &[vec![HELLO.as_bytes()]], true).error.unwrap().status, Status::Protocol);
+    }
+}
+
+/// Some routers make keys of another type than they were asked for, without a word.
+#[test]
+fn keys_of_another_type_are_refused() {
+    // DSA: a NULL certificate.
+    let dsa = base64_encode(&[&[9; 384][..], &[0; 3], &[1; 256 + 20]].concat());
+    for (request, line) in [
+        (create as fn() -> Request, format!("SESSION STATUS RESULT=OK DESTINATION={dsa}\n")),
+        (generate, format!("DEST REPLY PUB=x PRIV={dsa}\n")),
+    ] {
+        let seen = converse(request(), &[vec![HELLO.as_bytes()], vec![line.as_bytes()]], false);
+        let error = seen.error.unwrap();
+        assert_eq!((error.status, error.tag.as_str()), (Status::Network, ""), "{error:?}");
+        assert!(error.message.contains("type 0, and 7 was asked for"), "{}", error.message);
+        assert_eq!(seen.outcome, "nothing");
+        let asked = match request() {
+            Request::Create { style, id, ports, delivery, options, .. } => {
+                Request::Create { style, id, identity: NewIdentity::Transient(0), ports, delivery, options }
+            }
+            _ => Request::Generate { signature_type: 0 },
+        };
+        let seen = converse(asked, &[vec![HELLO.as_bytes()], vec![line.as_bytes()]], false);
+        assert!(seen.outcome.ends_with(&dsa), "{:?}", seen.error);
+    }
 }
 
 #[test]

@@ -90,12 +90,17 @@ impl Bridge {
     }
 
     pub fn unreachable(&self, error: &std::io::Error) -> Error {
-        let mut result = Error::io(Operation::Handshake, &format!("no SAM bridge at {}", self.text), error);
-        if matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) {
-            result.message =
-                format!("no SAM bridge at {}: is the router running and SAM enabled? ({error})", self.text);
+        let text = &self.text;
+        let io = |what: String| Error::io(Operation::Handshake, &what, error);
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED | libc::ENOENT) => {
+                let hint = format!("no SAM bridge at {text}: is the router running and SAM enabled? ({error})");
+                io(String::new()).saying(hint)
+            }
+            Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) => io(format!("no SAM bridge at {text}")),
+            // This machine or this process lacks something, and the bridge may well be there.
+            _ => io(format!("cannot connect to the SAM bridge at {text}")),
         }
-        result
     }
 
     /// Fails in a child of fork(2), whose calls would disturb the parent.
@@ -125,4 +130,38 @@ fn resolve_udp(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
         Place::Unix(_) => None,
     };
     Ok(endpoint.resolve()?.into_iter().filter_map(address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::settings::{ControllerOptions, Options};
+    use crate::error::Status;
+
+    impl Bridge {
+        /// A bridge with these addresses and all the defaults.
+        pub(in crate::core::bridge) fn at(places: Vec<Place>) -> Bridge {
+            let options = ControllerOptions::parse(&Options::default()).unwrap();
+            Bridge { places, ..Bridge::new(options.bridge).unwrap() }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart() {
+        let bridge = Bridge::at(Vec::new());
+        for (number, start) in [
+            (libc::ECONNREFUSED, "no SAM bridge at 127.0.0.1:7656: is the router running and SAM enabled? ("),
+            (libc::ENOENT, "no SAM bridge at 127.0.0.1:7656: is the router running and SAM enabled? ("),
+            (libc::EHOSTUNREACH, "no SAM bridge at 127.0.0.1:7656: "),
+            (libc::ETIMEDOUT, "no SAM bridge at 127.0.0.1:7656: "),
+            (libc::EMFILE, "cannot connect to the SAM bridge at 127.0.0.1:7656: Too many open files"),
+            (libc::ENFILE, "cannot connect to the SAM bridge at 127.0.0.1:7656: Too many open files"),
+            (libc::ENOMEM, "cannot connect to the SAM bridge at 127.0.0.1:7656: "),
+            (libc::ENOBUFS, "cannot connect to the SAM bridge at 127.0.0.1:7656: "),
+        ] {
+            let error = bridge.unreachable(&std::io::Error::from_raw_os_error(number));
+            assert!(error.message.starts_with(start), "{}", error.message);
+            assert_eq!((error.status, error.os_error), (Status::Io, number));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::core::bridge::config::{Bridge, FIRST_PAUSE, LONGEST_PAUSE};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Interest, Progress, Scope, Waiting};
 use crate::error::{Error, Operation, Result, Status};
-use crate::protocol::handshake::{Handshake, Phase};
+use crate::protocol::handshake::{Handshake, Phase, NO_ANSWER};
 use crate::protocol::hidden::Hidden;
 use crate::protocol::line::Fields;
 use crate::protocol::outbox::Outbox;
@@ -31,6 +31,9 @@ const READS_PER_STEP: usize = 32;
 /// How long the bridge may take to confirm an accept, which it does at once.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The least time that an address of the bridge gets, even if none is left for it.
+const LEAST_SHARE: Duration = Duration::from_secs(1);
+
 /// A connection that is to become a stream or a session, or to bring an answer.
 pub struct BridgeConnection {
     bridge: Arc<Bridge>,
@@ -38,6 +41,8 @@ pub struct BridgeConnection {
     handshake: Handshake,
     state: State,
     next_place: usize,
+    /// When all addresses must have been tried; `None` until the first one is.
+    reach_by: Option<Deadline>,
     generation: u64,
     /// Why the last address tried could not be reached.
     unreachable: Option<Error>,
@@ -105,6 +110,7 @@ impl BridgeConnection {
             handshake,
             state: State::Start,
             next_place: 0,
+            reach_by: None,
             generation: 0,
             unreachable: None,
             cut: false,
@@ -172,6 +178,11 @@ impl BridgeConnection {
         self.cut
     }
 
+    /// Whether it failed without a word from a router of SAM 3.3, which knows how to say no: that router was stopped.
+    pub fn is_gone(&self) -> bool {
+        self.cut && self.handshake.version() >= Some(Version::V3_3)
+    }
+
     pub fn reply(&self) -> Option<&Fields> {
         self.handshake.reply()
     }
@@ -202,7 +213,7 @@ impl BridgeConnection {
                 State::Reaching(reaching) => {
                     let (socket, until) = (Arc::clone(&reaching.socket), reaching.until);
                     if !self.check_connected(&socket, until, now)? {
-                        return self.in_time(until, now, "no connection to the bridge at");
+                        return self.in_time(until, now, "no connection to the bridge at", "");
                     }
                 }
                 State::Talking(talking) => {
@@ -215,11 +226,11 @@ impl BridgeConnection {
                         }
                         Ok(Progress::Done) => return Ok(Progress::Done),
                         Ok(Progress::Block) => {
-                            let what = match self.phase() {
-                                Phase::Hello => "no answer to HELLO from the bridge at",
-                                _ => "no answer to STREAM ACCEPT from the bridge at",
+                            let (what, hint) = match self.phase() {
+                                Phase::Hello => ("no answer to HELLO from the bridge at", NO_ANSWER),
+                                _ => ("no answer to STREAM ACCEPT from the bridge at", ""),
                             };
-                            return self.in_time(self.deadline(), now, what);
+                            return self.in_time(self.deadline(), now, what, hint);
                         }
                     }
                 }
@@ -230,9 +241,9 @@ impl BridgeConnection {
         }
     }
 
-    fn in_time(&self, until: Deadline, now: Instant, what: &str) -> Result<Progress> {
+    fn in_time(&self, until: Deadline, now: Instant, what: &str, hint: &str) -> Result<Progress> {
         if passed(until, now) {
-            let message = format!("{what} {} in time", self.bridge.text());
+            let message = format!("{what} {} in time{hint}", self.bridge.text());
             return Err(Error::new(Status::Timeout, Operation::Handshake, message));
         }
         Ok(Progress::Block)
@@ -244,6 +255,7 @@ impl BridgeConnection {
             self.phase() == Phase::Hello && error.tag == "NOVERSION" && self.bridge.lower(self.handshake.range());
         if again {
             self.next_place = self.next_place.saturating_sub(1);
+            self.reach_by = None;
             self.state = State::Start;
             self.handshake.restart(self.bridge.range(), self.bridge.credentials()).is_ok()
         } else {
@@ -279,6 +291,7 @@ impl BridgeConnection {
             let none = || Error::new(Status::Io, Operation::Handshake, "the bridge's host has no address");
             return Err(self.unreachable.take().unwrap_or_else(none));
         };
+        let until = self.share(now);
         self.next_place += 1;
         match sys::connect_start(&place) {
             Ok((fd, established)) => {
@@ -288,13 +301,23 @@ impl BridgeConnection {
                 self.generation += 1;
                 self.state = match established {
                     true => self.talking(socket, now),
-                    false => State::Reaching(Reaching { socket, until: after(self.bridge.timeouts.tcp, now) }),
+                    false => State::Reaching(Reaching { socket, until }),
                 };
             }
             // A unix socket whose backlog is full fails with EAGAIN, which must not be mistaken for "in progress".
             Err(error) => self.remember(&place, &error),
         }
         Ok(())
+    }
+
+    /// When the next address counts as unreachable: no address may use up the time of those behind it.
+    fn share(&mut self, now: Instant) -> Deadline {
+        let all = (*self.reach_by.get_or_insert_with(|| after(self.bridge.timeouts.tcp, now)))?;
+        let left = u32::try_from(self.bridge.places().len().saturating_sub(self.next_place)).unwrap_or(u32::MAX);
+        let share = all.saturating_duration_since(now) / left.max(1);
+        // A single address gets exactly what the program said.
+        let share = if self.next_place == 0 { share } else { share.max(LEAST_SHARE) };
+        after(Some(share), now)
     }
 
     fn talking(&self, socket: Arc<SharedFd>, now: Instant) -> State {
@@ -304,7 +327,8 @@ impl BridgeConnection {
     fn remember(&mut self, place: &Place, error: &io::Error) {
         let mut error = self.bridge.unreachable(error);
         if let (Place::Tcp(address), true) = (place, self.bridge.places().len() > 1) {
-            error.message.push_str(&format!(" [tried {address}]"));
+            let message = format!("{} [tried {address}]", error.message);
+            error = error.saying(message);
         }
         self.unreachable = Some(error);
     }
@@ -376,7 +400,7 @@ impl BridgeConnection {
             Err(error) if sys::would_block(&error) => return Ok(false),
             Err(error) => {
                 self.cut = true;
-                let mut closed = self.handshake.eof();
+                let mut closed = self.handshake.reset();
                 closed.os_error = error.raw_os_error().unwrap_or(0);
                 Err(closed)
             }
@@ -452,4 +476,78 @@ fn is_absent(os_error: i32) -> bool {
         libc::ENETDOWN,
     ];
     absent.contains(&os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// An address where connects are neither taken nor refused, as with a host that drops packets: the queue of its
+    /// listener is full.
+    fn silent() -> (Place, TcpListener, Vec<OwnedFd>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let place = Place::Tcp(listener.local_addr().unwrap());
+        let mut queued = Vec::new();
+        while queued.last().is_none_or(|fd: &OwnedFd| sys::poll_one(fd.as_raw_fd(), sys::OUT, 50).unwrap() != 0) {
+            assert!(queued.len() < 10_000);
+            queued.push(sys::connect_start(&place).unwrap().0);
+        }
+        (place, listener, queued)
+    }
+
+    fn connection(places: &[Place]) -> BridgeConnection {
+        let bridge = Arc::new(Bridge::at(places.to_vec()));
+        BridgeConnection::new(bridge, Arc::default(), Request::Check).unwrap()
+    }
+
+    #[test]
+    fn each_address_gets_its_share_of_the_time() {
+        let _edge = crate::core::drive::log::edge();
+        let (silent, _listener, _queued) = silent();
+        let there = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let good = Place::Tcp(there.local_addr().unwrap());
+        let (start, ten) = (Instant::now(), Duration::from_secs(10));
+        let block = |connection: &mut BridgeConnection, now| {
+            assert_eq!(connection.step(now).unwrap(), Progress::Block);
+            connection.deadline().unwrap()
+        };
+        // All of it for a single one.
+        let mut alone = connection(&[silent.clone()]);
+        assert_eq!(block(&mut alone, start), start + ten);
+        assert_eq!(alone.step(start + ten).unwrap_err().status, Status::Timeout);
+        // The last one gets what is left.
+        let mut three = connection(&[silent.clone(), silent.clone(), silent.clone()]);
+        assert_eq!(block(&mut three, start), start + ten / 3);
+        assert_eq!(block(&mut three, start + ten / 3 - Duration::from_millis(1)), start + ten / 3);
+        let second = block(&mut three, start + ten / 2);
+        assert_eq!(second, start + ten / 4 * 3);
+        assert_eq!(block(&mut three, second), start + ten);
+        assert_eq!(three.step(start + ten).unwrap_err().status, Status::Timeout);
+        // Or a little, if nobody looked for long.
+        let mut late = connection(&[silent.clone(), silent.clone()]);
+        block(&mut late, start);
+        assert_eq!(block(&mut late, start + 6 * ten), start + 6 * ten + LEAST_SHARE);
+        // The bridge behind a silent address is reached.
+        let mut both = connection(&[silent, good]);
+        let second = block(&mut both, start);
+        assert_eq!((second, both.is_established()), (start + ten / 2, false));
+        block(&mut both, second);
+        let (socket, _) = both.awaited().unwrap();
+        sys::poll_one(socket.as_raw_fd(), sys::OUT, 60_000).unwrap();
+        block(&mut both, second);
+        assert!(both.is_established());
+    }
+
+    #[test]
+    fn a_refused_address_costs_no_time() {
+        let _edge = crate::core::drive::log::edge();
+        let gone: SocketAddr = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let mut connection = connection(&[Place::Tcp(gone), Place::Tcp(gone)]);
+        let error = connection.step(Instant::now()).unwrap_err();
+        assert_eq!((error.status, error.os_error), (Status::Io, libc::ECONNREFUSED));
+        assert!(error.message.ends_with(&format!(" [tried {gone}]")), "{}", error.message);
+    }
 }

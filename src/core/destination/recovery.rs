@@ -116,6 +116,10 @@ impl Recovery {
                 return RecoveryStep::Waits { asked: attempt.connection.get().phase() == Phase::Reply };
             }
             Ok(Progress::Done) => attempt.created(origin),
+            // It had a session of this style before, so this is no reason to give up.
+            Err(error) if error.status == Status::Unsupported && attempt.connection.get().is_gone() => {
+                Err(Error { status: Status::Closed, ..error })
+            }
             Err(error) => Err(error),
         };
         if result.as_ref().is_err_and(|error| error.status != Status::Network) {

@@ -14,6 +14,7 @@ use crate::core::drive::log;
 use crate::core::drive::process::Process;
 use crate::core::drive::stage::Stage;
 use crate::error::{Error, Operation, Result, Status};
+use crate::protocol::handshake::NO_ANSWER;
 use crate::protocol::line::Fields;
 
 /// The outcome of a step or a wait that did not fail.
@@ -191,7 +192,10 @@ impl<T> Pending<T> {
 
     #[inline(never)]
     fn time_out(&mut self) -> Error {
-        let error = timed_out(self.operation, self.limit, self.stage_name());
+        let mut error = timed_out(self.operation, self.limit, self.stage_name());
+        if self.stage() == Stage::Greeting {
+            error.message.push_str(NO_ANSWER);
+        }
         self.give_up();
         self.state = State::Failed(error.clone());
         error
