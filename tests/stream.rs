@@ -348,7 +348,9 @@ fn replies_that_end_after_every_byte() {
     for count in (0..930).step_by(31) {
         faults.rule(Reply::SessionCreate, Which::Every, Action::CloseAfter(count));
         let error = failure(try_open(&controller, LIMIT));
-        assert!(matches!(error.status, Status::Protocol | Status::Network), "{count}: {error:?}");
+        // Without a single byte of it, the router may have been stopped.
+        let expected = if count == 0 { Status::Closed } else { Status::Protocol };
+        assert!(matches!(error.status, Status::Network) || error.status == expected, "{count}: {error:?}");
         faults.clear_rules();
         faults.rule(Reply::StreamAcceptPeer, Which::Every, Action::CloseAfter(count.min(546)));
         let accept = listening(&b);

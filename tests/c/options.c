@@ -114,7 +114,8 @@ static void on_the_wire(void) {
     OK(i2psock_options_set(o, "i2cp.leaseSetEncType", "4", &E));
     OK(i2psock_options_set_int(o, "from_port", 0, &E));
     OK(i2psock_options_set_int(o, "to_port", 65535, &E));
-    OK(i2psock_options_set_int(o, "signature_type", 11, &E));
+    OK(i2psock_options_set_int(o, "signature_type", 0, &E));
+    p.create = "SESSION STATUS RESULT=OK DESTINATION=" KEYS_DSA "\n";
     line = create_line(o, &p);
     CHECK_HAS(line, " inbound.nickname=my-label");
     CHECK_HAS_NOT(line, "first");
@@ -126,7 +127,7 @@ static void on_the_wire(void) {
     CHECK_HAS_NOT(line, "leaseSetEncType=4,0");
     CHECK_HAS(line, " FROM_PORT=0");
     CHECK_HAS(line, " TO_PORT=65535");
-    CHECK_HAS(line, " SIGNATURE_TYPE=11");
+    CHECK_HAS(line, " SIGNATURE_TYPE=0");
     free(line);
     i2psock_options_free(o);
 }

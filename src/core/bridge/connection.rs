@@ -515,7 +515,7 @@ mod tests {
             connection.deadline().unwrap()
         };
         // All of it for a single one.
-        let mut alone = connection(&[silent.clone()]);
+        let mut alone = connection(std::slice::from_ref(&silent));
         assert_eq!(block(&mut alone, start), start + ten);
         assert_eq!(alone.step(start + ten).unwrap_err().status, Status::Timeout);
         // The last one gets what is left.
