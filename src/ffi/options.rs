@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::ffi::handles::i2psock_keys;
+use crate::secret::SecretText;
 
 /// Settings by name, for i2psock_controller_open(), i2psock_dest_open(), i2psock_listener_open() and
 /// i2psock_dest_connect(). A call copies what it needs: options may be changed or freed right after it. Use one options
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn i2psock_options_set_int(
     guard::on_mut(options.map(|options| &mut options.0), "options", err, |options| {
         // SAFETY: the contract of the header.
         let key = unsafe { guard::text(key, "key")? };
-        options.set(key, &value.to_string()).map(|()| i2psock_status::I2PSOCK_OK)
+        options.set(key, SecretText::from(value.to_string()).as_str()).map(|()| i2psock_status::I2PSOCK_OK)
     })
 }
 
