@@ -10,7 +10,7 @@ static void an_error_of_each_family(void) {
     ERR(I2PSOCK_OP_NONE, "", "");
     CHECK_INT(i2psock_error_os_error(E), 0);
     ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, DEST_A, NULL, HANG, &s, &E));
-    ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "unreachable");
+    ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "timed out");
     CHECK_STR(i2psock_error_operation_name(E), "connect");
     ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, "nosuch.i2p", NULL, HANG, &s, &E));
     ERR(I2PSOCK_OP_CONNECT, "INVALID_KEY", "");
@@ -31,7 +31,8 @@ static void results_of_streams(void) {
         { "STREAM STATUS RESULT=CANT_REACH_PEER MESSAGE=\"LeaseSet not found\"\n", I2PSOCK_NETWORK, "CANT_REACH_PEER", "LeaseSet not found" },
         { "STREAM STATUS RESULT=TIMEOUT\n", I2PSOCK_NETWORK, "TIMEOUT", "TIMEOUT" },
         { "STREAM STATUS RESULT=INVALID_KEY MESSAGE=timeout\n", I2PSOCK_NETWORK, "INVALID_KEY", "timeout" },
-        { "STREAM STATUS RESULT=INVALID_ID\n", I2PSOCK_NETWORK, "INVALID_ID", "" },
+        /* It does not know the session any more. */
+        { "STREAM STATUS RESULT=INVALID_ID\n", I2PSOCK_CLOSED, "INVALID_ID", "lost" },
         { "STREAM STATUS RESULT=PEER_NOT_FOUND MESSAGE=\n", I2PSOCK_NETWORK, "PEER_NOT_FOUND", "" },
         { "STREAM STATUS RESULT=CONNECTION_REFUSED FLAG MESSAGE=\"a=b c=d\"\n", I2PSOCK_NETWORK, "CONNECTION_REFUSED", "a=b c=d" },
         { "STREAM STATUS MESSAGE=OK\n", I2PSOCK_PROTOCOL, "", "RESULT" },

@@ -877,6 +877,29 @@ static int plan_read(fake_conn *c, char *line, size_t size) {
     return 1;
 }
 
+/* Answers a SESSION CREATE: with the keys it asks for, or with KEYS_A; with others when there are destinations with those. */
+static void plan_create(fake_conn *c, const plan *p, const char *line) {
+    char reply[sizeof CREATE_OK];
+    const char *keys = strstr(line, " DESTINATION="), *end;
+    size_t length;
+    int number;
+    if (p->create) {
+        plan_say(c, p, p->create);
+        return;
+    }
+    keys += strlen(" DESTINATION=");
+    end = strchr(keys, ' ');
+    length = end != NULL ? (size_t) (end - keys) : strlen(keys);
+    snprintf(reply, sizeof reply, "%s", CREATE_OK);
+    if (length == strlen(KEYS_A)) {
+        memcpy(strstr(reply, KEYS_A), keys, length);
+    } else {
+        number = fake_lines(c->owner, "DESTINATION=TRANSIENT");
+        if (number > 1) memset(strstr(reply, KEYS_A), 'a' + number % 26, 8);
+    }
+    plan_say(c, p, reply);
+}
+
 void plan_script(fake_conn *c) {
     const plan *p = (const plan *) c->arg;
     char line[8192];
@@ -884,7 +907,7 @@ void plan_script(fake_conn *c) {
     plan_say(c, p, p->hello ? p->hello : HELLO_OK);
     if (!plan_read(c, line, sizeof line)) return;
     if (strncmp(line, "SESSION CREATE", 14) == 0) {
-        plan_say(c, p, p->create ? p->create : CREATE_OK);
+        plan_create(c, p, line);
         if (p->created) p->created(c);
         while (read_line(c, line, sizeof line)) {
             if (p->control) p->control(c, line);
@@ -898,6 +921,10 @@ void plan_script(fake_conn *c) {
         if (p->accept_more) plan_say(c, p, p->accept_more);
         if (p->stream) p->stream(c, 1);
         else wait_eof(c);
+    } else if (strstr(line, "NAME=i2psock.invalid.i2p") != NULL) {
+        /* A router that lets go of sessions at once. */
+        plan_say(c, p, "NAMING REPLY RESULT=KEY_NOT_FOUND NAME=i2psock.invalid.i2p\n");
+        wait_eof(c);
     } else {
         while (p->control) {
             p->control(c, line);

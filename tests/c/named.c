@@ -548,10 +548,104 @@ static void closed_while_waiting(void) {
     folder_remove(folder);
 }
 
+/* ---- a router that does not let go at once ---- */
+
+static i2psock_controller *open_patient(int port, const char *folder, int delay) {
+    i2psock_options *o = options_for_port(port);
+    i2psock_controller *c = NULL;
+    OK(i2psock_options_set(o, "key_store", folder, &E));
+    OK(i2psock_options_set_int(o, "reopen_delay", delay, &E));
+    OK(i2psock_controller_open(o, &c, &E));
+    i2psock_options_free(o);
+    return c;
+}
+
+typedef struct {
+    int port;
+    const char *folder;
+} killed;
+
+/* A process that ends without closing anything. */
+static void open_and_die(void *arg) {
+    const killed *k = (const killed *) arg;
+    i2psock_controller *c = open_patient(k->port, k->folder, 1500);
+    CHECK(open_named(c, "alice") != NULL);
+    _exit(0);
+}
+
+/* Opens the name, and finds out whether that had to wait for the router. */
+static i2psock_dest *open_watched(i2psock_controller *c, int *waited) {
+    i2psock_pending *n = NULL;
+    i2psock_dest *d = NULL;
+    i2psock_status status;
+    *waited = 0;
+    OK(i2psock_dest_open_start(c, "alice", I2PSOCK_STREAM, NULL, HANG, &n, &E));
+    while ((status = i2psock_pending_wait(n, 1, NULL)) == I2PSOCK_BLOCK) {
+        if (i2psock_pending_stage(n) != I2PSOCK_STAGE_LETTING_GO) continue;
+        *waited = 1;
+        CHECK_HAS(i2psock_pending_stage_name(n), "let go of the last session");
+    }
+    CHECK_INT(status, I2PSOCK_OK);
+    OK(i2psock_pending_finish_dest(n, &d, &E));
+    i2psock_pending_free(n);
+    return d;
+}
+
+static void too_soon(void) {
+    char *folder = folder_new();
+    i2psock_controller *c, *other;
+    i2psock_pending *n = NULL;
+    i2psock_dest *d;
+    i2psock_stream *stream = NULL;
+    i2psock_status status;
+    bridge b;
+    killed k;
+    int waited;
+    bridge_start(&b, "--personality", "i2pd-2.45", "--keep-closed", "700", "--park", "60000", NULL);
+    c = open_patient(b.port, folder, 1500);
+    d = open_watched(c, &waited);
+    CHECK_INT(waited, 0);
+    i2psock_dest_close(d);
+    /* The limit of the caller counts, and nothing is left behind. */
+    ST(I2PSOCK_TIMEOUT, i2psock_dest_open(c, "alice", I2PSOCK_STREAM, NULL, 100, &d, &E));
+    CHECK_HAS(i2psock_error_message(E), "let go of the last session");
+    OK(i2psock_dest_open_start(c, "alice", I2PSOCK_STREAM, NULL, HANG, &n, &E));
+    ST(I2PSOCK_BLOCK, i2psock_pending_wait(n, 50, &E));
+    i2psock_pending_free(n);
+    d = open_watched(c, &waited);
+    CHECK_INT(waited, 1);
+    check_alive(c, d);
+    i2psock_dest_close(d);
+    /* Another process had the name, and was killed. */
+    k.port = b.port;
+    k.folder = folder;
+    CHECK_INT(in_child(open_and_die, &k), 0);
+    d = open_watched(c, &waited);
+    CHECK_INT(waited, 1);
+    check_alive(c, d);
+    i2psock_dest_close(d);
+    /* Without the delay the session dies, and is opened again when the router says so. */
+    other = open_patient(b.port, folder, 0);
+    d = open_watched(other, &waited);
+    CHECK_INT(waited, 0);
+    do {
+        status = ST(ANY, i2psock_dest_connect(d, "nobody.i2p", NULL, HANG, &stream, &E));
+        CHECK(status == I2PSOCK_NETWORK || status == I2PSOCK_CLOSED);
+    } while (status != I2PSOCK_CLOSED);
+    ERR(I2PSOCK_OP_CONNECT, "INVALID_ID", "lost");
+    CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_RECOVERING);
+    CHECK(i2psock_dest_attempt(d) >= 1);
+    i2psock_dest_close(d);
+    i2psock_controller_close(other);
+    i2psock_controller_close(c);
+    bridge_stop(&b);
+    folder_remove(folder);
+}
+
 static const test_case tests[] = {
     T(without_a_folder), T(the_example_of_i2p_sam), T(the_address_stays), T(no_name), T(names_that_are_none),
     T(share_with_keeper), T(share_without_keeper), T(shut_down_for_all), T(what_does_not_fit), T(another_controller),
     T(another_process), T_LONG(fifty_with_keeper), T_LONG(fifty_without_keeper), T(opened_with_keeper),
-    T(opened_without_keeper), T(closed_while_waiting),
+    T(opened_without_keeper), T(closed_while_waiting), T(too_soon),
 };
 MAIN(tests)

@@ -17,6 +17,7 @@ static void names_and_values(void) {
         { "from_port", "65536" }, { "from_port", "-1" }, { "to_port", "99999999999999999999" },
         { "sam_timeout", "-1" }, { "tcp_timeout", "1.5" }, { "hello_timeout", "2147483648" }, { "open_timeout", "" },
         { "connect_timeout", "one" }, { "lookup_timeout", "+1" }, { "generate_timeout", "1e3" }, { "accept_timeout", "-2" },
+        { "bridge_timeout", "-1" }, { "heartbeat", "" }, { "reopen_delay", "6.5" },
         { "version_min", "3" }, { "version_max", "3.4" }, { "version_max", "2.9" }, { "version_min", "3.10" }, { "version_max", "" },
         { "key_store", "" },
         { "sam", "" }, { "sam", "host:" }, { "sam", "host:0" }, { "sam", "host:65536" }, { "sam", ":7656" }, { "sam", "a:b:1" },

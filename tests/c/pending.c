@@ -72,7 +72,8 @@ static void all_kinds(int keeper) {
         CHECK(poll(&p, 1, HANG) == 1);
         BLOCK(i2psock_pending_step(n, &E));
     }
-    CHECK_INT(i2psock_pending_timeout_ms(n), -1);
+    /* With nothing to wait for but the peer; without a keeper the router is asked for a sign of life once a minute. */
+    CHECK(i2psock_pending_timeout_ms(n) == -1 || i2psock_pending_timeout_ms(n) > 30000);
     CHECK_STR(i2psock_pending_stage_name(n), "waiting for a peer");
     CHECK(!readable(i2psock_pending_fd(n), 50));
     OK(i2psock_dest_connect_start(d, dest_text(d), NULL, HANG, &m, &E));

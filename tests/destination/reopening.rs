@@ -66,9 +66,10 @@ impl Router {
     }
 }
 
+/// Keys that no other test of this program has.
 fn keys(fill: u8) -> Options {
     let mut options = Options::default();
-    options.set_keys(Some(&Keys::from_text(&private_keys(fill, 1)).unwrap()));
+    options.set_keys(Some(&Keys::from_text(&private_keys(fill + 150, 1)).unwrap()));
     options
 }
 

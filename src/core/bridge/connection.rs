@@ -282,7 +282,7 @@ impl BridgeConnection {
         }
         self.bridge.log.line(|| format!("waiting for the router: {}", error.message));
         self.state = State::Away(earlier(after(Some(patience.backoff.pause()), now), patience.until));
-        (self.next_place, self.cut, self.asked) = (0, false, None);
+        (self.next_place, self.reach_by, self.cut, self.asked) = (0, None, false, None);
         true
     }
 

@@ -260,7 +260,7 @@ impl Session {
     /// Takes in what the answer to a command says about the session: a router that does not know its id has lost it.
     pub fn heard(&self, error: &Error, now: Instant) {
         if error.tag == ResultCode::InvalidId.token() {
-            self.lose(lost(&error.message), now);
+            self.lose(lost(error), now);
         }
     }
 
@@ -272,7 +272,7 @@ impl Session {
         if refused && accept.asked_for(now).is_some_and(|time| time < AT_ONCE) {
             let before = self.refused_accepts.fetch_add(1, Ordering::Relaxed);
             if before + 1 >= REFUSED_ACCEPTS {
-                self.lose(lost(&error.message), now);
+                self.lose(lost(error), now);
             }
         }
     }
@@ -293,6 +293,7 @@ impl Session {
 }
 
 /// A loss in the words of the router.
-fn lost(words: &str) -> Error {
-    Error::closed(Operation::Session, format!("the session was lost: the router refuses it ({words})"))
+fn lost(error: &Error) -> Error {
+    let message = format!("the session was lost: the router refuses it ({})", error.message);
+    Error { tag: error.tag.clone(), ..Error::closed(Operation::Session, message) }
 }
