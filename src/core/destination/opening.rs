@@ -105,7 +105,7 @@ impl DestPlan {
         let letting_go = match &self.keys {
             Some(keys) => {
                 let address = keys.address().clone();
-                Some(Box::new(LettingGo::new(&context.bridge, &context.scope, address)?))
+                Some(Box::new(LettingGo::new(&context.bridge, &context.scope, address)))
             }
             None => None,
         };
@@ -116,6 +116,7 @@ impl DestPlan {
     fn leave_behind(&self, now: Instant) {
         if let Some(keys) = &self.keys {
             last_session::record(keys.address(), now, &[]);
+            last_session::doubt(keys.address());
         }
         if let Some(lease) = &self.lease {
             lease.set_used();
@@ -240,7 +241,7 @@ impl Opening {
         }
         if let At::LettingGo(letting_go, _) = &mut self.at {
             self.context.check_open(Operation::Create)?;
-            if letting_go.step(now) == Progress::Block {
+            if letting_go.step(now)? == Progress::Block {
                 return Ok(None);
             }
             self.past = self.generation();

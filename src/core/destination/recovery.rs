@@ -102,8 +102,13 @@ impl Recovery {
         }
         let Some(attempt) = slot.as_mut() else { return RecoveryStep::Idle };
         if let Some(letting_go) = &mut attempt.letting_go {
-            if matches!(letting_go.step(|letting_go| Ok(letting_go.step(now))), Ok(Progress::Block)) {
-                return RecoveryStep::Idle;
+            match letting_go.step(|letting_go| letting_go.step(now)) {
+                Ok(Progress::Block) => return RecoveryStep::Idle,
+                Ok(Progress::Done) => {}
+                Err(error) => {
+                    *slot = None;
+                    return RecoveryStep::Failed { begun: true, error };
+                }
             }
             attempt.letting_go = None;
             attempt.until = after(attempt.connection.get().default_timeout(), now);
@@ -163,7 +168,7 @@ impl Attempt {
         let id = SessionSpec::new_id()?;
         let request = origin.spec.request(id.clone(), origin.keys.duplicate().into());
         let connection = BridgeConnection::new(Arc::clone(&origin.bridge), Arc::clone(&origin.scope), request)?;
-        let letting_go = LettingGo::new(&origin.bridge, &origin.scope, origin.keys.address().clone())?;
+        let letting_go = LettingGo::new(&origin.bridge, &origin.scope, origin.keys.address().clone());
         let letting_go = Some(Watched::new(letting_go, work));
         let until = after(connection.default_timeout(), now);
         Ok(Attempt { letting_go, connection: Watched::new(connection, work), id, until })
@@ -173,6 +178,7 @@ impl Attempt {
     fn leave_behind(&self, origin: &Origin, now: Instant) {
         if self.connection.get().is_asked() {
             last_session::record(origin.keys.address(), now, &[]);
+            last_session::doubt(origin.keys.address());
         }
     }
 

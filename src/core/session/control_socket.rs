@@ -8,7 +8,7 @@ use crate::core::bridge::Finished;
 use crate::core::drive::{Attended, Deadline};
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::command::Command;
 use crate::protocol::control::{Answer, Control, Event, LIFE};
@@ -201,7 +201,8 @@ impl ControlSocket {
                 self.observe(now);
                 failed
             }
-            Verdict::Silent(time) => Some(Error::closed(
+            Verdict::Silent(time) => Some(Error::new(
+                Status::Timeout,
                 Operation::Session,
                 format!("the session was lost: the router has not answered for {} s", time.as_secs()),
             )),

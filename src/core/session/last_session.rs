@@ -38,6 +38,11 @@ struct End {
     all: Instant,
     /// Streams that were open when the session ended.
     streams: Vec<Weak<SharedFd>>,
+    /// Whether the router has answered anything since the session ended, and so must have noticed.
+    noticed: bool,
+    /// The router did not answer when the session was given up, or later: whenever it is heard again may be when it
+    /// notices.
+    silent: bool,
 }
 
 type Sessions = HashMap<[u8; 32], Last>;
@@ -95,10 +100,43 @@ pub(crate) fn check_unused(address: &Address, bridge: &Bridge) -> Result<()> {
 pub(crate) fn record(address: &Address, when: Instant, streams: &[Arc<SharedFd>]) {
     let Some(mut sessions) = sessions() else { return };
     let last = entry(&mut sessions, address, when);
-    let end = last.end.get_or_insert(End { session: when, all: when, streams: Vec::new() });
+    let end =
+        last.end.get_or_insert(End { session: when, all: when, streams: Vec::new(), noticed: false, silent: false });
+    if when > end.session {
+        (end.noticed, end.silent) = (false, false);
+    }
     (end.session, end.all) = (end.session.max(when), end.all.max(when));
     end.streams.retain(|stream| stream.strong_count() > 0);
     end.streams.extend(streams.iter().map(Arc::downgrade));
+}
+
+/// Whether the router may still have to notice that the last session ended: it was not heard since then. One that stood
+/// still notices when it goes on, which may be long after we have given the session up.
+pub(crate) fn is_unnoticed(address: &Address, now: Instant) -> bool {
+    let is_recent = |end: &End| now.saturating_duration_since(end.session) < REMEMBERED;
+    let Some(sessions) = sessions() else { return false };
+    let end = sessions.get(address.hash()).and_then(|last| last.end.as_ref());
+    end.is_some_and(|end| !end.noticed && is_recent(end))
+}
+
+/// The router does not answer.
+pub(crate) fn doubt(address: &Address) {
+    let Some(mut sessions) = sessions() else { return };
+    if let Some(end) = sessions.get_mut(address.hash()).and_then(|last| last.end.as_mut()) {
+        end.silent = true;
+    }
+}
+
+/// The router has answered something, so that it has noticed the end of the last session by now. If it did not answer
+/// `at_once`, that may have been only just now.
+pub(crate) fn notice(address: &Address, at_once: bool, now: Instant) {
+    let Some(mut sessions) = sessions() else { return };
+    let end = sessions.get_mut(address.hash()).and_then(|last| last.end.as_mut());
+    let Some(end) = end.filter(|end| !end.noticed) else { return };
+    if end.silent || !at_once {
+        end.all = end.all.max(now);
+    }
+    (end.noticed, end.silent) = (true, false);
 }
 
 /// When to ask again whether the router has been left alone for `delay`; `None` if it has.
@@ -111,6 +149,7 @@ pub(crate) fn look_again(address: &Address, delay: Option<Duration>, now: Instan
         end.all = end.all.max(now);
         let patient = now.saturating_duration_since(end.session) < STREAMS_PATIENCE;
         end.streams.retain(|stream| stream.upgrade().is_some_and(|stream| is_open(&stream, patient)));
+        end.noticed &= !end.streams.is_empty();
     }
     let due = end.all.checked_add(delay).filter(|due| *due > now)?;
     match end.streams.is_empty() {
@@ -178,6 +217,38 @@ mod tests {
         now += SECOND;
         assert_eq!(look_again(&one, DELAY, now), Some(now + 6 * SECOND), "from when the last one was seen");
         assert_eq!(look_again(&one, DELAY, now + 6 * SECOND), None);
+    }
+
+    #[test]
+    fn a_router_that_was_not_heard_since_may_have_noticed_late() {
+        let (one, start) = (address(105), Instant::now());
+        notice(&one, true, start);
+        doubt(&one);
+        assert!(!is_unnoticed(&one, start), "there was no session");
+        let late = start + 100 * SECOND;
+        for (silent, at_once, due) in [(false, true, None), (false, false, Some(late)), (true, true, Some(late))] {
+            record(&one, start, &[]);
+            record(&one, start + SECOND, &[]);
+            assert!(is_unnoticed(&one, start + 200 * SECOND) && !is_unnoticed(&one, start + SECOND + REMEMBERED));
+            if silent {
+                doubt(&one);
+            }
+            notice(&one, at_once, late);
+            assert!(!is_unnoticed(&one, late));
+            assert_eq!(look_again(&one, DELAY, late), due.map(|due| due + 6 * SECOND));
+            // Only the first answer counts, and an end that is known already is no news.
+            notice(&one, false, late + SECOND);
+            record(&one, start, &[]);
+            assert!(!is_unnoticed(&one, late) && look_again(&one, DELAY, late + 6 * SECOND).is_none());
+            SESSIONS.lock().remove(one.hash());
+        }
+        // The end of the last stream has to be noticed too.
+        let (ours, far) = stream();
+        record(&one, start, &[Arc::clone(&ours)]);
+        notice(&one, true, start);
+        assert!(look_again(&one, DELAY, start).is_some() && !is_unnoticed(&one, start));
+        drop(far);
+        assert!(look_again(&one, DELAY, start).is_some() && is_unnoticed(&one, start));
     }
 
     #[test]

@@ -174,10 +174,14 @@ impl Session {
             return;
         }
         let _edge = log::edge();
+        let is_silent = cause.status == Status::Timeout;
         // For the program, any cause means that the session is closed.
         let cause = Error { status: Status::Closed, ..cause.during(Operation::Session) };
         self.bridge.log.line(|| format!("session lost: {}", cause.message));
         self.finish(cause, false, now);
+        if is_silent {
+            last_session::doubt(&self.address);
+        }
     }
 
     /// Runs `act` on the control socket, logs the conversation, and updates the events that `work` watches it for.
