@@ -100,8 +100,8 @@ fn a_router_that_stays_away_is_reported_as_it_was() {
     let bridge = Bridge::start_to_stay(Config::default()).unwrap();
     let patient = try_controller(&bridge.addr().to_string(), &[("bridge_timeout", "20000")]).unwrap();
     bridge.stop();
-    let mut pending = patient.open_dest("", 1, &Options::default(), Limit::Never).unwrap();
     let (clock, start) = (Clock::default(), now());
+    let mut pending = patient.open_dest("", 1, &Options::default(), Limit::Never).unwrap();
     let error = loop {
         match pending.step(clock.now()) {
             Ok(Progress::Block) => clock.pass_timeout(pending.timeout_ms(clock.now()).max(0)),
