@@ -10,6 +10,7 @@ static const char usage[] =
     "\n"
     "  --retries N      try again so often when the peer cannot be reached yet (3)\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --set KEY=VALUE  an option of the destination, such as inbound.length=1; may be repeated\n";
 
 static const char message[] = "Hello, there!";

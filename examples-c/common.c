@@ -163,7 +163,8 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
             *(int *) option->value = 1;
             continue;
         }
-        if (option->name == NULL && strcmp(name, "--sam") != 0 && strcmp(name, "--set") != 0) {
+        if (option->name == NULL && strcmp(name, "--sam") != 0 && strcmp(name, "--set") != 0
+            && strcmp(name, "--wait") != 0) {
             note(name);
             usage_error(settings, "there is no such option");
         }
@@ -172,6 +173,16 @@ void settings_read(struct settings *settings, int *count, int argc, char **argv,
             usage_error(settings, "the option needs a value");
         }
         value = argv[++i];
+        if (option->name == NULL && strcmp(name, "--wait") == 0) {
+            int seconds = 0;
+
+            if (!read_number(value, &seconds) || seconds > INT_MAX / 1000
+                || i2psock_options_set_int(settings->controller, "bridge_timeout", seconds * 1000, &err)) {
+                note(value);
+                usage_error(settings, "not a number of seconds");
+            }
+            continue;
+        }
         if (option->name != NULL && option->kind == OPTION_NUMBER) {
             if (!read_number(value, (int *) option->value)) {
                 note(value);
@@ -199,7 +210,9 @@ int worth_retrying(const i2psock_error *err) {
     const char *tag = i2psock_error_tag(err);
 
     return i2psock_error_status(err) == I2PSOCK_NETWORK
-           && (strcmp(tag, "CANT_REACH_PEER") == 0 || strcmp(tag, "TIMEOUT") == 0 || strcmp(tag, "KEY_NOT_FOUND") == 0);
+           && (strcmp(tag, "CANT_REACH_PEER") == 0 || strcmp(tag, "TIMEOUT") == 0 || strcmp(tag, "KEY_NOT_FOUND") == 0
+               /* What Java I2P says of a peer it does not know yet. */
+               || strstr(i2psock_error_message(err), "Lease set not found") != NULL);
 }
 
 i2psock_state tell_state(const i2psock_dest *dest) {

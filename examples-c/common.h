@@ -9,7 +9,7 @@
 /* Exit codes of every example. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* What --sam, --udp and --set have collected. */
+/* What --sam, --udp, --wait and --set have collected. */
 struct settings {
     i2psock_options *controller; /* for i2psock_controller_open() */
     i2psock_options *dest;       /* for i2psock_dest_open() */

@@ -15,6 +15,7 @@ static const char usage[] =
     "  --patience N     what does not come back counts as lost after N seconds without an answer (3)\n"
     "  --raw            raw datagrams, for dgram_server --raw\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
     "  --set KEY=VALUE  an option of the destination, such as inbound.length=1 or in_band=1; may be repeated\n";
 

@@ -12,6 +12,7 @@ static const char usage[] =
     "  --raw            raw datagrams, which do not tell their sender: one that says \"reply to ADDRESS\" tells where all\n"
     "                   that follow are sent, and itself\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
     "  --set KEY=VALUE  an option of the destination, such as inbound.length=1 or in_band=1; may be repeated\n";
 

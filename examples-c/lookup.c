@@ -10,6 +10,7 @@ static const char usage[] =
     "\n"
     "  --dest           ask through a destination of our own: some routers resolve names only there. NAME may be ME then\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --set KEY=VALUE  an option of that destination, such as inbound.length=1; may be repeated\n";
 
 int main(int argc, char **argv) {

@@ -26,6 +26,7 @@ static const char usage[] =
     "\n"
     "  --limit SECONDS  give up after so long (600)\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --udp HOST:PORT  where the bridge takes datagrams (the host of --sam, port 7655)\n"
     "  --set KEY=VALUE  an option of the destinations, such as inbound.length=1; may be repeated\n";
 

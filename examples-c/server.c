@@ -14,6 +14,7 @@ static const char usage[] =
     "                   with the same address as soon as it is back\n"
     "  --keys FOLDER    where the keys of names are kept ($XDG_DATA_HOME/i2psock or ~/.local/share/i2psock)\n"
     "  --sam HOST:PORT  SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS   how long to wait for a router that is not there yet (0)\n"
     "  --set KEY=VALUE  an option of the destination, such as inbound.length=1; may be repeated\n";
 
 static const char answer[] = "Hello, how are you?";

@@ -28,6 +28,7 @@ static const char usage[] =
     "  --nconnect N       connections at a time; others wait (no limit)\n"
     "  --timeout SECONDS  a connection may last so long, whatever it does (no limit)\n"
     "  --sam HOST:PORT    SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
+    "  --wait SECONDS     how long to wait for a router that is not there yet (0)\n"
     "  --set KEY=VALUE    an option of the tunnel, such as idle_timeout=600000, or of its destination, such as\n"
     "                     inbound.length=1; may be repeated\n"
     "\n"
