@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kills a router under two sessions and starts it again on the same ports: do sessions with the same keys come back, and
 # do they reach each other? Speaks SAM by itself, so that it tells what the router does and nothing else.
-# usage: restart.sh bridge|netbox|i2pd
+# usage: restart.sh bridge|netbox|i2pd|i2pd-net
 set -u
 
 # shellcheck source=router.sh
@@ -98,7 +98,6 @@ is_closed() {
     ! IFS= read -r -t 60 -u "$1" line && [ $? -le 128 ]
 }
 
-ROUTER_RESTARTS=1
 router_start "$1" "$folder" || exit
 new_keys "$sam_a"
 public_a=$public private_a=$private

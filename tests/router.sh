@@ -4,13 +4,14 @@
 #                              what is told to at_end end before
 #   at_end COMMAND...          one more thing to be done then; the last one is done first
 #
-#   router_start NAME FOLDER   NAME is bridge, netbox, i2pd or auto: the router of this machine, if one answers, else the
-#                              bridge. BRIDGE_OPTIONS may say more to the bridge. Returns 77 if that router is not installed.
+#   router_start NAME FOLDER   NAME is bridge, netbox, i2pd, i2pd-net (a network of the i2pd that fetch.sh has put into the
+#                              folder $I2PD) or auto: the router of this machine, if one answers, else the bridge.
+#                              BRIDGE_OPTIONS may say more to the bridge. Returns 77 if that router is not installed.
 #   router_stop
-#   router_kill                ends the router without a warning (KILL) and waits until it is gone
+#   router_kill                ends the router without a warning (KILL), all of them where there are several, and waits until
+#                              they are gone
 #   router_restart             starts it again on the same ports; i2pd also with the same data, netbox with new routers
-#
-# ROUTER_RESTARTS=1 before router_start makes i2pd keep its data for router_restart.
+#   i2pd_tell COMMAND WHICH    one of the commands of i2pd/run.sh, for i2pd and i2pd-net
 #
 # After router_start:
 #   router      name of the router, as it is to be called
@@ -139,13 +140,15 @@ router_start() {
         ;;
     i2pd)
         router_command=("$router_root/tests/i2pd/run.sh")
-        # Where it is to start again it needs a folder that outlives it.
-        [ -z "${ROUTER_RESTARTS-}" ] || router_command+=(--datadir "$router_folder/i2pd")
         settings=(--set inbound.length=0 --set outbound.length=0 --set inbound.quantity=1 --set outbound.quantity=1
             --set i2cp.leaseSetType=1 --set i2cp.leaseSetEncType=0)
         ;;
+    i2pd-net)
+        router_command=("$router_root/tests/i2pd/run.sh" --i2pd "${I2PD:?}/i2pd" --routers 4)
+        settings=(--set inbound.length=1 --set outbound.length=1)
+        ;;
     *)
-        echo "there is no router \"$router\": auto, bridge, netbox or i2pd" >&2
+        echo "there is no router \"$router\": auto, bridge, netbox, i2pd or i2pd-net" >&2
         return 1
         ;;
     esac
@@ -163,24 +166,44 @@ router_start() {
     udp_b=${ports[1]:-$udp_a}
 }
 
+i2pd_tell() {
+    local before
+    before=$(grep -c '^DONE\|^FAILED' "$router_folder/router.out")
+    # For reading too, since otherwise this would wait for somebody who reads.
+    echo "$1 $2" 1<>"$router_folder/router.in"
+    wait_until 100 i2pd_answers "$before" && [ "$(grep '^DONE\|^FAILED' "$router_folder/router.out" | tail -n 1)" = DONE ]
+}
+
+i2pd_answers() {
+    [ "$(grep -c '^DONE\|^FAILED' "$router_folder/router.out")" -gt "$1" ] || router_ended
+}
+
 router_kill() {
-    local pid
-    pid=$(sed -n 's/^PID //p' "$router_folder/router.out")
+    case $router in
+    i2pd | i2pd-net)
+        i2pd_tell kill all
+        return
+        ;;
+    esac
     # So that the shell does not report it.
     disown "$router_pid"
-    kill -KILL "${pid:-$router_pid}" || return 1
-    # What is around i2pd notices, and ends too.
+    kill -KILL "$router_pid" || return 1
     wait_until 60 router_ended || return 1
     router_pid=
 }
 
 router_restart() {
     local ports
-    ports=$(sed -n 's/^SAM \([0-9]*\) \([0-9]*\).*/\1:\2/p' "$router_folder/router.out" | paste -sd,)
     case $router in
     bridge) router_command+=(--port "${sam_a##*:}" --udp-port "${udp_a##*:}") ;;
-    netbox) router_command+=(--ports "$ports") ;;
-    i2pd) router_command+=(--port "${sam_a##*:}") ;;
+    netbox)
+        ports=$(sed -n 's/^SAM \([0-9]*\) \([0-9]*\).*/\1:\2/p' "$router_folder/router.out" | paste -sd,)
+        router_command+=(--ports "$ports")
+        ;;
+    i2pd | i2pd-net)
+        i2pd_tell start all
+        return
+        ;;
     *) return 1 ;;
     esac
     router_run

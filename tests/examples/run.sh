@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the programs of examples-c over a router. usage: run.sh bridge|netbox|i2pd   (`make check-examples` and so on)
+# Runs the programs of examples-c over a router. usage: run.sh bridge|netbox|i2pd|i2pd-net
+# (`make check-examples` and so on; i2pd-net is a network of the i2pd in the folder $I2PD.)
 set -u
 
 # shellcheck source=../steps.sh
@@ -9,6 +10,8 @@ set -u
 
 bin=$root/target/examples-c
 kind=$1
+# What it is called in the names of checks.
+called=$kind
 under=()
 # So many seconds something may take that is soon done as a rule.
 patience=60
@@ -370,7 +373,7 @@ start_own_router() {
     # Not that of the other checks.
     router_keeper='' router_pid=''
     mkdir router && trap 'end_all; router_stop' EXIT || return 1
-    ROUTER_RESTARTS=1 BRIDGE_OPTIONS='' router_start "$1" router
+    BRIDGE_OPTIONS='' router_start "$1" router
 }
 
 # Each line with the time before it.
@@ -931,25 +934,25 @@ over_the_bridge() {
 
 # They are real ones, on which everything takes a while: what goes on at the same time waits at the same time.
 real_demo() {
-    check "demo over $kind" timeout 1500 "$root/examples-c/demo.sh" "$kind"
+    check "demo over $called" timeout 1500 "$root/examples-c/demo.sh" "$kind"
 }
 
 real_restart() {
     begin
-    check "chat over $kind that is killed and started anew" chats_over_a_restart "$kind"
+    check "chat over $called that is killed and started anew" chats_over_a_restart "$kind"
 }
 
 real_datagrams() {
     begin
-    check "datagrams over $kind" exchange_datagrams
-    check "1000 datagrams over $kind" thousand 10000
+    check "datagrams over $called" exchange_datagrams
+    check "1000 datagrams over $called" thousand 10000
     # i2pd loses raw datagrams of one and two bytes.
-    [ "$kind" = i2pd ] || check "1000 raw datagrams over $kind" thousand 10000 --raw
+    [ "$kind" != "${kind#i2pd}" ] || check "1000 raw datagrams over $called" thousand 10000 --raw
 }
 
 real_chat() {
     begin
-    check "chat over $kind" three_chat
+    check "chat over $called" three_chat
 }
 
 real_tunnels() {
@@ -967,10 +970,10 @@ over_real_routers() {
         aside real_datagrams
         aside real_chat
         aside real_tunnels
-        check "poll over $kind" everything_in_one_loop
-        check "lookup over $kind" find
+        check "poll over $called" everything_in_one_loop
+        check "lookup over $called" find
     else
-        bad "$kind starts"
+        bad "$called starts"
     fi
     join
     router_stop
@@ -992,8 +995,12 @@ i2pd)
         skip "i2pd is not installed"
     fi
     ;;
+i2pd-net)
+    called="a network of $("${I2PD:?}/i2pd" --version | sed -n '1s/ version\( [^ ]*\).*/\1/p')"
+    over_real_routers
+    ;;
 *)
-    echo "usage: run.sh bridge|netbox|i2pd" >&2
+    echo "usage: run.sh bridge|netbox|i2pd|i2pd-net" >&2
     exit 2
     ;;
 esac

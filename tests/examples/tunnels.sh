@@ -272,7 +272,7 @@ tunnel_ends_before_it_is_there() {
 # For each router: tunnels COUNT LARGEST ATTEMPTS.
 tunnels() {
     if has python3; then
-        check "tunnels over $kind: $1 requests to a web server" web_requests "$@"
+        check "tunnels over $called: $1 requests to a web server" web_requests "$@"
     else
         skip "python3 is not installed: there is no web server for tunnels"
     fi

@@ -1,81 +1,80 @@
 #!/usr/bin/env bash
-# One real i2pd router for tests, closed off from the world: everything is on 127.0.0.1, it knows no other router and its
-# network id is not that of the public network.
+# Real i2pd routers for tests, closed off from the world: everything is on 127.0.0.0/8, they know each other and nobody else,
+# and their network id is not that of the public network.
 set -u
 
 usage() {
     cat <<'END'
-Usage: run.sh [--datadir DIR] [--port N] [--help]
+Usage: run.sh [--i2pd PROGRAM] [--routers N] [--help]
 
-Runs Debian's i2pd on 127.0.0.1, with a SAM bridge and nothing else.
+Runs i2pd on 127.0.0.1, with a SAM bridge and nothing else.
 
-Prints 'SAM <tcp-port> <udp-port>', 'PID <process id of the router>' and then
-'READY'. Ends when its standard input ends, and takes the router with it; or
-within a second or so of the router's own end. Exits with 77 if there is no
-i2pd.
+Prints 'SAM <tcp-port> <udp-port>' for each router and then 'READY'. Ends when
+its standard input ends, and takes the routers with it; or within a second or
+so of the end of a router that nobody told to end. Exits with 77 if there is
+no i2pd.
 
-  --datadir DIR  keep the router's identity and log in DIR, to start the same
-                 router again, after KILL too; without it, in a temporary folder
-  --port N       TCP port of the SAM bridge; UDP is N-1
+  --i2pd PROGRAM  that of fetch.sh for instance; without it, what is installed
+  --routers N     so many, 1 to 8, which make up a network (1)
 
-Sessions need 'inbound.length=0 outbound.length=0 inbound.quantity=1
-outbound.quantity=1 i2cp.leaseSetType=1 i2cp.leaseSetEncType=0', and are ready
-after 20 seconds: there is no other router to build tunnels through, and i2pd
-looks whether a session is ready every 20 seconds.
+Lines of standard input are commands. Each is answered by a line 'DONE' or
+'FAILED', in their order. N is the number of a router, from 0 on, or 'all':
+
+  kill N          ends it with KILL
+  start N         starts it again, on the same ports and with the same data
+  stop N          STOP: it stays, and does nothing
+  cont N          CONT: it goes on
+
+One router needs sessions with 'inbound.length=0 outbound.length=0
+inbound.quantity=1 outbound.quantity=1 i2cp.leaseSetType=1
+i2cp.leaseSetEncType=0', which are ready after 20 seconds: there is no other
+router to build tunnels through, and i2pd looks whether a session is ready
+every 20 seconds. A network needs i2pd 2.56 or later (2.45 routers do not talk
+to each other on such addresses) and four routers; sessions with
+'inbound.length=1 outbound.length=1' are ready after 3 to 18 seconds.
 END
 }
 
-complain() { printf 'run.sh: %s\n' "$*" >&2; }
-die() { complain "$@"; exit 1; }
+# shellcheck source=one.sh
+. "$(dirname "${BASH_SOURCE[0]}")/one.sh"
+
 bad_usage() { complain "$@"; usage >&2; exit 2; }
 
-datadir=
-port=
+i2pd=
+routers=1
 while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
-        --datadir | --port)
+        --i2pd | --routers)
             [[ -n ${2-} ]] || bad_usage "$1 needs a value"
-            if [[ $1 == --port ]]; then port=$2; else datadir=$2; fi
+            if [[ $1 == --i2pd ]]; then i2pd=$2; else routers=$2; fi
             shift 2
             ;;
         *) bad_usage "unknown argument '$1'" ;;
     esac
 done
-if [[ -n $port ]] && ! { [[ $port =~ ^[1-9][0-9]{0,4}$ ]] && ((port >= 2 && port <= 65535)); }; then
-    bad_usage "'$port' is no port"
-fi
+[[ $routers =~ ^[1-8]$ ]] || bad_usage "'$routers' is not 1 to 8"
 
 # The system's folders for daemons are not in everybody's PATH.
-i2pd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v i2pd) || {
-    complain "i2pd is not installed (Debian: apt-get install i2pd)"
+i2pd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "${i2pd:-i2pd}") || {
+    complain "there is no ${i2pd:-i2pd} (Debian: apt-get install i2pd)"
     exit 77
 }
 
-dir=
-temporary=
-router=
+dir=$(mktemp -d "${TMPDIR:-/tmp}/i2psock-i2pd.XXXXXXXX") || die "cannot make a temporary folder"
 
-# While a session is open i2pd does not heed TERM, and without one it takes a second or two over it. That is worth waiting
-# for only if something is to be kept.
-stop_router() {
-    [[ -n $router ]] || return 0
-    if [[ -z $temporary ]]; then
-        kill -TERM "$router" 2>/dev/null
-        for ((i = 0; i < 100; i++)); do
-            kill -0 "$router" 2>/dev/null || break
-            sleep 0.05
-        done
-    fi
-    kill -KILL "$router" 2>/dev/null
-    wait "$router" 2>/dev/null
-    router=
+# each COMMAND...: for every router, as its last argument.
+each() {
+    local each
+    for ((each = 0; each < routers; each++)); do
+        "$@" "$each" || return 1
+    done
 }
 
 cleanup() {
     trap '' HUP INT TERM PIPE
-    stop_router
-    [[ -z $temporary ]] || rm -rf -- "$temporary"
+    each kill_router
+    rm -rf -- "$dir"
 }
 trap cleanup EXIT
 trap 'exit 129' HUP
@@ -83,180 +82,112 @@ trap 'exit 130' INT
 trap 'exit 141' PIPE
 trap 'exit 143' TERM
 
-if [[ -n $datadir ]]; then
-    mkdir -p -- "$datadir" || exit 1
-    dir=$(cd -- "$datadir" && pwd) || exit 1
-else
-    temporary=$(mktemp -d "${TMPDIR:-/tmp}/i2psock-i2pd.XXXXXXXX") || die "cannot make a temporary folder"
-    dir=$temporary
-fi
-log=$dir/i2pd.log
-
-# Whether nobody listens on TCP port $1. (Connections that are closing are in nobody's way.)
-tcp_free() {
-    local hex
-    printf -v hex ':%04X' "$1"
-    ! cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" { print $2 }' | grep -q "$hex\$"
-}
-
-# Whether nobody has bound UDP port $1. (i2pd would share it without a word.)
-udp_free() {
-    local hex
-    printf -v hex ':%04X' "$1"
-    ! cat /proc/net/udp /proc/net/udp6 2>/dev/null | awk '{ print $2 }' | grep -q "$hex\$"
-}
-
-# Below the ports that Linux gives to clients, so that nobody gets one by chance.
-random_port() { echo $((16384 + (RANDOM << 15 | RANDOM) % 16000)); }
-
-# Prints a port that is free for both of the transports, which share it.
-transport_port() {
-    local p
-    for ((n = 0; n < 100; n++)); do
-        p=$(random_port)
-        if tcp_free "$p" && udp_free "$p"; then
-            echo "$p"
-            return
-        fi
-    done
-    return 1
-}
-
-# Prints a port whose TCP side and whose predecessor's UDP side are free.
-sam_port() {
-    local p
-    for ((n = 0; n < 400; n++)); do
-        p=${port:-$(random_port)}
-        if tcp_free "$p" && udp_free $((p - 1)); then
-            echo "$p"
-            return
-        fi
-        [[ -z $port ]] || sleep 0.05 # perhaps the last user is just going
-    done
-    return 1
-}
-
-write_conf() { # SAM port, transport port
-    cat <<END
-loglevel = warn
-daemon = false
-floodfill = true
-# Not 2, the public network.
-netid = 99
-# These two do nothing on the command line.
-reservedrange = false
-nat = false
-host = 127.0.0.1
-address4 = 127.0.0.1
-port = $2
-ipv4 = true
-ipv6 = false
-[http]
-enabled = false
-[httpproxy]
-enabled = false
-[socksproxy]
-enabled = false
-[bob]
-enabled = false
-[i2cp]
-enabled = false
-[i2pcontrol]
-enabled = false
-[upnp]
-enabled = false
-[nettime]
-enabled = false
-frompeers = false
-[reseed]
-verify = false
-threshold = 0
-urls =
-yggurls =
-[addressbook]
-defaulturl =
-subscriptions =
-[sam]
-enabled = true
-address = 127.0.0.1
-port = $1
-END
-}
-
-# In a process of its own, because a refused connection is an error bash may exit on.
-says_hello() { # port
-    (
-        exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
-        printf 'HELLO VERSION MIN=3.0 MAX=3.1\n' >&3
-        IFS= read -r -t 10 reply <&3 && [[ $reply == 'HELLO REPLY RESULT=OK'* ]]
-    ) 2>/dev/null
-}
-
-# Whether it is our router that listens on TCP port $1.
-is_ours() {
-    local hex inode
-    printf -v hex ':%04X' "$1"
-    inode=$(awk -v port="$hex\$" '$2 ~ port && $4 == "0A" { print $10 }' /proc/net/tcp)
-    [[ -n $inode ]] && readlink "/proc/$router/fd/"* | grep -qF "socket:[$inode]"
-}
-
-# Starts i2pd with the SAM port $1; fails if it does not get its ports.
-start_router() {
-    local transport
-    transport=$(transport_port) || die "no free port"
-    if ! write_conf "$1" "$transport" >"$dir/i2pd.conf" || ! : >"$log"; then
-        die "cannot write to the folder '$dir'"
-    fi
-    (
-        # It logs an error for ever when it receives too long a line. Better that it dies of it (in KiB).
-        ulimit -f 102400
-        # Without this shell nobody would stop it.
-        set --
-        if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig KILL; fi
-        exec "$@" "$i2pd" --conf="$dir/i2pd.conf" --datadir="$dir" --log=file --logfile="$log" \
-            --tunconf="$dir/no-tunnels" --tunnelsdir="$dir/no-tunnels.d" --certsdir="$dir/no-certificates" \
-            >>"$dir/i2pd.out" 2>&1 </dev/null
-    ) &
-    router=$!
-    local end=$((SECONDS + 90))
-    while ((SECONDS < end)); do
-        kill -0 "$router" 2>/dev/null || return 1
-        # It goes on running without a port it could not have.
-        ! grep -q 'Exception in SAM bridge\|Failed to bind' "$log" || return 1
-        if says_hello "$1"; then
-            is_ours "$1"
-            return
-        fi
+# Waits until a router has written down who it is.
+is_born() {
+    local end=$((SECONDS + 60))
+    until [[ -s $dir/$1/router.info && -s $dir/$1/router.keys ]]; do
+        is_alive "$1" && ((SECONDS < end)) || return 1
         sleep 0.05
     done
-    return 1
 }
 
-show_log() {
-    complain "the end of its log:"
-    tail -n 20 "$dir/i2pd.out" "$log" >&2
+end_gently() {
+    local i
+    kill -TERM "${pid[$1]}" 2>/dev/null
+    for ((i = 0; i < 100; i++)); do
+        is_alive "$1" || break
+        sleep 0.05
+    done
+    kill_router "$1"
+}
+
+# The file under which others keep what router $1 says about itself: by the hash of its identity, in I2P's base64.
+name_in_netdb() {
+    local info=$dir/$1/router.info hex base64
+    # The length of the certificate is at 385, and the certificate ends the identity.
+    hex=$(od -An -tx1 -j385 -N2 "$info" | tr -d ' ') || return 1
+    hex=$(head -c $((387 + 16#$hex)) "$info" | sha256sum | cut -c 1-64)
+    # shellcheck disable=SC2059
+    base64=$(printf "$(sed 's/../\\x&/g' <<<"$hex")" | base64 | tr '+/' '-~')
+    echo "r${base64:0:1}/routerInfo-$base64.dat"
+}
+
+# Tells every router about router $1.
+introduce() {
+    local name other
+    name=$(name_in_netdb "$1") || return 1
+    for ((other = 0; other < routers; other++)); do
+        if ((other != $1)); then
+            mkdir -p "$dir/$other/netDb/${name%/*}" && cp "$dir/$1/router.info" "$dir/$other/netDb/$name" || return 1
+        fi
+    done
+}
+
+start_all() {
+    each choose_ports
+    if ((routers > 1)); then
+        each launch && each is_born && each end_gently && each introduce || return 1
+    fi
+    each launch && each comes_up
 }
 
 started=
 for ((attempt = 0; attempt < 5; attempt++)); do
-    if ! sam=$(sam_port); then
-        [[ -z $port ]] || die "TCP port $port or UDP port $((port - 1)) is in use"
-        die "no free port"
-    fi
-    if start_router "$sam"; then
+    if start_all; then
         started=yes
         break
     fi
-    stop_router
+    each kill_router
+    ((attempt == 4)) || rm -rf -- "${dir:?}"/*
 done
-[[ -n $started ]] || { show_log; die "i2pd does not start"; }
+[[ -n $started ]] || { each show_log; die "i2pd does not start"; }
 
-printf 'SAM %d %d\nPID %d\nREADY\n' "$sam" "$((sam - 1))" "$router" || exit 1
+tell_ports() {
+    printf 'SAM %d %d\n' "${sam[$1]}" "$((sam[$1] - 1))"
+}
 
-# Until standard input ends.
+each tell_ports && echo READY || exit 1
+
+start_again() {
+    [[ -z ${pid[$1]} ]] || return 1
+    launch "$1" && comes_up "$1" || { show_log "$1"; return 1; }
+}
+
+signal() { # name, router
+    is_alive "$2" && kill "-$1" "${pid[$2]}"
+}
+
+# obey COMMAND ROUTER
+obey() {
+    local what
+    case $1 in
+        kill) what=(kill_router) ;;
+        start) what=(start_again) ;;
+        stop) what=(signal STOP) ;;
+        cont) what=(signal CONT) ;;
+        *) return 1 ;;
+    esac
+    if [[ $2 == all ]]; then
+        each "${what[@]}"
+    else
+        [[ $2 =~ ^[0-7]$ ]] && (($2 < routers)) && "${what[@]}" "$2"
+    fi
+}
+
+# By itself, for those that were killed have no process.
+has_ended() {
+    [[ -n ${pid[$1]} ]] && ! is_alive "$1"
+}
+
 while :; do
-    IFS= read -r -t 1 _ 2>/dev/null
+    IFS=' ' read -r -t 1 command which 2>/dev/null
     status=$?
-    ((status == 0 || status > 128)) || exit 0
-    kill -0 "$router" 2>/dev/null || { show_log; die "i2pd has ended by itself"; }
+    if ((status == 0)); then
+        if obey "$command" "$which"; then echo DONE; else echo FAILED; fi || exit 1
+    elif ((status <= 128)); then
+        exit 0 # the end of standard input
+    fi
+    for ((router = 0; router < routers; router++)); do
+        ! has_ended "$router" || { show_log "$router"; die "i2pd has ended by itself"; }
+    done
 done
