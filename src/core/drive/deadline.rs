@@ -27,5 +27,22 @@ pub(crate) fn passed(deadline: Deadline, now: Instant) -> bool {
 pub(crate) fn poll_timeout(deadline: Deadline, now: Instant) -> i32 {
     let Some(at) = deadline else { return -1 };
     let left = at.saturating_duration_since(now);
-    i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_wait_is_never_rounded_down() {
+        let now = Instant::now();
+        for (nanoseconds, milliseconds) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
+            let at = now + Duration::from_nanos(nanoseconds);
+            assert_eq!(poll_timeout(Some(at), now), milliseconds, "{nanoseconds} ns");
+        }
+        let far = now + Duration::from_secs(1 << 32);
+        assert_eq!((poll_timeout(None, now), poll_timeout(Some(far), now)), (-1, i32::MAX));
+        assert_eq!(poll_timeout(Some(now), now + Duration::from_secs(1)), 0, "it is long past");
+    }
 }
