@@ -724,8 +724,10 @@ i2psock_status i2psock_controller_set_log(const i2psock_controller *controller,
 
 /// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's address
 /// book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of this
-/// controller, if there is one: some routers resolve only there. Blocks up to `timeout_ms`. `*out` is yours to free.
-/// I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name; I2PSOCK_INVALID: it is no name.
+/// controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight at a time
+/// are under way, those that find the destination's connection busy on others of their own. Blocks up to `timeout_ms`.
+/// `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name, or without an open
+/// destination not this way; I2PSOCK_INVALID: it is no name.
 i2psock_status i2psock_controller_lookup(const i2psock_controller *controller,
                                          const char *name,
                                          int timeout_ms,
@@ -880,8 +882,9 @@ i2psock_status i2psock_dest_accept_start(const i2psock_dest *dest,
                                          i2psock_pending **out,
                                          i2psock_error **err);
 
-/// As i2psock_controller_lookup(), through this destination's own connection to the router (leaflet's StreamSocket.lookup).
-/// "ME" is this destination's address as the router knows it. I2PSOCK_CLOSED: the destination was closed or lost.
+/// As i2psock_controller_lookup(), through this destination (leaflet's StreamSocket.lookup): on its own connection to the
+/// router while that is idle. "ME" is this destination's address as the router knows it. I2PSOCK_CLOSED: the destination was
+/// closed or lost.
 i2psock_status i2psock_dest_lookup(const i2psock_dest *dest,
                                    const char *name,
                                    int timeout_ms,
@@ -1159,7 +1162,8 @@ i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram, int timeout
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
 /// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name
 /// or base32 is resolved the first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK
-/// until it is there, so call again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
+/// until it is there, so call again; up to 64 names at a time), and is then remembered for ten minutes.
+/// `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;

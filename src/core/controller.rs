@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::destination::{open, Context, DestHandle, DestPlan, NameRegistry};
-use crate::core::drive::{log, Attended, Deadline, Driver, Interest, Job, Limit, Pending, Scope, Stage};
+use crate::core::drive::{log, Driver, Limit, Pending, Scope};
 use crate::core::session::{Call, Lookup};
 use crate::core::settings::{ControllerOptions, DestOptions, Options};
 use crate::core::store::KeyStore;
-use crate::error::{Error, Operation, Result, Status};
+use crate::error::{Error, Operation, Result};
 use crate::identity::{Address, Keys, Target};
-use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::protocol::style::Style;
 use crate::protocol::version::Version;
@@ -70,10 +69,8 @@ impl Controller {
             }
             target => {
                 let _edge = log::edge();
-                let bridge = &self.context.bridge;
-                let (job, limit) =
-                    (LookupByAny::new(&self.context, target.wire(), Instant::now())?, limit.or(bridge.timeouts.lookup));
-                Ok(Pending::begin(&bridge.process, Operation::Lookup, job, limit, Instant::now()))
+                let owner = Box::new(Arc::clone(&self.context));
+                Lookup::start(&self.context.bridge, owner, target.wire(), limit, Instant::now())
             }
         }
     }
@@ -117,82 +114,4 @@ fn generated(finished: Finished, _: &BridgeConnection) -> Result<Keys> {
     let Outcome::Keys(text) = finished.outcome else { return Err(unusable()) };
     let text = std::str::from_utf8(text.as_bytes()).map_err(|_| unusable())?;
     Keys::from_bridge_text(text).map_err(|_| unusable())
-}
-
-fn found(finished: Finished, _: &BridgeConnection) -> Result<Address> {
-    match finished.outcome {
-        Outcome::Found(address) => Ok(address),
-        _ => Err(Error::new(Status::Internal, Operation::Lookup, "a lookup without an address")),
-    }
-}
-
-/// A lookup through any session of the controller, or on a connection of its own.
-struct LookupByAny {
-    context: Arc<Context>,
-    name: String,
-    /// Whether a session is asked. If that session ends, the lookup continues elsewhere.
-    by_session: bool,
-    job: Box<dyn Job<Address>>,
-    past: u64,
-}
-
-impl LookupByAny {
-    fn new(context: &Arc<Context>, name: &str, now: Instant) -> Result<Self> {
-        let (by_session, job) = Self::ask(context, name, now)?;
-        Ok(LookupByAny { context: Arc::clone(context), name: name.to_owned(), by_session, job, past: 0 })
-    }
-
-    fn ask(context: &Arc<Context>, name: &str, now: Instant) -> Result<(bool, Box<dyn Job<Address>>)> {
-        context.check_open(Operation::Lookup)?;
-        while let Some(session) = context.live_session() {
-            match Lookup::new(&session, name, now) {
-                // The session has ended in between: try another.
-                Err(error) if error.status == Status::Closed => {}
-                other => return Ok((true, Box::new(other?))),
-            }
-        }
-        let connection = context.ask(Request::Lookup { name: name.to_owned() })?;
-        Ok((false, Box::new(Call::new(connection, None, found))))
-    }
-}
-
-impl Job<Address> for LookupByAny {
-    fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Address>> {
-        match self.job.step(now, deadline) {
-            Err(error) if self.by_session && error.status == Status::Closed => {
-                self.past += self.job.generation();
-                (self.by_session, self.job) = Self::ask(&self.context, &self.name, now)?;
-                self.step(now, deadline)
-            }
-            result => result,
-        }
-    }
-
-    fn interest(&self) -> Interest {
-        self.job.interest()
-    }
-
-    fn generation(&self) -> u64 {
-        self.past + self.job.generation()
-    }
-
-    fn deadline(&self) -> Deadline {
-        self.job.deadline()
-    }
-
-    fn stage(&self) -> Stage {
-        self.job.stage()
-    }
-
-    fn reply(&self) -> Option<&Fields> {
-        self.job.reply()
-    }
-
-    fn attended(&self) -> Option<Attended> {
-        self.job.attended()
-    }
-
-    fn give_up(&mut self, unclaimed: Option<Address>) {
-        self.job.give_up(unclaimed);
-    }
 }

@@ -145,8 +145,10 @@ pub extern "C" fn i2psock_controller_set_log(
 
 /// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's address
 /// book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of this
-/// controller, if there is one: some routers resolve only there. Blocks up to `timeout_ms`. `*out` is yours to free.
-/// I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name; I2PSOCK_INVALID: it is no name.
+/// controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight at a time
+/// are under way, those that find the destination's connection busy on others of their own. Blocks up to `timeout_ms`.
+/// `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name, or without an open
+/// destination not this way; I2PSOCK_INVALID: it is no name.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_controller_lookup(
     controller: Option<&i2psock_controller>,

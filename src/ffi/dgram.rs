@@ -176,7 +176,8 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
 /// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name
 /// or base32 is resolved the first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK
-/// until it is there, so call again), and is then remembered for ten minutes. `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
+/// until it is there, so call again; up to 64 names at a time), and is then remembered for ten minutes.
+/// `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;

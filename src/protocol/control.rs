@@ -125,6 +125,11 @@ impl Control {
         self.next()
     }
 
+    /// Whether no lookup is queued or unanswered, be it cancelled or not.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_none() && self.waiting.is_empty()
+    }
+
     /// Cancels a lookup. If it is not on the wire yet, it is dropped.
     pub fn forget(&mut self, number: u64) {
         self.waiting.retain(|lookup| lookup.number != number);

@@ -139,6 +139,11 @@ impl Handshake {
         self.version
     }
 
+    /// Takes the last reply out, without private keys.
+    pub fn take_reply(&mut self) -> Option<Fields> {
+        self.fields.take()
+    }
+
     /// The last reply, without private keys.
     pub fn reply(&self) -> Option<&Fields> {
         self.fields.as_ref()

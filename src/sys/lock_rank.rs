@@ -38,8 +38,10 @@ pub enum Rank {
     ControlSocket,
     /// `AcceptPool::list`
     AcceptPool,
-    /// `lookup_ticket::Slot::answer`
+    /// `AnswerSlot::inside`
     LookupAnswer,
+    /// `Lookups::list`
+    Lookups,
     /// `last_session::SESSIONS`
     LastSessions,
     /// `Scope::sockets`

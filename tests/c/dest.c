@@ -452,10 +452,12 @@ static void hanging_lookup(int keeper) {
     ERR(I2PSOCK_OP_LOOKUP, "", "200 ms");
     CHECK(now_ms() - start >= 200);
     CHECK(fake_saw(f, "PONG hanging", 1, HANG));
-    ST(I2PSOCK_TIMEOUT, i2psock_dest_lookup(d, "good.i2p", 200, &a, &E));
-    CHECK(a == NULL);
+    /* The router still has that question. Another goes on a connection of its own and does not wait. */
+    OK(i2psock_dest_lookup(d, "good.i2p", HANG, &a, &E));
+    CHECK_STR(i2psock_addr_base64(a), DEST_B);
+    i2psock_addr_free(a);
     CHECK_INT(i2psock_dest_state(d, NULL), I2PSOCK_STATE_READY);
-    CHECK_INT(fake_lines(f, "NAME=good.i2p"), 1);
+    CHECK_INT(fake_lines(f, "NAME=good.i2p"), 2);
     i2psock_dest_close(d);
     i2psock_controller_close(c);
     fake_stop(f);
@@ -494,10 +496,13 @@ static void late_reply(int keeper) {
     CHECK(fake_saw(f, "NAME=first.i2p", 1, HANG));
     i2psock_pending_free(n);
     OK(i2psock_dest_lookup_start(d, "second.i2p", HANG, &n, &E));
-    ST(I2PSOCK_BLOCK, i2psock_pending_wait(n, 30, &E));
-    CHECK_INT(fake_lines(f, "NAME=second.i2p"), 0);
+    /* On a connection of its own it gets the stray answer, so it waits for its turn on the session's. */
+    do ST(I2PSOCK_BLOCK, i2psock_pending_wait(n, 30, &E));
+    while (fake_lines(f, "NAME=second.i2p") == 0);
+    CHECK_INT(fake_lines(f, "NAME=second.i2p"), 1);
     gate_open(&answer_now);
     OK(i2psock_pending_wait(n, -1, &E));
+    CHECK_INT(fake_lines(f, "NAME=second.i2p"), 2);
     OK(i2psock_pending_finish_addr(n, &a, &E));
     CHECK_STR(i2psock_addr_base64(a), DEST_B);
     i2psock_addr_free(a);

@@ -4,6 +4,8 @@
 typedef struct {
     pair p;
     i2psock_pending *accepting, *looking, *opening, *done;
+    /* Lookups on connections of their own, as the session's is busy, and more than there may be at a time. */
+    i2psock_pending *asking[12];
     i2psock_dest *no_keeper_dest;
     i2psock_controller *no_keeper;
 } world;
@@ -18,6 +20,8 @@ static void *accept_later(void *arg) {
 }
 
 static void world_open(world *w) {
+    char name[16];
+    int i;
     memset(w, 0, sizeof *w);
     pair_open(&w->p);
     w->no_keeper = open_port(common.port, 0);
@@ -27,9 +31,15 @@ static void world_open(world *w) {
     OK(i2psock_dest_lookup_start(w->p.here, "ME", HANG, &w->looking, &E));
     OK(i2psock_dest_open_start(w->p.controller, NULL, I2PSOCK_STREAM, NULL, HANG, &w->opening, &E));
     OK(i2psock_controller_lookup_start(w->p.controller, DEST_B, HANG, &w->done, &E));
+    for (i = 0; i < 12; i++) {
+        snprintf(name, sizeof name, "n%d.i2p", i);
+        OK(i2psock_dest_lookup_start(w->p.there, name, HANG, &w->asking[i], &E));
+    }
 }
 
 static void world_close(world *w) {
+    int i;
+    for (i = 0; i < 12; i++) i2psock_pending_free(w->asking[i]);
     i2psock_pending_free(w->accepting);
     i2psock_pending_free(w->looking);
     i2psock_pending_free(w->opening);
@@ -46,6 +56,7 @@ static void parent_works(world *w) {
     i2psock_dest *d = NULL;
     i2psock_stream *s = NULL;
     pthread_t t;
+    int i;
     OK(i2psock_stream_send(w->p.out, "ping", 4, 0, NULL, &E));
     OK(i2psock_stream_recv(w->p.in, b, 4, MSG_WAITALL, &n, &E));
     OK(i2psock_stream_send(w->p.in, "pong", 4, 0, NULL, &E));
@@ -56,6 +67,7 @@ static void parent_works(world *w) {
     OK(i2psock_pending_wait(w->opening, -1, &E));
     OK(i2psock_pending_finish_dest(w->opening, &d, &E));
     i2psock_dest_close(d);
+    for (i = 11; i >= 0; i--) ST(I2PSOCK_NETWORK, i2psock_pending_wait(w->asking[i], -1, &E));
     OK(i2psock_dest_lookup(w->p.there, "ME", HANG, &a, &E));
     i2psock_addr_free(a);
     OK(i2psock_dest_lookup(w->no_keeper_dest, "ME", HANG, &a, &E));
@@ -119,6 +131,9 @@ static void child_tries_everything(void *arg) {
     STATE(i2psock_pending_finish_stream(n, &no_stream, &E));
     STATE(i2psock_pending_step(w->looking, &E));
     STATE(i2psock_pending_finish_addr(w->looking, &a, &E));
+    STATE(i2psock_pending_step(w->asking[11], &E));
+    i2psock_pending_timeout_ms(w->asking[11]);
+    CHECK(i2psock_pending_stage_name(w->asking[5]) != NULL);
     STATE(i2psock_pending_finish_dest(w->opening, &no_dest, &E));
     STATE(i2psock_pending_step(w->done, &E));
     STATE(i2psock_pending_finish_addr(w->done, &a, &E));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::bridge::lookups::Lookups;
 use crate::core::drive::{after, Backoff, Log, Process};
 use crate::core::settings::{BridgeOptions, Endpoint, Timeouts};
 use crate::error::{Error, Operation, Result, Status};
@@ -26,6 +27,8 @@ pub struct Bridge {
     range: VersionRange,
     may_lower: bool,
     lowered: AtomicBool,
+    resolves_alone: AtomicBool,
+    pub(crate) lookups: Arc<Lookups>,
     pub timeouts: Timeouts,
     pub log: Arc<Log>,
     pub process: Arc<Process>,
@@ -35,6 +38,7 @@ impl Bridge {
     /// Resolves the bridge's host name, which may block; nothing after this does. A name that cannot be resolved yet is
     /// waited for as the bridge itself.
     pub(crate) fn new(options: BridgeOptions) -> Result<Self> {
+        let process = Arc::default();
         Ok(Bridge {
             places: resolve_patiently(&options.sam, options.timeouts.bridge)?,
             udp_places: resolve_udp(&options.udp)?,
@@ -44,9 +48,11 @@ impl Bridge {
             range: options.versions,
             may_lower: options.may_lower,
             lowered: AtomicBool::new(false),
+            resolves_alone: AtomicBool::new(false),
+            lookups: Lookups::new(&process),
             timeouts: options.timeouts,
             log: Arc::default(),
-            process: Arc::default(),
+            process,
         })
     }
 
@@ -87,6 +93,16 @@ impl Bridge {
             self.lowered.store(true, Ordering::Relaxed);
         }
         lower
+    }
+
+    /// Whether the router is known to resolve host names on connections without a session; not all do.
+    pub fn resolves_alone(&self) -> bool {
+        self.resolves_alone.load(Ordering::Relaxed)
+    }
+
+    /// Records that the router has resolved a host name on a connection without a session.
+    pub fn set_resolves_alone(&self) {
+        self.resolves_alone.store(true, Ordering::Relaxed);
     }
 
     pub fn unreachable(&self, error: &std::io::Error) -> Error {

@@ -164,6 +164,11 @@ impl BridgeConnection {
         matches!(self.state, State::Talking(_) | State::Over)
     }
 
+    /// Fails if the scope it belongs to has ended.
+    pub fn check_scope(&self) -> Result<()> {
+        self.scope.check(self.request().operation())
+    }
+
     pub fn phase(&self) -> Phase {
         self.handshake.phase()
     }
@@ -185,6 +190,11 @@ impl BridgeConnection {
 
     pub fn reply(&self) -> Option<&Fields> {
         self.handshake.reply()
+    }
+
+    /// Takes the last reply out.
+    pub fn take_reply(&mut self) -> Option<Fields> {
+        self.handshake.take_reply()
     }
 
     pub fn request(&self) -> &Request {

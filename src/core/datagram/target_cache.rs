@@ -1,11 +1,12 @@
 //! Addresses a datagram socket sends to: each is parsed or resolved once and cached together with its header. Nothing
 //! here blocks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::core::session::{Session, Ticket};
+use crate::core::drive::{log, Limit, Pending, Progress};
+use crate::core::session::{Lookup, Session};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::datagram::{send_header, SendOptions};
@@ -13,8 +14,10 @@ use crate::sys::lock::{Rank, RankedMutex};
 
 /// How long a resolved name is used without asking again.
 const AGE: Duration = Duration::from_secs(600);
-/// Maximum number of addresses; when it is reached, the cache is emptied.
+/// Maximum number of addresses; beyond it, the one that was added first is dropped.
 const KEPT: usize = 1024;
+/// Maximum number of lookups in the background, as each holds descriptors; beyond it, a name has to wait.
+const ASKING: usize = 64;
 
 /// A resolved address.
 pub(super) struct Known {
@@ -24,40 +27,37 @@ pub(super) struct Known {
     session: Weak<Session>,
 }
 
-enum Entry {
-    /// Valid until then if it was a name, otherwise forever.
-    Known(Arc<Known>, Option<Instant>),
-    /// Being looked up since then.
-    Asking(Ticket, Instant),
-}
-
 /// Cached addresses and pending lookups, by the text the address was given as.
-pub(super) struct TargetCache(RankedMutex<HashMap<Box<str>, Entry>>);
+pub(super) struct TargetCache(RankedMutex<Targets>);
 
-impl Default for TargetCache {
-    fn default() -> Self {
-        TargetCache(RankedMutex::new(Rank::Targets, HashMap::new()))
-    }
+#[derive(Default)]
+struct Targets {
+    /// Valid until then if it was a name, otherwise forever.
+    known: HashMap<Arc<str>, (Arc<Known>, Option<Instant>)>,
+    /// The keys of `known` in the order in which they were added.
+    order: VecDeque<Arc<str>>,
+    /// The one that was looked at least recently comes first; few enough to be searched.
+    asking: VecDeque<(Box<str>, Pending<Address>)>,
 }
 
-impl TargetCache {
-    /// Caches an address; one that came from a name expires.
-    pub(super) fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
-        let expires = if text.contains('.') { now.checked_add(AGE) } else { None };
-        let header = send_header(session.id(), &address, &SendOptions::default());
-        let known = Arc::new(Known { address, header, session: Arc::downgrade(session) });
-        let mut entries = self.0.lock();
-        if entries.len() >= KEPT {
-            entries.clear();
+impl Targets {
+    fn insert(&mut self, text: &str, known: Arc<Known>, expires: Option<Instant>) {
+        if let Some(entry) = self.known.get_mut(text) {
+            *entry = (known, expires);
+            return;
         }
-        entries.insert(text.into(), Entry::Known(Arc::clone(&known), expires));
-        known
+        if self.known.len() >= KEPT {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+        let text: Arc<str> = text.into();
+        self.order.push_back(Arc::clone(&text));
+        self.known.insert(text, (known, expires));
     }
 
-    /// The address `text` stands for, if it is cached.
-    pub(super) fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
-        let mut entries = self.0.lock();
-        let Some(Entry::Known(known, expires)) = entries.get_mut(text) else { return None };
+    fn cached(&mut self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
+        let (known, expires) = self.known.get_mut(text)?;
         if expires.is_some_and(|at| now >= at) {
             return None;
         }
@@ -70,6 +70,54 @@ impl TargetCache {
         Some(Arc::clone(known))
     }
 
+    fn keep(&mut self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
+        let expires = if text.contains('.') { now.checked_add(AGE) } else { None };
+        let header = send_header(session.id(), &address, &SendOptions::default());
+        let known = Arc::new(Known { address, header, session: Arc::downgrade(session) });
+        self.insert(text, Arc::clone(&known), expires);
+        known
+    }
+
+    /// Whether there may be one more lookup. If there are too many, looks whether the one that has waited longest is
+    /// over: nobody may ever send to that name again.
+    fn make_room(&mut self, session: &Arc<Session>, now: Instant) -> bool {
+        if self.asking.len() < ASKING {
+            return true;
+        }
+        let Some((text, mut lookup)) = self.asking.pop_front() else { return true };
+        match lookup.step(now) {
+            Ok(Progress::Block) => {
+                self.asking.push_back((text, lookup));
+                return false;
+            }
+            Ok(Progress::Done) => {
+                if let Ok(address) = lookup.take() {
+                    self.keep(session, &text, address, now);
+                }
+            }
+            Err(_) => {}
+        }
+        true
+    }
+}
+
+impl Default for TargetCache {
+    fn default() -> Self {
+        TargetCache(RankedMutex::new(Rank::Targets, Targets::default()))
+    }
+}
+
+impl TargetCache {
+    /// Caches an address; one that came from a name expires.
+    pub(super) fn keep(&self, session: &Arc<Session>, text: &str, address: Address, now: Instant) -> Arc<Known> {
+        self.0.lock().keep(session, text, address, now)
+    }
+
+    /// The address `text` stands for, if it is cached.
+    pub(super) fn cached(&self, session: &Arc<Session>, text: &str, now: Instant) -> Option<Arc<Known>> {
+        self.0.lock().cached(session, text, now)
+    }
+
     /// Looks up a name that is not cached, in the background: starts the lookup, or takes its answer. `None` while
     /// there is no answer.
     pub(super) fn ask(
@@ -79,41 +127,36 @@ impl TargetCache {
         wire: &str,
         now: Instant,
     ) -> Result<Option<Arc<Known>>> {
-        session.attend(now);
-        let mut late = false;
-        let answer = match self.0.lock().get(text) {
-            Some(Entry::Asking(ticket, since)) => {
-                let limit = session.bridge().timeouts.lookup;
-                late = limit.is_some_and(|limit| now.saturating_duration_since(*since) >= limit);
-                Some(ticket.slot.take().map(|answer| answer.result))
-            }
-            _ => None,
-        };
-        match answer {
-            Some(Some(Ok(address))) => return Ok(Some(self.keep(session, text, address, now))),
-            Some(Some(Err(error))) => {
-                self.0.lock().remove(text);
-                return Err(error);
-            }
-            Some(None) if late => {
-                if let Some(Entry::Asking(ticket, _)) = self.0.lock().remove(text) {
-                    session.forget(&ticket);
-                }
-                let message = format!("the name {text} was not resolved in time");
-                return Err(Error::new(Status::Timeout, Operation::Lookup, message));
-            }
-            Some(None) => {}
-            None => {
-                // Not under the lock, as the lookup may run the program's log hook.
-                let ticket = session.lookup(wire, now)?;
-                let mut entries = self.0.lock();
-                if !matches!(entries.get(text), Some(Entry::Known(_, expires)) if expires.is_none_or(|at| now < at)) {
-                    entries.insert(text.into(), Entry::Asking(ticket, now));
-                }
-            }
-        }
+        // Before the lock: the lookup may have something for the program's log hook.
+        let _edge = log::edge();
+        let mut targets = self.0.lock();
         // Another thread may have received the answer.
-        Ok(self.cached(session, text, now))
+        if let Some(known) = targets.cached(session, text, now) {
+            return Ok(Some(known));
+        }
+        let asked = targets.asking.iter().position(|(asked, _)| **asked == *text);
+        let (text, mut lookup) = match asked.and_then(|at| targets.asking.remove(at)) {
+            Some(asked) => asked,
+            None => {
+                if targets.make_room(session, now) {
+                    let lookup = Lookup::begin(session, wire, Limit::Default, now)?;
+                    targets.asking.push_back((text.into(), lookup));
+                }
+                return Ok(None);
+            }
+        };
+        match lookup.step(now) {
+            Ok(Progress::Block) => {
+                targets.asking.push_back((text, lookup));
+                Ok(None)
+            }
+            Ok(Progress::Done) => Ok(Some(targets.keep(session, &text, lookup.take()?, now))),
+            Err(error) if error.status == Status::Timeout => {
+                let message = format!("the name {text} was not resolved in time");
+                Err(Error::new(Status::Timeout, Operation::Lookup, message))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -141,6 +184,8 @@ mod tests {
         let mut options = Options::default();
         options.set("lookup_timeout", "120000").unwrap();
         options.set("heartbeat", "0").unwrap();
+        // There is only the session's connection.
+        options.set("sam", "unix:/nowhere/at/all").unwrap();
         let (ours, bridge) = UnixStream::pair().unwrap();
         let created = Finished {
             outcome: Outcome::Checked,
@@ -260,5 +305,60 @@ mod tests {
         assert_eq!(ask(begin + SECOND).unwrap(), None);
         answer(&mut bridge, "bob.i2p", 2);
         assert_eq!(ask(begin + SECOND).unwrap(), Some(address(2)));
+    }
+
+    #[test]
+    fn when_it_is_full_one_address_makes_room_for_the_next() {
+        let (session, _bridge) = session("one");
+        let (cache, now) = (TargetCache::default(), Instant::now());
+        let name = |number: usize| format!("n{number}.i2p");
+        let is_cached = |number: usize| cache.cached(&session, &name(number), now).is_some();
+        for number in 0..KEPT {
+            cache.keep(&session, &name(number), address(1), now);
+        }
+        // A new answer for one that is there takes no place.
+        cache.keep(&session, &name(0), address(2), now);
+        assert!((0..KEPT).all(is_cached));
+        cache.keep(&session, &name(KEPT), address(1), now);
+        assert!(!is_cached(0) && (1..=KEPT).all(is_cached));
+        let targets = cache.0.lock();
+        assert_eq!((targets.known.len(), targets.order.len()), (KEPT, KEPT));
+    }
+
+    /// Nothing for names that are never sent to again but a number of lookups, which others get past.
+    #[test]
+    fn lookups_in_the_background_are_bounded() {
+        let (session, mut bridge) = session("one");
+        let (cache, now) = (TargetCache::default(), Instant::now());
+        let ask = |number: usize, now| {
+            let name = format!("n{number}.i2p");
+            cache.ask(&session, &name, &name, now)
+        };
+        for number in 0..500 {
+            assert!(ask(number, now).unwrap().is_none());
+        }
+        assert_eq!(cache.0.lock().asking.len(), ASKING);
+        // Sent to over and over, the others have their turn while the first are answered.
+        let others = 3 * ASKING..4 * ASKING;
+        for _ in 0..2 * ASKING {
+            let name = lookup(&bridge).trim_end().split('=').next_back().unwrap().to_owned();
+            answer(&mut bridge, &name, 1);
+            // Whatever is answered is fetched, and none is asked for twice.
+            for number in others.clone() {
+                drop(ask(number, now).unwrap());
+            }
+            assert!(cache.0.lock().asking.len() <= ASKING);
+        }
+        assert!(others.clone().all(|number| ask(number, now).unwrap().is_some()));
+        // And those nobody answers do not stay for ever.
+        for number in 500..500 + ASKING {
+            assert!(ask(number, now).unwrap().is_none());
+        }
+        assert_eq!(cache.0.lock().asking.len(), ASKING);
+        let later = now + 120 * SECOND;
+        for number in 1000..1000 + ASKING {
+            assert!(ask(number, later).unwrap().is_none());
+        }
+        assert!(cache.0.lock().asking.iter().all(|(text, _)| text.len() == "n1000.i2p".len()));
     }
 }

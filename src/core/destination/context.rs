@@ -7,7 +7,7 @@ use crate::core::destination::destination::Destination;
 use crate::core::destination::name_registry::NameRegistry;
 use crate::core::destination::state::State;
 use crate::core::drive::{log, Driver, Scope};
-use crate::core::session::Session;
+use crate::core::session::{LookupOwner, Session};
 use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
 use crate::sys::lock::RankedMutex;
@@ -71,5 +71,20 @@ impl Context {
         self.names.wake_all();
         self.driver.stop();
         self.bridge.log.set(None);
+    }
+}
+
+/// A lookup through whatever session there is, which survives the end of that.
+impl LookupOwner for Arc<Context> {
+    fn check(&self) -> Result<()> {
+        self.check_open(Operation::Lookup)
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        self.live_session()
+    }
+
+    fn connection(&self, request: Request) -> Result<BridgeConnection> {
+        self.ask(request)
     }
 }

@@ -4,10 +4,10 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::core::bridge::Finished;
+use crate::core::bridge::{AnswerSlot, Finished, Place};
 use crate::core::drive::{Attended, Deadline};
 use crate::core::session::datagram_port::DatagramPort;
-use crate::core::session::lookup_ticket::{Slot, Slots, Ticket};
+use crate::core::session::lookup_ticket::{watch_both, Slots, Ticket};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::command::Command;
@@ -95,12 +95,17 @@ impl ControlSocket {
         &mut self.control.trace
     }
 
+    /// Whether no lookup is queued or unanswered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.control.is_idle()
+    }
+
     /// Queues a lookup. With `watched`, the ticket has a watch for callers without a keeper.
-    pub(crate) fn lookup(&mut self, name: &str, watched: bool, now: Instant) -> Result<Ticket> {
-        let slot = Slot::new()?;
+    pub(crate) fn lookup(&mut self, name: &str, place: Option<Place>, watched: bool, now: Instant) -> Result<Ticket> {
+        let slot = Arc::new(AnswerSlot::new(place.map(|place| Box::new(place) as Box<dyn Send>))?);
         // Created here, under the lock, so that the socket cannot be closed in between.
         let watch = match self.awaited().filter(|_| watched) {
-            Some((control, events)) => Some(slot.watch(&control, events)?),
+            Some((control, events)) => Some(watch_both(&slot, &control, events)?),
             None => None,
         };
         self.last_number += 1;
@@ -326,8 +331,8 @@ mod tests {
         bridge.send("PING 1\n".repeat(500).as_bytes()).unwrap();
         assert_eq!(control.run(Instant::now()), None);
         assert_eq!((write(), write()), (Some("PONG 1\n".repeat(500)), None));
-        let _a = control.lookup("a.i2p", false, Instant::now()).unwrap();
-        let _b = control.lookup("b.i2p", false, Instant::now()).unwrap();
+        let _a = control.lookup("a.i2p", None, false, Instant::now()).unwrap();
+        let _b = control.lookup("b.i2p", None, false, Instant::now()).unwrap();
         assert_eq!((write(), write()), (Some("NAMING LOOKUP NAME=a.i2p\n".to_owned()), None));
         bridge.send(b"PING 2\nNAMING REPLY RESULT=KEY_NOT_FOUND NAME=a.i2p\nPING 3\nPING 4\n").unwrap();
         assert_eq!(control.run(Instant::now()), None);

@@ -19,7 +19,6 @@ pub(crate) use call::Call;
 pub(crate) use control_socket::ControlSocket;
 pub(crate) use datagram_port::{DatagramPort, Path};
 pub(crate) use letting_go::LettingGo;
-pub(crate) use lookup::Lookup;
-pub(crate) use lookup_ticket::Ticket;
+pub(crate) use lookup::{Lookup, LookupOwner};
 pub(crate) use session::{NewSession, Session, Signals};
 pub(crate) use spec::SessionSpec;

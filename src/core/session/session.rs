@@ -218,6 +218,7 @@ impl Session {
         if first {
             last_session::record(&self.address, now, &self.scope.carrying());
         }
+        self.bridge.lookups.nudge();
         self.signals.driver.announce(&self.signals.changed);
     }
 
@@ -235,13 +236,29 @@ impl Session {
         self.scope.check(operation)
     }
 
-    /// Starts a lookup on the control socket.
+    /// Starts a lookup on the control socket, after those that wait there.
     pub fn lookup(&self, name: &str, now: Instant) -> Result<Ticket> {
+        self.lookup_with(|control_socket, watched| Some(control_socket.lookup(name, None, watched, now)))?
+            .ok_or_else(|| Error::new(Status::Internal, Operation::Lookup, "a lookup that was not started"))
+    }
+
+    /// Starts a lookup on the control socket if no other is in progress there, and not too many are elsewhere.
+    pub fn lookup_if_idle(&self, name: &str, until: Deadline, now: Instant) -> Result<Option<Ticket>> {
+        self.lookup_with(|control_socket, watched| {
+            let place = if control_socket.is_idle() { self.bridge.lookups.place(until, now)? } else { return None };
+            Some(control_socket.lookup(name, Some(place), watched, now))
+        })
+    }
+
+    fn lookup_with(
+        &self,
+        start: impl FnOnce(&mut ControlSocket, bool) -> Option<Result<Ticket>>,
+    ) -> Result<Option<Ticket>> {
         let _edge = log::edge();
         let watched = self.signals.driver.is_caller();
         let asked = self.with_control(|control_socket| {
             control_socket.awaited()?;
-            Some(control_socket.lookup(name, watched, now))
+            Some(start(control_socket, watched).transpose())
         });
         asked.unwrap_or_else(|| {
             self.check_alive(Operation::Lookup)?;
