@@ -26,7 +26,7 @@ use crate::secret::Gathered;
 use crate::sys::{self, Place, SharedFd};
 
 /// Reads per step before control returns to the caller, so that a bridge that never stops sending cannot hold it.
-const READS_PER_STEP: usize = 32;
+const READS_PER_STEP: usize = 8;
 
 /// How long the bridge may take to confirm an accept, which it does at once.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(10);
