@@ -110,7 +110,8 @@ pub struct Counts {
 }
 
 pub struct Router {
-    kind: Kind,
+    pub kind: Kind,
+    own: u8,
     path: PathBuf,
     listener: Option<UnixListener>,
     connections: Vec<Connection>,
@@ -126,9 +127,11 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn new(kind: Kind, path: PathBuf, seed: u64, now: Instant) -> Self {
+    /// Its sessions are all of the destination of the number `own`.
+    pub fn new(kind: Kind, path: PathBuf, seed: u64, own: u8, now: Instant) -> Self {
         let mut router = Router {
             kind,
+            own,
             path,
             listener: None,
             connections: Vec::new(),
@@ -148,10 +151,6 @@ impl Router {
 
     pub fn address(&self) -> String {
         format!("unix:{}", self.path.display())
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Whether there is a session, and the router runs: then the library has no reason to think otherwise.
@@ -294,7 +293,9 @@ impl Router {
         }
         // The destination is answered with, and kept for when the tunnels are there.
         self.connections[number].input = keys.into_bytes();
-        let time = Duration::from_millis(self.rng.below(3000) as u64);
+        // The first one is made in real time.
+        let longest = if self.counts.created == 0 { 1 } else { 3000 };
+        let time = Duration::from_millis(self.rng.below(longest) as u64);
         self.connections[number].role = Role::Building { id, ready: now + time };
     }
 
@@ -377,7 +378,7 @@ impl Router {
                 self.connections[number].say("NAMING REPLY RESULT=INVALID_ID NAME=ME\n");
             }
             _ => {
-                let answer = format!("NAMING REPLY RESULT=OK NAME=ME VALUE={}\n", destination(1));
+                let answer = format!("NAMING REPLY RESULT=OK NAME=ME VALUE={}\n", destination(self.own));
                 self.connections[number].say(&answer);
             }
         }
@@ -411,29 +412,17 @@ impl Router {
         true
     }
 
-    fn serials(&self) -> Vec<u64> {
-        self.sessions.iter().map(|session| session.serial).collect()
-    }
-
     /// The router ends its sessions and closes their control sockets.
     pub fn end_sessions(&mut self, now: Instant) {
-        for serial in self.serials() {
-            self.end(serial, now);
+        while let Some(session) = self.sessions.first() {
+            self.end(session.serial, now);
         }
         self.tidy();
     }
 
-    /// It does nothing more, as if its machine had lost its power, until [`Router::go_on`].
+    /// It does nothing more, as if its machine had lost its power, until [`Router::come_back`].
     pub fn stop(&mut self) {
         self.stopped = true;
-    }
-
-    pub fn go_on(&mut self) {
-        self.stopped = false;
-    }
-
-    pub fn is_stopped(&self) -> bool {
-        self.stopped
     }
 
     /// Its process ends, and with it everything.
@@ -445,15 +434,23 @@ impl Router {
         self.ended = None;
     }
 
-    pub fn start(&mut self, now: Instant) {
+    /// Whether it answers.
+    pub fn runs(&self) -> bool {
+        self.listener.is_some() && !self.stopped
+    }
+
+    /// It goes on after it was stopped, or is started again.
+    pub fn come_back(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.stopped) {
+            self.start(now);
+        }
+    }
+
+    fn start(&mut self, now: Instant) {
         let listener = UnixListener::bind(&self.path).unwrap();
         listener.set_nonblocking(true).unwrap();
         self.listener = Some(listener);
         self.up_since = now;
-    }
-
-    pub fn is_up(&self) -> bool {
-        self.listener.is_some()
     }
 
     /// The sessions' ids mean nothing to it any more, although their control sockets stay open. With `accepts`, it ends
@@ -486,16 +483,14 @@ impl Router {
 
     /// The end of the sessions is announced, and nothing else happens.
     pub fn announce(&mut self) {
-        for serial in self.serials() {
-            if let Some(session) = self.session(serial) {
-                session.life = Life::Announced;
-            }
-            let control = self.connections.iter_mut().find(|one| one.role == Role::Control(serial));
-            control.unwrap().say("SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Router restart\"\n");
+        for session in &mut self.sessions {
+            session.life = Life::Announced;
         }
         for connection in &mut self.connections {
-            if let Role::Waiting(_) = connection.role {
-                connection.role = Role::Mute;
+            match connection.role {
+                Role::Control(_) => connection.say("SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"Router restart\"\n"),
+                Role::Waiting(_) => connection.role = Role::Mute,
+                _ => {}
             }
         }
     }
