@@ -833,6 +833,9 @@ personalities() {
     if own_bridge --build-delay 600000; then
         check "a tunnel that is not there yet ends" tunnel_ends_before_it_is_there
     fi
+    if own_bridge; then
+        check "programs that are there before the router" started_before_the_router
+    fi
 }
 
 streams_and_datagrams() {

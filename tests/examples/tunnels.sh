@@ -269,6 +269,23 @@ tunnel_ends_before_it_is_there() {
     end_tunnel "$server"
 }
 
+# As at boot: the programs are there before the router. They come up by themselves, and one that does not wait fails at once.
+started_before_the_router() {
+    own_web_folder || return 1
+    router_kill || return 1
+    run_tunnel server --wait 120 --sam "$sam_a" - 1 >server.out 2>server.err &
+    server=$!
+    "$bin/server" --wait 120 --sam "$sam_a" --keys "$PWD/keys" --name early >named.out 2>named.err &
+    named=$!
+    expect 1 example 60 lookup --sam "$sam_a" nosuch.i2p
+    router_restart || return 1
+    wait_until 60 has_line '^Server address: ' named.out && wait_until 60 has_line . server.out || return 1
+    end_process "$named"
+    end_tunnel "$server"
+    # This one is not known to whoever started the first.
+    router_stop
+}
+
 # For each router: tunnels COUNT LARGEST ATTEMPTS.
 tunnels() {
     if has python3; then
