@@ -149,9 +149,9 @@ check-netbox:
 	timeout 1800 tests/examples/run.sh netbox
 
 check-i2pd:
-	$(heading) 'the example programs over i2pd'
+	$(heading) 'the example programs over i2pd of several versions, and servers whose router fails them'
 	@$(MAKE) --no-print-directory examples bridge
-	timeout 1800 tests/examples/run.sh i2pd
+	timeout --foreground 2400 tests/i2pd/check.sh
 
 install:
 	@test -f $(RELEASE)/libi2psock.so -a -f $(RELEASE)/libi2psock.a -a -f $(PC)/native-libs \

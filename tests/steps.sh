@@ -8,6 +8,7 @@
 #   at_end COMMAND...       what is to be done when the script ends, however it ends
 #   aside COMMAND...        does all the checks of a command while the script goes on, in a process, with a folder and with a
 #                           router of its own
+#   script COMMAND...       runs another script of this kind, and counts what it has counted
 #   join                    waits for all that is done aside, shows what it said, one after the other, and counts it
 #   finish                  ends the script with the names of what failed and a line "N passed, M failed, K skipped"
 #
@@ -92,18 +93,35 @@ end_asides() {
     done
 }
 
+# Counts what another process has written down.
+steps_count() {
+    local what rest
+    while IFS=' ' read -r what rest; do
+        case $what in
+        passed) good_ones "$rest" ;;
+        skipped) steps_skipped=$((steps_skipped + rest)) ;;
+        failed) steps_failures+=("$rest") ;;
+        esac
+    done <"$1"
+}
+
+script() {
+    local results=$folder/script.results
+    rm -f "$results"
+    CHECK_RESULTS=$results "$@"
+    if [ -f "$results" ]; then
+        steps_count "$results"
+    else
+        bad "$*"
+    fi
+}
+
 join() {
-    local one what rest
+    local one
     for one in ${steps_aside[@]+"${steps_aside[@]}"}; do
         wait "${one%% *}"
         cat "${one#* }.said"
-        while IFS=' ' read -r what rest; do
-            case $what in
-            passed) good_ones "$rest" ;;
-            skipped) steps_skipped=$((steps_skipped + rest)) ;;
-            failed) steps_failures+=("$rest") ;;
-            esac
-        done <"${one#* }.results"
+        steps_count "${one#* }.results"
     done
     steps_aside=()
 }

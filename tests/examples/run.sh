@@ -5,13 +5,13 @@ set -u
 
 # shellcheck source=../steps.sh
 . "$(dirname "$0")/../steps.sh"
+# shellcheck source=programs.sh
+. "$root/tests/examples/programs.sh"
 # shellcheck source=tunnels.sh
 . "$root/tests/examples/tunnels.sh"
 
-bin=$root/target/examples-c
 kind=$1
-# What it is called in the names of checks.
-called=$kind
+called=$(called "$kind") || exit 1
 under=()
 # So many seconds something may take that is soon done as a rule.
 patience=60
@@ -41,32 +41,11 @@ example() {
     timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
 }
 
-# A program that was stopped and may still be. (No function's own: a trap sees none of these any more.)
-stopped=
-
-end_all() {
-    local job
-    [ -z "$stopped" ] || kill -CONT "$stopped"
-    for job in $(jobs -p); do
-        end_process "$job"
-    done
-}
-
-address_in() {
-    grep -o '[a-z2-7]*\.b32\.i2p' "$1" | head -n 1
-}
-
 # As example, for the background: the process is the program's, or rather that of timeout, which passes signals on.
 exec_example() {
     local limit=$1 name=$2
     shift 2
     exec timeout "$limit" ${under[@]+"${under[@]}"} "$bin/$name" "$@"
-}
-
-# A new folder to work in. (Not by the number of the process: these come again.)
-own_folder() {
-    local own
-    own=$(mktemp -d "$folder/own.XXXXXXXX") && cd "$own" || return 1
 }
 
 # start_program NAME ARGUMENT...: one of the servers in the background, with its address in $address.
@@ -366,14 +345,6 @@ name_of_another_process() {
     echo hello | example 100 i2pcat -q 1 --sam "$sam_b" "${settings[@]}" "$address" || return 1
     wait "$listening" && [ "$(cat listen.out)" = hello ] || { cat listen.err; return 1; }
     start_listening -k carol
-}
-
-# A router of this check alone, which can be killed and started anew.
-start_own_router() {
-    # Not that of the other checks.
-    router_keeper='' router_pid=''
-    mkdir router && trap 'end_all; router_stop' EXIT || return 1
-    BRIDGE_OPTIONS='' router_start "$1" router
 }
 
 # Each line with the time before it.
@@ -998,10 +969,7 @@ i2pd)
         skip "i2pd is not installed"
     fi
     ;;
-i2pd-net)
-    called="a network of $("${I2PD:?}/i2pd" --version | sed -n '1s/ version\( [^ ]*\).*/\1/p')"
-    over_real_routers
-    ;;
+i2pd-net) over_real_routers ;;
 *)
     echo "usage: run.sh bridge|netbox|i2pd|i2pd-net" >&2
     exit 2
