@@ -302,3 +302,22 @@ pub fn unsent(fd: RawFd) -> io::Result<usize> {
     check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut value) })?;
     Ok(usize::try_from(value).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_to_the_bridge_is_probed() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (socket, _) = connect_start(&Place::Tcp(listener.local_addr().unwrap())).unwrap();
+        let option = |level, name| get_int(socket.as_raw_fd(), level, name).unwrap();
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        // Probed after 30 s, dead after another 30 without an acknowledgement: within a minute and a probe's interval.
+        let tcp = |name| option(libc::IPPROTO_TCP, name);
+        assert_eq!((tcp(libc::TCP_KEEPIDLE), tcp(libc::TCP_KEEPINTVL)), (30, 10));
+        assert_eq!((tcp(libc::TCP_USER_TIMEOUT), tcp(libc::TCP_NODELAY)), (30_000, 1));
+    }
+}
