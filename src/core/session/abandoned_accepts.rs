@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::handshake::Phase;
 use crate::sys::lock::{Rank, RankedMutex};
-use crate::sys::{self, Wake, Watch};
+use crate::sys::{self, SharedFd, Wake, Watch};
 
 /// How long a bridge needs at most to confirm an accept that is worth keeping.
 const CONFIRMATION: Duration = Duration::from_secs(1);
@@ -48,7 +49,8 @@ impl AcceptPool {
         Ok(AcceptPool { list: RankedMutex::new(Rank::AcceptPool, List::default()), arrived: Wake::new()? })
     }
 
-    /// Adds an abandoned accept, unless the bridge should have confirmed it by now: it may have forgotten about it.
+    /// Adds an abandoned accept, unless the bridge should have confirmed it by now: it may have forgotten about it. What
+    /// it has said since the last step counts, as there may be a stream behind it.
     pub fn park(&self, abandoned: AbandonedAccept, now: Instant) {
         let mut list = self.list.lock();
         if list.ended {
@@ -175,7 +177,9 @@ impl List {
 }
 
 fn is_unconfirmed(accept: &BridgeConnection, now: Instant) -> bool {
-    accept.phase() == Phase::Reply && accept.asked_for(now).is_some_and(|time| time >= CONFIRMATION)
+    let late = accept.phase() == Phase::Reply && accept.asked_for(now).is_some_and(|time| time >= CONFIRMATION);
+    let has_news = |socket: &SharedFd| sys::poll_one(socket.as_raw_fd(), sys::IN, 0).is_ok_and(|events| events != 0);
+    late && !accept.awaited().is_some_and(|(socket, _)| has_news(socket))
 }
 
 /// Adds an abandoned accept to `watch`. One without a socket has nothing to watch; its next step gives it one.
@@ -185,4 +189,57 @@ fn watch_too(watch: &Watch, accept: &BridgeConnection) -> io::Result<()> {
 
 fn watch_no_more(watch: &Watch, accept: &BridgeConnection) -> io::Result<()> {
     accept.awaited().map_or(Ok(()), |(socket, _)| watch.remove(&**socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::core::bridge::Bridge;
+    use crate::core::settings::{ControllerOptions, Options};
+    use crate::protocol::request::Request;
+
+    /// An accept that was sent at `now`, and the far end of its connection.
+    fn asked(now: Instant) -> (Box<BridgeConnection>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut options = Options::default();
+        options.set("sam", &listener.local_addr().unwrap().to_string()).unwrap();
+        let bridge = Arc::new(Bridge::new(ControllerOptions::parse(&options).unwrap().bridge).unwrap());
+        let request = Request::Accept { id: "x".to_owned() };
+        let mut accept = BridgeConnection::new(bridge, Arc::default(), request).unwrap();
+        assert_eq!(accept.step(now).unwrap(), Progress::Block);
+        let (mut far, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(far.try_clone().unwrap());
+        let mut line = String::new();
+        while accept.phase() != Phase::Reply {
+            line.clear();
+            let (socket, _) = accept.awaited().unwrap();
+            sys::poll_one(socket.as_raw_fd(), sys::OUT, 60_000).unwrap();
+            assert_eq!(accept.step(now).unwrap(), Progress::Block);
+            reader.read_line(&mut line).unwrap();
+            far.write_all(b"HELLO REPLY RESULT=OK VERSION=3.3\n").unwrap();
+            sys::poll_one(accept.awaited().unwrap().0.as_raw_fd(), sys::IN, 60_000).unwrap();
+            assert_eq!(accept.step(now).unwrap(), Progress::Block);
+        }
+        (Box::new(accept), far)
+    }
+
+    /// The program has not looked at it since it was sent, and cancels it.
+    #[test]
+    fn a_stream_that_nobody_has_seen_is_not_thrown_away() {
+        let _edge = crate::core::drive::log::edge();
+        let (now, pool) = (Instant::now(), AcceptPool::new().unwrap());
+        let (unanswered, _far) = asked(now);
+        pool.park(AbandonedAccept::Waiting(unanswered), now + CONFIRMATION);
+        assert!(pool.adopt_waiting().is_none());
+        let (answered, mut far) = asked(now);
+        let peer = crate::identity::base64_encode(&[&[7; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat());
+        far.write_all(format!("STREAM STATUS RESULT=OK\n{peer} FROM_PORT=0 TO_PORT=0\n").as_bytes()).unwrap();
+        sys::poll_one(answered.awaited().unwrap().0.as_raw_fd(), sys::IN, 60_000).unwrap();
+        pool.park(AbandonedAccept::Waiting(answered), now + CONFIRMATION);
+        let Some(AbandonedAccept::Waiting(stream)) = pool.ready(now + CONFIRMATION) else { panic!("it is lost") };
+        assert_eq!(stream.phase(), Phase::Done);
+    }
 }
