@@ -51,6 +51,8 @@ pub struct Handshake {
     fields: Option<Fields>,
     outcome: Option<Outcome>,
     hidden: Hidden,
+    /// Whether the bridge has closed the connection between two lines.
+    ended_silently: bool,
     /// The conversation so far, for the log.
     pub trace: Trace,
 }
@@ -70,6 +72,7 @@ impl Handshake {
             request_left: 0,
             fields: None,
             outcome: None,
+            ended_silently: false,
             // HELLO is built here, before the owner can say whether there is a log hook.
             trace: Trace::collecting(),
         };
@@ -117,6 +120,11 @@ impl Handshake {
     /// What the conversation is waiting for.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Whether the bridge has closed the connection between two lines.
+    pub fn ended_silently(&self) -> bool {
+        self.ended_silently
     }
 
     /// The request this connection was opened for.
@@ -190,6 +198,7 @@ impl Handshake {
 
     fn ended(&mut self, by_reset: bool) -> Error {
         let line = self.partial.take();
+        self.ended_silently = line.is_empty();
         // Some bridges omit the last line feed of an error. A success without one does not count.
         let words = line.as_bytes().split(|b| *b == b' ').filter(|word| !word.is_empty()).count();
         if words >= 2 {

@@ -122,7 +122,6 @@ fn a_failing_accept_is_tried_again() {
         let client = open(&controller);
         for action in [
             Action::replace_and_close("STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"no\"\n"),
-            Action::replace_and_close("STREAM STATUS RESULT=OK\n"),
             Action::replace_and_close("STREAM STATUS RESULT=OK\nSTREAM STATUS RESULT=I2P_ERROR MESSAGE=\"late\"\n"),
             Action::replace_and_close("nonsense\n"),
         ] {

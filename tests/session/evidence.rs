@@ -297,6 +297,75 @@ fn an_accept_that_is_not_confirmed_is_asked_for_again() {
     assert!(dest.accept(LIMIT).unwrap().product().is_ok());
 }
 
+/// i2pd drops accepts that wait, without a word. That is no failure, and no reason to ask as fast as it goes.
+#[test]
+fn an_accept_that_the_router_drops_is_asked_for_again() {
+    let router = |dropped: usize| {
+        let number = Arc::new(AtomicUsize::new(0));
+        let script = {
+            let number = Arc::clone(&number);
+            Script::start(move |_, mut talk| match talk.greet() {
+                command if command.starts_with("SESSION CREATE ") => {
+                    talk.session(1);
+                    talk.linger();
+                }
+                command if command.starts_with("STREAM ACCEPT ") => {
+                    talk.say("STREAM STATUS RESULT=OK\n");
+                    if number.fetch_add(1, Ordering::SeqCst) >= dropped {
+                        talk.say(format!("{}\n", destination(3)));
+                        talk.linger();
+                    }
+                }
+                _ => {}
+            })
+        };
+        (script, number)
+    };
+    // By the program's own accept: 20, 40 ... 640 ms between them.
+    let (script, number) = router(6);
+    let controller = try_controller(&script.address(), &[("keeper", "0")]).unwrap();
+    let dest = open(&controller);
+    let (mut accept, clock) = (dest.accept(LIMIT).unwrap(), Clock::default());
+    let (end, mut paused) = (now() + LONG, 0);
+    while accept.step(clock.now()).unwrap() == Progress::Block {
+        assert!(now() < end, "stays at {:?}", accept.stage());
+        if accept.fd() < 0 {
+            let pause = accept.timeout_ms(clock.now());
+            clock.pass_timeout(pause);
+            paused += pause;
+        } else {
+            sys::poll_one(accept.fd(), accept.events(), 5).unwrap();
+        }
+    }
+    accept.take().unwrap();
+    assert_eq!(number.load(Ordering::SeqCst), 7);
+    // Besides the pauses, each end is looked at for a moment: it may be that of the session.
+    assert!((1260..=1260 + 6 * 110).contains(&paused), "{paused} ms");
+    // By a listener.
+    let (script, number) = router(6);
+    let controller = try_controller(&script.address(), &[("keeper", "0")]).unwrap();
+    let dest = open(&controller);
+    let listener = Listener::open(&dest, 0, &Options::default()).unwrap();
+    let mut time = now();
+    let end = now() + LONG;
+    while listener.accept(time).unwrap().is_none() {
+        assert!(now() < end);
+        assert_eq!(listener.failures().0, 0);
+        match listener.timeout_ms(time) {
+            0..=5000 if sys::poll_one(listener.fd(), sys::IN, 5).unwrap() == 0 => {
+                time += Duration::from_millis(listener.timeout_ms(time).try_into().unwrap());
+            }
+            _ => drop(sys::poll_one(listener.fd(), sys::IN, 5).unwrap()),
+        }
+    }
+    assert_eq!(number.load(Ordering::SeqCst), 7);
+    // One that gives up in between gets the reason.
+    let (script, _) = router(usize::MAX);
+    let controller = try_controller(&script.address(), &[]).unwrap();
+    let error = failure(open(&controller).accept(Limit::After(Duration::from_millis(300))).unwrap().product());
+    assert_eq!(error.status, Status::Timeout);
+}
+
 /// Only one that was confirmed may get the next stream.
 #[test]
 fn an_accept_that_is_confirmed_is_kept() {

@@ -178,6 +178,11 @@ impl BridgeConnection {
         self.handshake.is_asked()
     }
 
+    /// Whether it is an accept that the bridge has confirmed and then ended without a word, although nobody has come.
+    pub fn is_dropped_accept(&self) -> bool {
+        self.cut && self.phase() == Phase::Peer && self.handshake.ended_silently()
+    }
+
     /// Whether it failed because the connection was closed or reset.
     pub fn is_cut(&self) -> bool {
         self.cut

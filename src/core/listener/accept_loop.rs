@@ -132,6 +132,13 @@ impl AcceptLoop {
         match accept.step(|accept| accept.step(now)) {
             Ok(Progress::Block) => armed.accepts.push(accept),
             Ok(Progress::Done) => self.complete(armed, session, accept.get_mut(), now),
+            // Not a failure: some routers do that with accepts that wait. But asking again at once may be in vain.
+            Err(error) if accept.get().is_dropped_accept() => {
+                let pause = armed.backoff.pause();
+                let message = || format!("{} (retrying in {} ms)", error.message, pause.as_millis());
+                session.bridge().log.line(message);
+                armed.pause = after(Some(pause), now);
+            }
             Err(error) => {
                 session.accept_failed(accept.get(), &error, now);
                 self.fail(armed, session, error, now);

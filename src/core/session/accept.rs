@@ -2,10 +2,12 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::bridge::{BridgeConnection, Finished};
-use crate::core::drive::{log, passed, Attended, Deadline, Interest, Job, Limit, Pending, Stage};
+use crate::core::drive::{
+    after, earlier, log, passed, Attended, Backoff, Deadline, Interest, Job, Limit, Pending, Stage,
+};
 use crate::core::session::abandoned_accepts::AbandonedAccept;
 use crate::core::session::call::Call;
 use crate::core::session::session::Session;
@@ -16,13 +18,18 @@ use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::sys::{self, Watch};
 
+/// Pauses before an accept that the router has dropped is asked for again: starts with the first and doubles up to the
+/// longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Starts accepting one stream. Resumes an abandoned accept, if there is one: the bridge may be about to hand the next
 /// stream to it.
 pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Result<Pending<Stream>> {
     let _edge = log::edge();
     let connection = match session.accept_pool().adopt(now) {
         Some(AbandonedAccept::Arrived(stream)) => {
-            let job = Box::new(Accept { session: Arc::clone(session), call: None, watch: None, past: 0 });
+            let job = Box::new(Accept::new(session, None));
             return Ok(Pending::ready(&session.bridge().process, Operation::Accept, *stream, Some(job)));
         }
         Some(AbandonedAccept::Waiting(connection)) => *connection,
@@ -30,7 +37,7 @@ pub(crate) fn accept(session: &Arc<Session>, limit: Limit, now: Instant) -> Resu
     };
     let limit = limit.or(connection.default_timeout());
     let call = Call::new(connection, Some(Arc::clone(session)), of_finished);
-    let job = Accept { session: Arc::clone(session), call: Some(call), watch: None, past: 0 };
+    let job = Accept::new(session, Some(call));
     Ok(Pending::begin(&session.bridge().process, Operation::Accept, job, limit, now))
 }
 
@@ -55,9 +62,29 @@ struct Accept {
     watch: Option<Arc<Watch>>,
     /// Generations used up by accepts that were thrown away.
     past: u64,
+    /// Set while there is no accept, because the router has dropped the last one: asked for again then.
+    again: Deadline,
+    backoff: Backoff,
 }
 
 impl Accept {
+    fn new(session: &Arc<Session>, call: Option<Call<Stream>>) -> Self {
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Accept { session: Arc::clone(session), call, watch: None, past: 0, again: None, backoff }
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        let connection = self.session.connection(Request::Accept { id: self.session.id().to_owned() })?;
+        self.call = Some(Call::new(connection, Some(Arc::clone(&self.session)), of_finished));
+        Ok(())
+    }
+
+    /// Throws the accept away.
+    fn forget(&mut self) {
+        self.past = self.generation();
+        (self.call, self.watch) = (None, None);
+    }
+
     /// Takes a stream that arrived on an abandoned accept of the session, if this one has to wait.
     fn elsewhere(&mut self, now: Instant) -> Result<Option<Stream>> {
         let Some(call) = &self.call else { return Ok(None) };
@@ -82,6 +109,11 @@ fn is_unconfirmed(call: &Call<Stream>, error: &Error) -> bool {
 
 impl Job<Stream> for Accept {
     fn step(&mut self, now: Instant, deadline: Deadline) -> Result<Option<Stream>> {
+        if passed(self.again, now) {
+            self.session.check_alive(Operation::Accept)?;
+            self.again = None;
+            self.ask()?;
+        }
         let Some(call) = &mut self.call else { return Ok(None) };
         match call.step(now, deadline) {
             Ok(Some(stream)) => {
@@ -91,10 +123,16 @@ impl Job<Stream> for Accept {
             Ok(None) => self.elsewhere(now),
             // The bridge has not confirmed it: it may have forgotten about it, so ask again.
             Err(error) if is_unconfirmed(call, &error) && !passed(deadline, now) => {
-                self.past = self.generation();
-                let again = self.session.connection(Request::Accept { id: self.session.id().to_owned() })?;
-                self.call = Some(Call::new(again, Some(Arc::clone(&self.session)), of_finished));
+                self.forget();
+                self.ask()?;
                 self.step(now, deadline)
+            }
+            // The router has dropped it although nobody has come, as i2pd does.
+            Err(_) if call.connection().is_dropped_accept() => {
+                self.session.check_alive(Operation::Accept)?;
+                self.forget();
+                self.again = after(Some(self.backoff.pause()), now);
+                Ok(None)
             }
             Err(error) => {
                 self.session.accept_failed(call.connection(), &error, now);
@@ -119,11 +157,15 @@ impl Job<Stream> for Accept {
     }
 
     fn deadline(&self) -> Deadline {
-        self.call.as_ref().and_then(|call| call.deadline())
+        earlier(self.again, self.call.as_ref().and_then(|call| call.deadline()))
     }
 
     fn stage(&self) -> Stage {
-        self.call.as_ref().map_or(Stage::Done, |call| call.stage())
+        match &self.call {
+            Some(call) => call.stage(),
+            None if self.again.is_some() => Stage::Working,
+            None => Stage::Done,
+        }
     }
 
     fn reply(&self) -> Option<&Fields> {
