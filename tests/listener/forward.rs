@@ -39,6 +39,11 @@ fn serve(listener: &Listener, mut pending: Option<&mut Pending<Stream>>, mut don
     }
 }
 
+/// Streams wait for the listener however long that takes.
+fn patient_with(personality: Personality) -> Bridge {
+    Bridge::start(Config { park: Some(LONG), ..Config::with_personality(personality) }).unwrap()
+}
+
 fn next(listener: &Listener, pending: Option<&mut Pending<Stream>>) -> Stream {
     let mut found = None;
     serve(listener, pending, |stream| {
@@ -215,4 +220,52 @@ fn only_on_this_machine() {
     let dest = open(&controller);
     let error = failure(Listener::open(&dest, 0, &options(&[("stream_forward", "1"), ("accepts", "2")])));
     assert_eq!(error.status, Status::Invalid, "{error:?}");
+}
+
+/// The router gives the next stream to an accept that was given up, and until then it may not forward.
+#[test]
+fn an_accept_that_is_left_over_is_used_up_first() {
+    for personality in [Personality::Java, Personality::I2pd258] {
+        for keeper in ["1", "0"] {
+            let bridge = patient_with(personality);
+            let controller = controller_with(&bridge, &[("keeper", keeper)]);
+            let (server, client) = (open(&controller), open(&controller));
+            drop(listening(&server));
+            let listener = forward(&server, 0);
+            for round in 0..3 {
+                let mut connecting = connect(&client, &server);
+                let accepted = next(&listener, Some(&mut connecting));
+                assert_eq!(accepted.remote().verified, round == 0, "{personality}");
+                echo(&stream_of(&mut connecting).unwrap(), &accepted, round, 1000);
+                if round == 0 {
+                    address(&bridge, &listener);
+                    wait_until("the promise", || {
+                        assert!(listener.accept(now()).unwrap().is_none());
+                        bridge.sessions().iter().any(|session| session.forward)
+                    });
+                }
+            }
+            assert_eq!((forwards(&bridge).len(), listener.failures().0), (1, 0));
+        }
+    }
+}
+
+/// Local processes that connect and say nothing keep nobody out.
+#[test]
+fn silent_connections_make_room() {
+    each_keeper(|keeper| {
+        let bridge = patient_with(Personality::Java);
+        let controller = controller_with(&bridge, &[("keeper", keeper)]);
+        let (server, client) = (open(&controller), open(&controller));
+        let listener = forward(&server, 4);
+        let to = address(&bridge, &listener);
+        let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(to).unwrap()).collect();
+        let start = Instant::now();
+        let mut connecting = connect(&client, &server);
+        let accepted = next(&listener, Some(&mut connecting));
+        echo(&stream_of(&mut connecting).unwrap(), &accepted, 1, 1000);
+        // They would have had ten seconds each.
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+        drop(silent);
+    });
 }

@@ -98,8 +98,17 @@ impl AcceptLoop {
     }
 
     fn run_forward(&self, armed: &mut Armed, mut forward: Forward, session: &Arc<Session>, now: Instant) {
+        // An accept that nobody waits for any more gets the next stream, and routers refuse to forward until it has.
+        while self.queue.lock().streams.len() < self.backlog {
+            match session.accept_pool().ready(now) {
+                Some(AbandonedAccept::Arrived(stream)) => self.succeed(armed, *stream),
+                Some(AbandonedAccept::Waiting(mut accept)) => self.complete(armed, session, &mut accept, now),
+                None => break,
+            }
+        }
         let result = match (forward.is_idle(), armed.pause) {
             (true, Some(_)) => Ok(()),
+            (true, None) if session.accept_pool().is_waiting() => Ok(()),
             (true, None) => forward.ask(session, &self.watch, now),
             (false, _) => forward.run_control(session, &self.watch, now),
         };

@@ -21,6 +21,8 @@ use crate::sys::{self, Place, SharedFd, Watch};
 const CONNECTIONS_PER_RUN: usize = 64;
 /// How long a connection may take to send its peer line: a router sends it at once.
 const INTRODUCTION: Duration = Duration::from_secs(10);
+/// How long a silent connection keeps its place when all are taken and another one waits.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// A loopback port and the router's commitment to forward streams to it.
 pub(super) struct Forward {
@@ -29,6 +31,8 @@ pub(super) struct Forward {
     watched: bool,
     control: Control,
     arriving: VecDeque<Arriving>,
+    /// Whether silent connections have taken all places.
+    crowded: bool,
 }
 
 enum Control {
@@ -42,7 +46,7 @@ enum Control {
 struct Arriving {
     socket: Arc<SharedFd>,
     line: PeerLine,
-    deadline: Deadline,
+    since: Instant,
 }
 
 impl Forward {
@@ -60,7 +64,7 @@ impl Forward {
         let port = TcpListener::bind((ip, 0)).map_err(system)?;
         port.set_nonblocking(true).map_err(system)?;
         let address = port.local_addr().map_err(system)?;
-        Ok(Forward { port, address, watched: false, control: Control::None, arriving: VecDeque::new() })
+        Ok(Forward { port, address, watched: false, control: Control::None, arriving: VecDeque::new(), crowded: false })
     }
 
     /// When it has to run even without an event.
@@ -70,7 +74,10 @@ impl Forward {
             Control::Forwarding(control_socket) => control_socket.deadline(),
             Control::None => None,
         };
-        self.arriving.iter().fold(asking, |sum, arriving| earlier(sum, arriving.deadline))
+        let Some((_, since)) = self.oldest() else { return asking };
+        // When they have taken all places, others may be waiting behind them.
+        let patience = if self.crowded { GRACE } else { INTRODUCTION };
+        earlier(asking, after(Some(patience), since))
     }
 
     /// Whether the router has to be asked to forward (again).
@@ -135,21 +142,26 @@ impl Forward {
             }
         }
         for _ in 0..CONNECTIONS_PER_RUN {
-            if streams.len() + self.arriving.len() >= room {
+            // A silent one makes room: any local process can connect and say nothing.
+            let is_full = streams.len() + self.arriving.len() >= room;
+            let oldest = self.oldest().filter(|_| streams.len() < room);
+            if is_full && !oldest.is_some_and(|(_, since)| now.saturating_duration_since(since) >= GRACE) {
                 break;
             }
             let Ok((connection, _)) = self.port.accept() else { break };
+            if let (true, Some((at, _))) = (is_full, oldest) {
+                if let Some(silent) = self.arriving.remove(at) {
+                    drop(watch.remove(&*silent.socket));
+                    session.bridge().log.line(|| "dropped a silent connection to the forwarding port".to_owned());
+                }
+            }
             let prepared = connection.set_nonblocking(true).and_then(|()| connection.set_nodelay(true));
             let socket = Arc::new(SharedFd::new(OwnedFd::from(connection)));
             if prepared.is_err() || session.scope().add(&socket).is_err() {
                 continue;
             }
             drop(watch.set(&*socket, sys::IN));
-            self.arriving.push_back(Arriving {
-                socket,
-                line: PeerLine::default(),
-                deadline: after(Some(INTRODUCTION), now),
-            });
+            self.arriving.push_back(Arriving { socket, line: PeerLine::default(), since: now });
         }
         // While there is no room, stop watching the port: connections wait in the system's backlog.
         let wanted = streams.len() + self.arriving.len() < room;
@@ -160,7 +172,13 @@ impl Forward {
             });
             self.watched = wanted;
         }
+        self.crowded = !wanted && streams.len() < room;
         streams
+    }
+
+    /// The connection that has been silent for longest: its place in the list, and since when.
+    fn oldest(&self) -> Option<(usize, Instant)> {
+        self.arriving.iter().enumerate().map(|(at, one)| (at, one.since)).min_by_key(|(_, since)| *since)
     }
 
     fn close_control(&mut self, watch: &Watch) {
@@ -199,7 +217,7 @@ impl Arriving {
         loop {
             let count = match sys::recv(fd, &mut buffer, sys::MSG_DONTWAIT | sys::MSG_PEEK) {
                 Err(error) if sys::would_block(&error) => {
-                    return match passed(self.deadline, now) {
+                    return match passed(after(Some(INTRODUCTION), self.since), now) {
                         true => Err(Error::new(Status::Timeout, Operation::Accept, "it did not say whose it is")),
                         false => Ok(None),
                     };

@@ -74,6 +74,11 @@ impl AcceptPool {
         self.ready(now).or_else(|| self.adopt_waiting())
     }
 
+    /// Whether there are abandoned accepts that may still get a stream.
+    pub fn is_waiting(&self) -> bool {
+        self.list.lock().waiting.iter().any(|accept| accept.phase() == Phase::Peer)
+    }
+
     /// Removes and returns the oldest abandoned accept.
     pub fn adopt_waiting(&self) -> Option<AbandonedAccept> {
         let mut list = self.list.lock();
