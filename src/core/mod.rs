@@ -27,6 +27,7 @@
 //! | `Targets` | `TargetCache` | addresses that datagrams were sent to, and lookups in progress |
 //! | `ControlSocket` | `Session::control_socket` | the conversation on a session's control socket |
 //! | `AcceptPool` | `AcceptPool::list` | abandoned accepts of a session, and who watches them |
+//! | `Refusals` | `Session::refusals` | accepts that the router has refused |
 //! | `LookupAnswer` | `AnswerSlot::inside` | the answer to a lookup |
 //! | `Lookups` | `Lookups::list` | lookups on connections of their own, and how many others there are; held while stepping |
 //! | `LastSessions` | `last_session::SESSIONS` | the last sessions of all destinations of this process; only tried, as it outlives every controller |

@@ -90,6 +90,9 @@ pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Erro
     let verbatim = line::excerpt(fields.get("RESULT").unwrap_or_default().as_bytes(), 100);
     let mut error = Error::network(operation, &verbatim, &text);
     error.tag = line::excerpt(code.token().as_bytes(), 100);
+    if operation == Operation::Accept && is_about_others(fields) {
+        error.tag = ResultCode::AlreadyAccepting.token().to_owned();
+    }
     if operation == Operation::Lookup && matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
         // i2pd answers INVALID_KEY for unknown names. Our names are well-formed, so both mean the same.
         error.tag = ResultCode::KeyNotFound.token().to_owned();
@@ -105,6 +108,13 @@ pub fn is_about_style(fields: &Fields) -> bool {
     let text = fields.get("MESSAGE").unwrap_or_default().to_ascii_lowercase();
     let no = ["unknown", "unrecognized", "unsupported", "not supported"];
     text.contains("style") && no.iter().any(|word| text.contains(word))
+}
+
+/// Whether a refusal means that the session has an accept or a forward already: i2pd says I2P_ERROR and "Already
+/// accepting", Java I2P "a forwarding server is already defined".
+fn is_about_others(fields: &Fields) -> bool {
+    let text = fields.get("MESSAGE").unwrap_or_default().to_ascii_lowercase();
+    ["already accepting", "server is already defined"].iter().any(|words| text.contains(words))
 }
 
 /// The version in a successful HELLO REPLY, if it is in `range`.
@@ -223,6 +233,20 @@ mod tests {
         assert!(error.message.contains("DUPLICATE_DEST: in use"));
         let f = fields("NAMING REPLY RESULT=INVALID_KEY NAME=x.i2p");
         assert_eq!(refusal(Operation::Lookup, &result_of(&f).unwrap(), &f).tag, "KEY_NOT_FOUND");
+    }
+
+    #[test]
+    fn an_accept_that_is_in_the_way_is_known_by_its_words() {
+        for (words, tag) in [
+            ("Already accepting", "ALREADY_ACCEPTING"),
+            ("a forwarding server is already defined for this destination", "ALREADY_ACCEPTING"),
+            ("Session was closed", "I2P_ERROR"),
+        ] {
+            let f = fields(&format!("STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"{words}\""));
+            let error = refusal(Operation::Accept, &ResultCode::I2pError, &f);
+            assert_eq!((error.tag.as_str(), error.message.contains(words)), (tag, true));
+            assert_eq!(refusal(Operation::Connect, &ResultCode::I2pError, &f).tag, "I2P_ERROR");
+        }
     }
 
     #[test]

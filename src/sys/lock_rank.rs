@@ -38,6 +38,8 @@ pub enum Rank {
     ControlSocket,
     /// `AcceptPool::list`
     AcceptPool,
+    /// `Session::refusals`
+    Refusals,
     /// `AnswerSlot::inside`
     LookupAnswer,
     /// `Lookups::list`

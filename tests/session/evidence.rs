@@ -148,6 +148,59 @@ fn a_stream_that_comes_shows_that_the_session_is_alive() {
     assert_eq!(state(&dest).0, State::Ready);
 }
 
+/// A router that refuses accepts may still connect.
+#[test]
+fn a_stream_that_is_made_shows_that_the_session_is_alive() {
+    let router = Router::new(|command| {
+        Some(match command.starts_with("STREAM CONNECT ") {
+            true => "STREAM STATUS RESULT=OK\n".into(),
+            false => "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"busy\"\n".into(),
+        })
+    });
+    let (_controller, dest, _session) = router.open(&[], &[]);
+    for number in 0..20 {
+        assert_eq!(failure(dest.accept(LIMIT).unwrap().product()).status, Status::Network);
+        if number % 4 == 3 {
+            dest.connect(&destination(2), &Options::default(), LIMIT).unwrap().product().unwrap();
+        }
+    }
+    assert_eq!(state(&dest).0, State::Ready);
+}
+
+/// Many accepts wait at the same time, and the router has a hiccup.
+#[test]
+fn accepts_that_are_refused_together_are_no_evidence() {
+    let (held, number) = (Arc::new(Mutex::new(())), AtomicUsize::new(0));
+    let (until, hold) = (Arc::clone(&held), held.lock().unwrap());
+    let router = Router::new(move |_| {
+        let refused = number.fetch_add(1, Ordering::SeqCst) < 16;
+        drop(until.lock().unwrap());
+        refused.then(|| "STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"busy\"\n".into())
+    });
+    let (_controller, dest, _session) = router.open(&[], &[]);
+    let mut all: Vec<_> = (0..16).map(|_| dest.accept(LIMIT).unwrap()).collect();
+    for accept in &mut all {
+        until_stage(accept, Stage::Working);
+    }
+    wait_until("all are asked", || router.count("STREAM ACCEPT") == 16);
+    drop(hold);
+    for mut accept in all {
+        assert_eq!(failure(accept.complete()).status, Status::Network);
+    }
+    assert_eq!(state(&dest).0, State::Ready);
+}
+
+/// It forwards to a listener: that the program also accepts is a mistake, but the session is fine.
+#[test]
+fn a_session_that_forwards_is_not_dead() {
+    let router = Router::new(|_| Some("STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"Already accepting\"\n".into()));
+    let (_controller, dest, _session) = router.open(&[], &[]);
+    for _ in 0..20 {
+        assert_eq!(failure(dest.accept(LIMIT).unwrap().product()).tag, "ALREADY_ACCEPTING");
+    }
+    assert_eq!(state(&dest).0, State::Ready);
+}
+
 /// Lets time pass on the clock, and serves the destination, until `done`. Returns how much time that was.
 fn serve(clock: &Clock, dest: &DestHandle, step: Duration, mut done: impl FnMut() -> bool) -> Duration {
     let (mut passed, end) = (Duration::ZERO, now() + LONG);

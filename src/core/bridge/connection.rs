@@ -154,6 +154,11 @@ impl BridgeConnection {
         matches!(self.state, State::Away(_))
     }
 
+    /// When the request was sent; `None` if it was not sent yet.
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.asked
+    }
+
     /// How long ago the request was sent; `None` if it was not sent yet.
     pub fn asked_for(&self, now: Instant) -> Option<Duration> {
         self.asked.map(|asked| now.saturating_duration_since(asked))

@@ -118,6 +118,7 @@ impl AcceptLoop {
         }
         let room = self.backlog.saturating_sub(self.queue.lock().streams.len());
         for stream in forward.run_port(session, room, &self.watch, now) {
+            session.stream_succeeded();
             self.succeed(armed, stream);
         }
         armed.forward = Some(forward);
@@ -159,7 +160,7 @@ impl AcceptLoop {
         match accepted(accept) {
             Ok(stream) => {
                 armed.pause = None;
-                session.accept_succeeded();
+                session.stream_succeeded();
                 self.succeed(armed, stream);
             }
             Err(error) => self.fail(armed, session, error, now),

@@ -97,6 +97,7 @@ impl Accept {
             Some(AbandonedAccept::Arrived(stream)) => Ok(*stream),
             Some(AbandonedAccept::Waiting(mut other)) => accepted(&mut other),
         };
+        self.session.stream_succeeded();
         self.give_up(None);
         stream.map(Some)
     }
@@ -116,10 +117,7 @@ impl Job<Stream> for Accept {
         }
         let Some(call) = &mut self.call else { return Ok(None) };
         match call.step(now, deadline) {
-            Ok(Some(stream)) => {
-                self.session.accept_succeeded();
-                Ok(Some(stream))
-            }
+            Ok(Some(stream)) => Ok(Some(stream)),
             Ok(None) => self.elsewhere(now),
             // The bridge has not confirmed it: it may have forgotten about it, so ask again.
             Err(error) if is_unconfirmed(call, &error) && !passed(deadline, now) => {

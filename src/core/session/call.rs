@@ -81,7 +81,12 @@ impl Asked {
         }
         match self.connection.step(now) {
             Ok(Progress::Block) => Ok(None),
-            Ok(Progress::Done) => self.connection.finish().map(Some),
+            Ok(Progress::Done) => {
+                if let Some(session) = &self.session {
+                    session.stream_succeeded();
+                }
+                self.connection.finish().map(Some)
+            }
             Err(error) => self.blame_session(error, now).map(|()| None),
         }
     }

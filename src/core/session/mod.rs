@@ -10,6 +10,7 @@ pub(crate) mod last_session;
 mod letting_go;
 mod lookup;
 mod lookup_ticket;
+mod refusals;
 mod session;
 mod spec;
 

@@ -1,8 +1,7 @@
 //! One session on the router: its control socket, the sockets that end with it, and its abandoned accepts.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::core::bridge::{Bridge, BridgeConnection, Finished};
 use crate::core::drive::{earlier, log, Attended, Deadline, Driver, Scope};
@@ -11,6 +10,7 @@ use crate::core::session::control_socket::ControlSocket;
 use crate::core::session::datagram_port::DatagramPort;
 use crate::core::session::last_session;
 use crate::core::session::lookup_ticket::Ticket;
+use crate::core::session::refusals::Refusals;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Address;
 use crate::protocol::command;
@@ -21,11 +21,6 @@ use crate::protocol::style::Style;
 use crate::protocol::version::Version;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{SharedFd, Wake, Watch};
-
-/// A session that was refused this many accepts in a row, each of them at once, is dead.
-const REFUSED_ACCEPTS: u32 = 5;
-/// How long after it was asked for an accept counts as refused at once.
-const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// What a session gets from its destination and what outlives it: the descriptors that wake whatever drives it.
 #[derive(Clone)]
@@ -63,8 +58,7 @@ pub struct Session {
     control_fd: Weak<SharedFd>,
     signals: Signals,
     accept_pool: AcceptPool,
-    /// Accepts in a row that were refused at once.
-    refused_accepts: AtomicU32,
+    refusals: RankedMutex<Refusals>,
 }
 
 impl Session {
@@ -92,7 +86,7 @@ impl Session {
             control_fd,
             signals,
             accept_pool,
-            refused_accepts: AtomicU32::new(0),
+            refusals: RankedMutex::new(Rank::Refusals, Refusals::default()),
         }))
     }
 
@@ -285,22 +279,20 @@ impl Session {
         }
     }
 
-    /// Takes in that an accept failed. A router may confirm accept after accept on a session that is dead, and refuse
-    /// them right afterwards.
+    /// Takes in that an accept failed.
     pub fn accept_failed(&self, accept: &BridgeConnection, error: &Error, now: Instant) {
         self.heard(error, now);
         let refused = error.status == Status::Network && error.tag != ResultCode::AlreadyAccepting.token();
-        if refused && accept.asked_for(now).is_some_and(|time| time < AT_ONCE) {
-            let before = self.refused_accepts.fetch_add(1, Ordering::Relaxed);
-            if before + 1 >= REFUSED_ACCEPTS {
-                self.lose(lost(error), now);
-            }
+        let Some(asked) = accept.asked_at().filter(|_| refused) else { return };
+        let dead = self.refusals.lock().add(asked, now);
+        if dead {
+            self.lose(lost(error), now);
         }
     }
 
-    /// Takes in that a stream was accepted.
-    pub fn accept_succeeded(&self) {
-        self.refused_accepts.store(0, Ordering::Relaxed);
+    /// Takes in that there is a stream on this session, in whatever way it was made.
+    pub fn stream_succeeded(&self) {
+        *self.refusals.lock() = Refusals::default();
     }
 
     /// Prepares a connection for a request on this session; it ends with the session.
