@@ -30,7 +30,7 @@
 //! | `Refusals` | `Session::refusals` | accepts that the router has refused |
 //! | `LookupAnswer` | `AnswerSlot::inside` | the answer to a lookup |
 //! | `Lookups` | `Lookups::list` | lookups on connections of their own, and how many others there are; held while stepping |
-//! | `LastSessions` | `last_session::SESSIONS` | the last sessions of all destinations of this process; only tried, as it outlives every controller |
+//! | `LastSessions` | `last_session::SESSIONS` | the last sessions of all destinations of this process; in a child of fork(2) it is tried for a while, as it outlives every controller |
 //! | `ScopeSockets` | `Scope::sockets` | sockets that end together |
 //! | `ScopeCause` | `Scope::cause` | why they have ended |
 //! | `DatagramSources` | `Receiver::sources` | the peers that datagrams last came from |

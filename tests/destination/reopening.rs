@@ -195,6 +195,49 @@ fn a_session_that_may_have_been_made_counts() {
     until_stage(&mut second, Stage::LettingGo);
 }
 
+/// The router has made it, and the keys cannot be stored.
+#[test]
+fn a_session_that_could_not_be_kept_counts() {
+    let folder = std::env::temp_dir().join(format!("i2psock-kept-{}", std::process::id()));
+    let in_the_way = folder.join("name.dat");
+    let make = in_the_way.clone();
+    let script = Script::start(move |_, mut talk| {
+        let command = talk.greet();
+        if command.starts_with("NAMING LOOKUP ") {
+            talk.say("NAMING REPLY RESULT=INVALID_KEY NAME=i2psock.invalid.i2p\n");
+        } else if let Some(keys) = command.split(' ').find_map(|word| word.strip_prefix("DESTINATION=")) {
+            std::fs::create_dir(&make).unwrap();
+            talk.say(format!("SESSION STATUS RESULT=OK DESTINATION={keys}\n"));
+        }
+        talk.linger();
+    });
+    let controller = try_controller(&script.address(), &[("key_store", folder.to_str().unwrap())]).unwrap();
+    let error = failure(controller.open_dest("name", 1, &keys(11), LIMIT).unwrap().product());
+    assert_eq!(error.status, Status::Io, "{error:?}");
+    let mut second = open_with(&controller, &keys(11));
+    until_stage(&mut second, Stage::LettingGo);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Some routers would take the same keys twice, and then neither session works.
+#[test]
+fn the_same_keys_are_not_asked_for_twice_at_once() {
+    let router = Router::new(Says::Nothing);
+    let controller = router.controller(&[]);
+    drop(open_with(&controller, &keys(12)).product().unwrap());
+    router.session();
+    let mut first = open_with(&controller, &keys(12));
+    until_stage(&mut first, Stage::LettingGo);
+    let second = controller.open_dest("", 1, &keys(12), Limit::After(milliseconds(300))).unwrap();
+    let error = failure(second.product());
+    assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"));
+    // It is free when the first one is given up.
+    drop(first);
+    let mut third = open_with(&controller, &keys(12));
+    until_stage(&mut third, Stage::LettingGo);
+    assert!(third.fd() >= 0, "it is asking the router");
+}
+
 fn state_of(dest: &DestHandle) -> State {
     dest.destination().state().0
 }

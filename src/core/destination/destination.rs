@@ -365,7 +365,7 @@ impl Destination {
         match self.recovery.step(&self.origin, &self.signals.work, due, now) {
             RecoveryStep::Idle => {}
             RecoveryStep::Waits { asked } => self.attempting(asked),
-            RecoveryStep::Created(session) => {
+            RecoveryStep::Created(session, _claim) => {
                 // The program should see the same state changes however fast the router was.
                 self.attempting(true);
                 if let Err(error) = self.renew(*session, now) {

@@ -12,7 +12,7 @@ use crate::core::destination::name_registry::{NameLease, NameTurn};
 use crate::core::drive::{
     after, log, passed, Backoff, Deadline, Interest, Job, Limit, Pending, Progress, Stage, Waiting,
 };
-use crate::core::session::{last_session, LettingGo, SessionSpec};
+use crate::core::session::{last_session, Claim, LettingGo, SessionSpec};
 use crate::core::settings::{DestOptions, ED25519};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
@@ -35,6 +35,7 @@ pub(crate) struct DestPlan {
     lease: Option<NameLease>,
     /// The keys to open it with; if there are none, the router generates new ones.
     keys: Option<Keys>,
+    claim: Option<Claim>,
 }
 
 /// The next step of opening a destination.
@@ -55,7 +56,7 @@ impl DestPlan {
         // The options live as long as the destination, which has its own copy of the keys.
         let wanted = options.identity.take();
         let spec = SessionSpec::new(name, options)?;
-        Ok(DestPlan { spec, wanted, id: SessionSpec::new_id()?, lease: None, keys: None })
+        Ok(DestPlan { spec, wanted, id: SessionSpec::new_id()?, lease: None, keys: None, claim: None })
     }
 
     pub(crate) fn is_named(&self) -> bool {
@@ -89,9 +90,11 @@ impl DestPlan {
         if let (None, Some(NewIdentity::Keys(given))) = (&self.keys, &self.wanted) {
             self.keys = Some(given.duplicate());
         }
-        let used = self.keys.as_ref().map(|keys| last_session::check_unused(keys.address(), &context.bridge));
-        if let Some(Err(error)) = used {
-            return Ok(Next::Duplicate(error));
+        if let (Some(keys), None) = (&self.keys, &self.claim) {
+            match last_session::claim(keys.address(), &context.bridge, now) {
+                Ok(claim) => self.claim = Some(claim),
+                Err(error) => return Ok(Next::Duplicate(error)),
+            }
         }
         if self.spec.port.is_none() {
             self.spec.bind(&context.bridge)?;
@@ -140,7 +143,20 @@ impl DestPlan {
 
     /// Makes the destination from the connection that created its session.
     pub(crate) fn finish(self, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
+        if let Some(lease) = &self.lease {
+            lease.set_used();
+        }
         let keys = SessionSpec::keys_of(&created)?;
+        let address = keys.address().clone();
+        let result = self.begin(keys, context, created, now);
+        if result.is_err() {
+            // There was a session.
+            last_session::record(&address, now, &[]);
+        }
+        result
+    }
+
+    fn begin(self, keys: Keys, context: &Arc<Context>, created: Finished, now: Instant) -> Result<DestHandle> {
         if let Some(given) = &self.keys {
             SessionSpec::check_same(&keys, given.address())?;
         }
@@ -149,9 +165,6 @@ impl DestPlan {
         let keys = self.keys.unwrap_or(keys);
         if let Some(lease) = self.lease.as_ref().filter(|_| fresh) {
             lease.save(&keys)?;
-        }
-        if let Some(lease) = &self.lease {
-            lease.set_used();
         }
         let new = NewDestination { spec: self.spec, keys, id: self.id, created };
         let destination = Destination::begin(Arc::clone(&context.bridge), context.driver.clone(), new, now)?;

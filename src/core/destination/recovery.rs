@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::bridge::{Bridge, BridgeConnection};
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Scope, Watched};
-use crate::core::session::{last_session, LettingGo, NewSession, SessionSpec};
+use crate::core::session::{last_session, Claim, LettingGo, NewSession, SessionSpec};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::Keys;
 use crate::protocol::handshake::Phase;
@@ -71,6 +71,7 @@ struct Attempt {
     connection: Watched<BridgeConnection>,
     id: String,
     until: Deadline,
+    claim: Claim,
 }
 
 pub(super) enum RecoveryStep {
@@ -78,8 +79,8 @@ pub(super) enum RecoveryStep {
     Idle,
     /// Connecting to the bridge, or (`asked`) waiting for it to create the session.
     Waits { asked: bool },
-    /// The bridge has created a session.
-    Created(Box<NewSession>),
+    /// The bridge has created a session. The claim is to be kept until the session has begun.
+    Created(Box<NewSession>, Claim),
     /// The attempt failed, or could not even be started (not `begun`).
     Failed { begun: bool, error: Error },
 }
@@ -130,10 +131,10 @@ impl Recovery {
         if result.as_ref().is_err_and(|error| error.status != Status::Network) {
             attempt.leave_behind(origin, now);
         }
-        *slot = None;
-        match result {
-            Ok(session) => RecoveryStep::Created(Box::new(session)),
-            Err(error) => RecoveryStep::Failed { begun: true, error },
+        match (result, slot.take()) {
+            (Ok(session), Some(attempt)) => RecoveryStep::Created(Box::new(session), attempt.claim),
+            (Err(error), _) => RecoveryStep::Failed { begun: true, error },
+            (Ok(_), None) => RecoveryStep::Idle,
         }
     }
 
@@ -164,14 +165,14 @@ impl Recovery {
 
 impl Attempt {
     fn begin(origin: &Origin, work: &Arc<Watch>, now: Instant) -> Result<Self> {
-        last_session::check_unused(origin.keys.address(), &origin.bridge)?;
+        let claim = last_session::claim(origin.keys.address(), &origin.bridge, now)?;
         let id = SessionSpec::new_id()?;
         let request = origin.spec.request(id.clone(), origin.keys.duplicate().into());
         let connection = BridgeConnection::new(Arc::clone(&origin.bridge), Arc::clone(&origin.scope), request)?;
         let letting_go = LettingGo::new(&origin.bridge, &origin.scope, origin.keys.address().clone());
         let letting_go = Some(Watched::new(letting_go, work));
         let until = after(connection.default_timeout(), now);
-        Ok(Attempt { letting_go, connection: Watched::new(connection, work), id, until })
+        Ok(Attempt { letting_go, connection: Watched::new(connection, work), id, until, claim })
     }
 
     /// The bridge was asked for a session and did not say that there will be none: there may be one, until now.

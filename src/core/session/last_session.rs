@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(500);
 /// When streams that are still open are ended: the session is gone, and they keep its successor from being made.
 const STREAMS_PATIENCE: Duration = Duration::from_secs(30);
-/// Attempts to get the lock; in a child of fork(2) it may be locked by a thread of the parent, for ever.
+/// Attempts to get the lock in a child of fork(2), where it may be locked by a thread of the parent, for ever.
 const TRIES: usize = 10_000;
 
 /// A destination's last session.
@@ -50,9 +51,20 @@ type Sessions = HashMap<[u8; 32], Last>;
 static SESSIONS: LazyLock<RankedMutex<Sessions>> =
     LazyLock::new(|| RankedMutex::new(Rank::LastSessions, Sessions::new()));
 
+/// The process whose threads take the lock.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// `None` if nobody will ever unlock it.
 fn sessions() -> Option<RankedMutexGuard<'static, Sessions>> {
+    let this = std::process::id();
+    match OWNER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => return Some(SESSIONS.lock()),
+        Err(owner) if owner == this => return Some(SESSIONS.lock()),
+        Err(_) => {}
+    }
     for _ in 0..TRIES {
         if let Some(sessions) = SESSIONS.try_lock() {
+            OWNER.store(this, Ordering::Relaxed);
             return Some(sessions);
         }
         std::thread::yield_now();
@@ -84,16 +96,24 @@ pub(crate) fn begin(address: &Address, bridge: &Arc<Bridge>, scope: &Arc<Scope>,
     entry(&mut sessions, address, now).alive.push((Arc::downgrade(bridge), Arc::downgrade(scope)));
 }
 
-/// Fails with DUPLICATED_DEST if this destination has a session on this bridge. Some routers would take the same keys
-/// twice, and then neither session would work.
-pub(crate) fn check_unused(address: &Address, bridge: &Bridge) -> Result<()> {
-    let Some(mut sessions) = sessions() else { return Ok(()) };
-    if sessions.get_mut(address.hash()).is_some_and(|last| last.is_alive(Some(bridge))) {
+/// The keys of a destination are about to be used on a bridge, until this is dropped.
+pub(crate) struct Claim {
+    _alive: Arc<Scope>,
+}
+
+/// Claims the keys of this destination for a session on this bridge. Fails with DUPLICATED_DEST if it has one, or is about
+/// to. Some routers would take the same keys twice, and then neither session would work.
+pub(crate) fn claim(address: &Address, bridge: &Arc<Bridge>, now: Instant) -> Result<Claim> {
+    let claim = Claim { _alive: Arc::default() };
+    let Some(mut sessions) = sessions() else { return Ok(claim) };
+    let last = entry(&mut sessions, address, now);
+    if last.is_alive(Some(bridge)) {
         let message = "these keys are in use: another destination of this process was opened with them";
         let error = Error::new(Status::Network, Operation::Create, message);
         return Err(Error { tag: ResultCode::DuplicatedDest.token().to_owned(), ..error });
     }
-    Ok(())
+    last.alive.push((Arc::downgrade(bridge), Arc::downgrade(&claim._alive)));
+    Ok(claim)
 }
 
 /// A session of this destination ended at `when`, and these streams of it were open then.
@@ -174,6 +194,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::core::settings::{ControllerOptions, Options};
 
     const SECOND: Duration = Duration::from_secs(1);
     const DELAY: Option<Duration> = Some(Duration::from_secs(6));
@@ -262,6 +283,47 @@ mod tests {
         assert_eq!(look_again(&one, DELAY, late), Some(late + 6 * SECOND));
         assert!(ours.is_ended());
         assert_ne!(sys::poll_one(far.as_raw_fd(), sys::RDHUP, 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn keys_are_claimed_by_one_at_a_time() {
+        let (one, now) = (address(106), Instant::now());
+        let bridge = |sam: &str| {
+            let mut options = Options::default();
+            options.set("sam", sam).unwrap();
+            Arc::new(Bridge::new(ControllerOptions::parse(&options).unwrap().bridge).unwrap())
+        };
+        let (here, there) = (bridge("127.0.0.1:1"), bridge("127.0.0.1:2"));
+        let first = claim(&one, &here, now).unwrap();
+        let error = claim(&one, &bridge("127.0.0.1:1"), now).err().unwrap();
+        assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"));
+        assert!(claim(&one, &there, now).is_ok() && claim(&address(107), &here, now).is_ok());
+        // It becomes a session, or nothing.
+        let scope = Arc::default();
+        begin(&one, &here, &scope, now);
+        drop(first);
+        assert!(claim(&one, &here, now).is_err());
+        scope.end(Error::closed(Operation::Session, "over"), false);
+        drop(claim(&one, &here, now).unwrap());
+        assert!(claim(&one, &here, now).is_ok());
+    }
+
+    /// It would not be known that the router has to be left alone.
+    #[test]
+    fn an_end_is_not_forgotten_because_another_thread_has_the_lock() {
+        let (one, start) = (address(108), Instant::now());
+        let held = sessions();
+        std::thread::scope(|scope| {
+            let recording = scope.spawn(|| record(&one, start, &[]));
+            for _ in 0..50 * TRIES {
+                if recording.is_finished() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            drop(held);
+        });
+        assert!(look_again(&one, DELAY, start).is_some());
     }
 
     #[test]

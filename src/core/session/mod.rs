@@ -19,6 +19,7 @@ pub(crate) use accept::{accept, accepted};
 pub(crate) use call::Call;
 pub(crate) use control_socket::ControlSocket;
 pub(crate) use datagram_port::{DatagramPort, Path};
+pub(crate) use last_session::Claim;
 pub(crate) use letting_go::LettingGo;
 pub(crate) use lookup::{Lookup, LookupOwner};
 pub(crate) use session::{NewSession, Session, Signals};

@@ -64,6 +64,16 @@ pub struct Session {
 impl Session {
     /// Starts a session on the connection that created it.
     pub fn begin(bridge: Arc<Bridge>, signals: Signals, new: NewSession, now: Instant) -> Result<Arc<Self>> {
+        let address = new.address.clone();
+        let result = Session::try_begin(bridge, signals, new, now);
+        if result.is_err() {
+            // The router has made it all the same.
+            last_session::record(&address, now, &[]);
+        }
+        result
+    }
+
+    fn try_begin(bridge: Arc<Bridge>, signals: Signals, new: NewSession, now: Instant) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Create, "a descriptor for the session", &error);
         let control_fd = Arc::downgrade(&new.created.socket);
         let version = new.created.version;
@@ -309,4 +319,41 @@ impl Session {
 fn lost(error: &Error) -> Error {
     let message = format!("the session was lost: the router refuses it ({})", error.message);
     Error { tag: error.tag.clone(), ..Error::closed(Operation::Session, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::core::settings::{ControllerOptions, Options};
+    use crate::protocol::request::Outcome;
+
+    /// As when descriptors are short: the router has made the session, and keeps its destination for a while.
+    #[test]
+    fn a_session_that_cannot_be_used_has_ended_all_the_same() {
+        let now = Instant::now();
+        let options = ControllerOptions::parse(&Options::default()).unwrap();
+        let bridge = Arc::new(Bridge::new(options.bridge).unwrap());
+        let signals = Signals {
+            work: Arc::new(Watch::new().unwrap()),
+            changed: Arc::new(Wake::new().unwrap()),
+            driver: Driver::new(false).unwrap(),
+        };
+        let address = Address::from_bytes(&[&[120; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap();
+        let created = Finished {
+            outcome: Outcome::Checked,
+            // It cannot be watched.
+            socket: Arc::new(SharedFd::new(File::open("/proc/self/exe").unwrap().into())),
+            version: Version::V3_3,
+            surplus: Default::default(),
+            hidden: Default::default(),
+            unsent: Default::default(),
+        };
+        let new =
+            NewSession { id: "x".to_owned(), address: address.clone(), style: Style::Stream, created, port: None };
+        let delay = bridge.timeouts.reopen;
+        assert!(Session::begin(bridge, signals, new, now).is_err());
+        assert!(last_session::look_again(&address, delay, now).is_some());
+    }
 }
