@@ -35,8 +35,19 @@ pub(crate) struct ControlSocket {
     /// Bytes read together with the reply that created the session.
     surplus: Gathered,
     heartbeat: Heartbeat,
+    outlet: Outlet,
     /// Where to deliver datagrams that arrive on the control socket.
     port: Option<Arc<DatagramPort>>,
+}
+
+/// Whether the router takes what it is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlet {
+    Open,
+    /// The socket is full.
+    Full,
+    /// It was full, and then took more: the router reads, even if it has no time to say anything.
+    Drained,
 }
 
 impl ControlSocket {
@@ -73,6 +84,7 @@ impl ControlSocket {
             last_number: LIFE,
             surplus: created.surplus,
             heartbeat,
+            outlet: Outlet::Open,
             port,
         }
     }
@@ -139,6 +151,10 @@ impl ControlSocket {
     }
 
     fn observe(&mut self, now: Instant) {
+        if self.outlet == Outlet::Drained {
+            self.outlet = Outlet::Open;
+            self.heartbeat.heard(now);
+        }
         self.heartbeat.observe(self.control.asking(), self.control.announced().is_some(), now);
     }
 
@@ -190,6 +206,7 @@ impl ControlSocket {
                 }
             }
         }
+        self.write();
         // The bridge's announcement explains more than the mere end of the connection.
         let end = end.map(|error| self.control.announced().cloned().unwrap_or(error)).or_else(|| self.judge(now));
         self.write();
@@ -225,9 +242,19 @@ impl ControlSocket {
         let Some(socket) = &self.socket else { return };
         while !self.control.output().is_empty() {
             match sys::send_now(socket.as_raw_fd(), self.control.output()) {
-                Ok(count) => self.control.wrote(count),
+                Ok(count) => {
+                    self.control.wrote(count);
+                    if self.outlet == Outlet::Full {
+                        self.outlet = Outlet::Drained;
+                    }
+                }
                 // If it is full, retry later; if it is broken, reading will show that.
-                Err(_) => break,
+                Err(_) => {
+                    if self.outlet == Outlet::Open {
+                        self.outlet = Outlet::Full;
+                    }
+                    break;
+                }
             }
         }
     }
@@ -338,6 +365,33 @@ mod tests {
         assert_eq!(control.run(Instant::now()), None);
         let writes = ["PONG 2\n", "NAMING LOOKUP NAME=b.i2p\n", "PONG 3\nPONG 4\n"];
         assert_eq!([write(), write(), write()], writes.map(|text| Some(text.to_owned())));
+    }
+
+    /// A router that is busy with many datagrams does not get to the question for a sign of life, which is behind them.
+    #[test]
+    fn a_router_that_reads_what_it_is_sent_is_alive() {
+        let (ours, mut bridge) = UnixStream::pair().unwrap();
+        bridge.set_nonblocking(true).unwrap();
+        let (start, minute) = (Instant::now(), Duration::from_secs(60));
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut control = control_socket(ours);
+        control.heartbeat = Heartbeat::new(Some(minute), start);
+        let own = Address::from_bytes(&[&[1; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap();
+        let command = crate::protocol::command::datagram_send("RAW", &own, 9000, &Default::default()).unwrap();
+        let fill = |control: &mut ControlSocket| while control.send_datagram(&command, &[0; 9000]) {};
+        fill(&mut control);
+        assert_eq!((control.run(at(60)), control.deadline()), (None, Some(at(90))));
+        let mut taken = vec![0; 1 << 16];
+        for seconds in [80, 100, 120] {
+            let mut left = taken.len();
+            while left > 0 {
+                left -= bridge.read(&mut taken[..left]).unwrap();
+            }
+            assert_eq!((control.run(at(seconds)), control.deadline()), (None, Some(at(seconds + 30))));
+            fill(&mut control);
+        }
+        assert_eq!(control.run(at(149)), None);
+        assert_eq!(control.run(at(150)).unwrap().status, Status::Timeout);
     }
 
     /// No second read behind a PING, but behind an answer or an announcement, so that the end shows together with it.
