@@ -908,7 +908,7 @@ over_the_bridge() {
 
 # They are real ones, on which everything takes a while: what goes on at the same time waits at the same time.
 real_demo() {
-    check "demo over $called" timeout 1500 "$root/examples-c/demo.sh" "$kind"
+    check "demo over $called" timeout --foreground 1500 "$root/examples-c/demo.sh" "$kind"
 }
 
 real_restart() {

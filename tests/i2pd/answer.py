@@ -1,4 +1,4 @@
-"""A TCP server that answers as examples-c/server.c does, but everybody at the same time, and who says nothing is in nobody's way.
+"""A TCP server that answers as examples-c/server.c does, but everybody at the same time. Who says "stay" is kept.
 
 Prints "PORT <port>" of 127.0.0.1.
 """
@@ -10,7 +10,12 @@ import time
 
 def serve(peer):
     try:
-        if peer.recv(4096):
+        message = peer.recv(4096)
+        if message.startswith(b"stay\n"):
+            peer.sendall(b"staying\n")
+            while peer.recv(4096):
+                pass
+        elif message:
             peer.sendall(b"Hello, how are you?")
             # Some versions of i2pd lose what is written right before the end.
             time.sleep(1)

@@ -105,7 +105,7 @@ end_gently() {
 name_in_netdb() {
     local info=$dir/$1/router.info hex base64
     # The length of the certificate is at 385, and the certificate ends the identity.
-    hex=$(od -An -tx1 -j385 -N2 "$info" | tr -d ' ') || return 1
+    hex=$(od -An -tx1 -j385 -N2 "$info" | tr -d ' ') && [[ -n $hex ]] || return 1
     hex=$(head -c $((387 + 16#$hex)) "$info" | sha256sum | cut -c 1-64)
     # shellcheck disable=SC2059
     base64=$(printf "$(sed 's/../\\x&/g' <<<"$hex")" | base64 | tr '+/' '-~')
