@@ -210,9 +210,8 @@ int worth_retrying(const i2psock_error *err) {
     const char *tag = i2psock_error_tag(err);
 
     return i2psock_error_status(err) == I2PSOCK_NETWORK
-           && (strcmp(tag, "CANT_REACH_PEER") == 0 || strcmp(tag, "TIMEOUT") == 0 || strcmp(tag, "KEY_NOT_FOUND") == 0
-               /* What Java I2P says of a peer it does not know yet. */
-               || strstr(i2psock_error_message(err), "Lease set not found") != NULL);
+           /* The last: also a peer that is not there yet. */
+           && (strcmp(tag, "CANT_REACH_PEER") == 0 || strcmp(tag, "TIMEOUT") == 0 || strcmp(tag, "KEY_NOT_FOUND") == 0);
 }
 
 i2psock_state tell_state(const i2psock_dest *dest) {

@@ -523,7 +523,7 @@ const char *i2psock_error_operation_name(const i2psock_error *error);
 
 /// The router's RESULT token with status I2PSOCK_NETWORK (i2p.sam's errtag), else "". Known misspellings are mended:
 /// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that
-/// does not resolve; the message has the router's own words. Lives as long as the error.
+/// does not resolve, and every connect to one; the message has the router's own words. Lives as long as the error.
 const char *i2psock_error_tag(const i2psock_error *error);
 
 /// One line for a person (i2p.sam's errdesc), with the router's own text where there is one and never with a private
@@ -840,9 +840,9 @@ i2psock_status i2psock_dest_service(const i2psock_dest *dest,
 /// as i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is
 /// blocking. `*out` is yours to free. Success says that the peer's router is reached (i2pd: that its lease set was
 /// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
-/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an
-/// unknown name) and so on; I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that
-/// is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
+/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "KEY_NOT_FOUND" (a name or
+/// base32 address that does not resolve: unknown, or not there now, so it is worth another try) and so on;
+/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
 /// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
 i2psock_status i2psock_dest_connect(const i2psock_dest *dest,
                                     const char *address,

@@ -277,6 +277,16 @@ fn refusals_of_the_router() {
         assert_eq!(error.tag, "CANT_REACH_PEER", "{personality}");
         let error = failure(start("nosuch.i2p"));
         assert_eq!((error.status, error.operation), (Status::Network, Operation::Connect), "{personality}: {error:?}");
+        let unknown =
+            |error: &i2psock::error::Error| (error.tag == "KEY_NOT_FOUND", error.message.contains("INVALID_KEY"));
+        // emissary says that it cannot reach the peer, whatever the reason.
+        let told = personality != Personality::Emissary;
+        assert_eq!(unknown(&error), (told, told), "{personality}: {error:?}");
+        let error = failure(start(&format!("{}.b32.i2p", "a".repeat(52))));
+        assert_eq!((error.status, error.operation), (Status::Network, Operation::Connect), "{personality}: {error:?}");
+        let java = personality == Personality::Java;
+        assert_eq!(error.tag, if java { "KEY_NOT_FOUND" } else { "CANT_REACH_PEER" }, "{personality}: {error:?}");
+        assert_eq!(error.message.contains("INVALID_KEY: Lease set not found"), java, "{personality}: {error:?}");
         // Nothing of that harms the session.
         assert_eq!(address_of(dest.lookup("ME", LIMIT).unwrap()).unwrap(), base64(&dest));
         for name in ["nosuch.i2p", &format!("{}.b32.i2p", "a".repeat(52))] {

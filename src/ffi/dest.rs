@@ -293,9 +293,9 @@ pub extern "C" fn i2psock_dest_service(
 /// as i2psock_addr_base64()), "name.i2p", or base32. `options` may be NULL. Blocks up to `timeout_ms`; the stream is
 /// blocking. `*out` is yours to free. Success says that the peer's router is reached (i2pd: that its lease set was
 /// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
-/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "INVALID_KEY" (also: an
-/// unknown name) and so on; I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that
-/// is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
+/// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "KEY_NOT_FOUND" (a name or
+/// base32 address that does not resolve: unknown, or not there now, so it is worth another try) and so on;
+/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
 /// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_connect(

@@ -151,7 +151,7 @@ pub extern "C" fn i2psock_error_operation_name(error: Option<&i2psock_error>) ->
 
 /// The router's RESULT token with status I2PSOCK_NETWORK (i2p.sam's errtag), else "". Known misspellings are mended:
 /// "DUPLICATED_ID" and "DUPLICATED_DEST" whatever the router wrote, and "KEY_NOT_FOUND" for every lookup of a name that
-/// does not resolve; the message has the router's own words. Lives as long as the error.
+/// does not resolve, and every connect to one; the message has the router's own words. Lives as long as the error.
 #[no_mangle]
 pub extern "C" fn i2psock_error_tag(error: Option<&i2psock_error>) -> *const c_char {
     error.map_or(c"".as_ptr(), |error| error.tag.as_ptr())

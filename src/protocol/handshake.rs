@@ -337,10 +337,12 @@ impl Handshake {
 
     fn refused(&self, code: &ResultCode, fields: &Fields) -> Error {
         if self.phase != Phase::Hello {
-            let mut error = reply::refusal(self.request.operation(), code, fields);
-            if let (Request::Connect { target: Target::Host(name), .. }, ResultCode::InvalidKey) = (&self.request, code)
+            let error = reply::refusal(self.request.operation(), code, fields);
+            if let Request::Connect {
+                target: target @ (Target::Host(_) | Target::B32 { .. } | Target::B33(_)), ..
+            } = &self.request
             {
-                error.message.push_str(&format!(" (the router may not know the name {name})"));
+                return reply::of_name(error, code, fields, target.wire());
             }
             if let (Request::Create { style, .. }, true) = (&self.request, reply::is_about_style(fields)) {
                 let message = format!("{} ({})", error.message, style::unknown(style));

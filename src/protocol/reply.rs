@@ -93,13 +93,26 @@ pub fn refusal(operation: Operation, code: &ResultCode, fields: &Fields) -> Erro
     if operation == Operation::Accept && is_about_others(fields) {
         error.tag = ResultCode::AlreadyAccepting.token().to_owned();
     }
-    if operation == Operation::Lookup && matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
-        // i2pd answers INVALID_KEY for unknown names. Our names are well-formed, so both mean the same.
-        error.tag = ResultCode::KeyNotFound.token().to_owned();
+    if operation == Operation::Lookup {
         let name = line::excerpt(fields.get("NAME").unwrap_or("this name").as_bytes(), 100);
-        error.message = format!("the router does not know {name} ({verbatim})");
+        return of_name(error, code, fields, &name);
     }
     error
+}
+
+/// What a refusal means if the command had `name` in it, and not a whole destination. i2pd and Java I2P answer INVALID_KEY
+/// for names they do not know, Java also for a b32 address whose lease set is not there now. Our names are well-formed,
+/// so this means the same as KEY_NOT_FOUND.
+pub fn of_name(error: Error, code: &ResultCode, fields: &Fields, name: &str) -> Error {
+    if !matches!(code, ResultCode::InvalidKey | ResultCode::KeyNotFound) {
+        return error;
+    }
+    let verbatim = line::excerpt(fields.get("RESULT").unwrap_or_default().as_bytes(), 100);
+    let message = match line::excerpt(fields.get("MESSAGE").unwrap_or_default().as_bytes(), 400) {
+        text if text.is_empty() => format!("the router does not know {name} ({verbatim})"),
+        text => format!("the router does not find {name} ({verbatim}: {text})"),
+    };
+    Error { tag: ResultCode::KeyNotFound.token().to_owned(), ..error.saying(message) }
 }
 
 /// Whether a refusal means that the router does not know the style of a session. There is no RESULT for that: i2pd says
@@ -232,7 +245,23 @@ mod tests {
         assert_eq!((error.status, error.tag.as_str()), (Status::Network, "DUPLICATED_DEST"));
         assert!(error.message.contains("DUPLICATE_DEST: in use"));
         let f = fields("NAMING REPLY RESULT=INVALID_KEY NAME=x.i2p");
-        assert_eq!(refusal(Operation::Lookup, &result_of(&f).unwrap(), &f).tag, "KEY_NOT_FOUND");
+        let error = refusal(Operation::Lookup, &result_of(&f).unwrap(), &f);
+        assert_eq!(
+            (error.tag.as_str(), error.message.as_str()),
+            ("KEY_NOT_FOUND", "the router does not know x.i2p (INVALID_KEY)")
+        );
+        let f = fields("STREAM STATUS RESULT=INVALID_KEY MESSAGE=\"Lease set not found: x\"");
+        let error = refusal(Operation::Connect, &ResultCode::InvalidKey, &f);
+        assert_eq!(error.tag, "INVALID_KEY");
+        let error = of_name(error, &ResultCode::InvalidKey, &f, "y.b32.i2p");
+        assert_eq!(
+            (error.status, error.operation, error.tag.as_str()),
+            (Status::Network, Operation::Connect, "KEY_NOT_FOUND")
+        );
+        assert_eq!(error.message, "the router does not find y.b32.i2p (INVALID_KEY: Lease set not found: x)");
+        let f = fields("STREAM STATUS RESULT=CANT_REACH_PEER");
+        let error = refusal(Operation::Connect, &ResultCode::CantReachPeer, &f);
+        assert_eq!(of_name(error.clone(), &ResultCode::CantReachPeer, &f, "y.i2p"), error);
     }
 
     #[test]

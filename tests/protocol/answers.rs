@@ -3,8 +3,9 @@
 use super::{accept, cases, connect, converse, create, generate, lookup, HELLO, RANGE};
 use crate::common::{destination, private_keys};
 use i2psock::error::{Operation, Status};
-use i2psock::identity::base64_encode;
+use i2psock::identity::{base64_encode, Target};
 use i2psock::protocol::handshake::Handshake;
+use i2psock::protocol::ports::Ports;
 use i2psock::protocol::reply::ResultCode;
 use i2psock::protocol::request::{NewIdentity, Request};
 
@@ -69,7 +70,7 @@ fn errors_with_and_without_their_line_feed_under_any_topic() {
                     assert_eq!((error.status, error.operation), (Status::Network, operation(case.name)), "{line}");
                     let tag = if case.name == "lookup" && token == "INVALID_KEY" { "KEY_NOT_FOUND" } else { tag };
                     assert_eq!(error.tag, tag, "{line}");
-                    if tail.ends_with("text\"") && tag != "KEY_NOT_FOUND" {
+                    if tail.ends_with("text\"") {
                         assert!(error.message.contains("the text"), "{line}: {}", error.message);
                     }
                     let without = converse((case.request)(), &[vec![HELLO.as_bytes()], vec![line.as_bytes()]], true);
@@ -281,4 +282,24 @@ fn what_is_no_sam_bridge_is_told_apart() {
     // Nothing at all: TLS servers and password-minded ones do that.
     let error = converse(Request::Check, &[], true).error.unwrap();
     assert!(error.message.contains("TLS") && error.message.contains("password"), "{}", error.message);
+}
+
+/// A name that does not resolve has one tag, in a lookup and in a connect; a destination that the router cannot read has
+/// not.
+#[test]
+fn a_name_that_is_not_found_in_a_connect() {
+    let line = "STREAM STATUS RESULT=INVALID_KEY MESSAGE=\"Lease set not found: x\"\n";
+    let b32 = format!("{}.b32.i2p", "a".repeat(52));
+    let whole = destination(9);
+    for (address, tag) in [("x.i2p", "KEY_NOT_FOUND"), (&b32, "KEY_NOT_FOUND"), (&whole, "INVALID_KEY")] {
+        let request = Request::Connect {
+            id: "abcdefghijklmnop".into(),
+            target: Target::parse(address).unwrap(),
+            ports: Ports::default(),
+            options: Vec::new(),
+        };
+        let error = converse(request, &[vec![HELLO.as_bytes()], vec![line.as_bytes()]], false).error.unwrap();
+        assert_eq!((error.status, error.operation, error.tag.as_str()), (Status::Network, Operation::Connect, tag));
+        assert!(error.message.contains("INVALID_KEY: Lease set not found: x"), "{}", error.message);
+    }
 }
