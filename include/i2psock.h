@@ -568,7 +568,7 @@ i2psock_status i2psock_options_from_env(i2psock_options *options,
 /// Frees options and wipes their values and the keys in them. NULL is allowed.
 void i2psock_options_free(i2psock_options *options);
 
-/// Reads a destination in I2P base64 (leaflet's Dest). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
+/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
 /// one of the certificate. Private keys are refused: they are not an address. `*out` is yours to free. No I/O; names are
 /// resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no destination, or of another type.
 i2psock_status i2psock_addr_parse(const char *text,
@@ -608,7 +608,10 @@ int i2psock_addr_equal(const i2psock_addr *a, const i2psock_addr *b);
 /// Frees an address. NULL is allowed.
 void i2psock_addr_free(i2psock_addr *addr);
 
-/// What `text` is, by its form alone. No I/O.
+/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in upper
+/// case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
+/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path, another
+/// scheme or international letters in it is refused, and the message says what to write instead.
 i2psock_name_kind i2psock_name_classify(const char *text);
 
 /// Takes the address of an encrypted lease set apart ("b33": 56 or more characters and ".b32.i2p"). `*flags` has

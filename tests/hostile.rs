@@ -267,7 +267,7 @@ fn careless_callers_are_stopped_before_anything_is_sent() {
         "",
         "a b",
         "a\nQUIT",
-        "a.i2p\n",
+        "a.i2p\n\n",
         "a.i2p\r\nQUIT",
         "a\0.i2p",
         "\"a.i2p\"",
@@ -276,12 +276,13 @@ fn careless_callers_are_stopped_before_anything_is_sent() {
         "ME",
         "me",
         "AAAA",
-        "http://a.i2p",
+        "http://a.i2p/b",
         "a.i2p:80",
         "a\\.i2p",
         "TRANSIENT",
     ];
-    let cut = [&target[..500], &format!("{target}\n"), &format!(" {target}"), &format!("{target}=")].map(str::to_owned);
+    let cut =
+        [&target[..500], &format!("{target}\n\n"), &format!(" {target}"), &format!("{target}=")].map(str::to_owned);
     for text in texts.into_iter().chain(cut.iter().map(String::as_str)) {
         let error = failure(dest.connect(text, &Options::default(), LIMIT));
         assert_eq!(error.status, Status::Invalid, "{text:?}");

@@ -41,7 +41,7 @@ pub const I2PSOCK_B33_SECRET: c_int = 2;
 /// The client must authenticate itself, in the flags of i2psock_b33_decode().
 pub const I2PSOCK_B33_CLIENT_AUTH: c_int = 4;
 
-/// Reads a destination in I2P base64 (leaflet's Dest). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
+/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
 /// one of the certificate. Private keys are refused: they are not an address. `*out` is yours to free. No I/O; names are
 /// resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no destination, or of another type.
 #[no_mangle]
@@ -60,7 +60,12 @@ pub unsafe extern "C" fn i2psock_addr_parse(
             (_, Ok(number)) => Some(number),
             _ => return Err(Error::invalid("sig_type is not 0 to 65535 or I2PSOCK_SIG_ANY")),
         };
-        guard::give(out, "out", || Address::parse_expecting(text, sig_type).map(i2psock_addr::new))
+        guard::give(out, "out", || match Target::parse(text)? {
+            Target::Destination(address) => address.expecting(sig_type).map(i2psock_addr::new),
+            _ => Err(Error::invalid(
+                "a name and not a destination: i2psock_dest_lookup() and i2psock_controller_lookup() resolve it",
+            )),
+        })
     })
 }
 
@@ -140,7 +145,10 @@ pub unsafe extern "C" fn i2psock_addr_free(addr: *mut i2psock_addr) {
     unsafe { guard::free(addr) }
 }
 
-/// What `text` is, by its form alone. No I/O.
+/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in upper
+/// case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
+/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path, another
+/// scheme or international letters in it is refused, and the message says what to write instead.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_name_classify(text: *const c_char) -> i2psock_name_kind {
     guard::getter(i2psock_name_kind::I2PSOCK_NAME_INVALID, || {
@@ -179,7 +187,10 @@ pub unsafe extern "C" fn i2psock_b33_decode(
     guard::call(err, || {
         // SAFETY: the contract of the header.
         let (text, room) = unsafe { (guard::text(text, "text")?, guard::room(key, capacity, "key")?) };
-        let b33 = B33::parse(text)?;
+        let b33 = match Target::parse(text) {
+            Ok(Target::B33(b33)) => b33,
+            _ => B33::parse(text)?,
+        };
         guard::put(&mut flags, c_int::from(b33.flags()) & (I2PSOCK_B33_SECRET | I2PSOCK_B33_CLIENT_AUTH));
         guard::put(&mut sig_type, b33.sig_type().into());
         guard::put(&mut blinded_sig_type, b33.blinded_sig_type().into());

@@ -85,15 +85,13 @@ impl Address {
         Address::from_bytes(&base64_decode(text)?)
     }
 
-    /// Like [`Address::parse`], but fails if the certificate names a signature type other than `sig_type`.
-    pub fn parse_expecting(text: &str, sig_type: Option<u16>) -> Result<Self> {
-        let address = Address::parse(text)?;
-        match sig_type {
-            Some(expected) if expected != address.signature_type() => Err(Error::invalid(format!(
-                "the destination has signature type {}, not {expected}",
-                address.signature_type()
-            ))),
-            _ => Ok(address),
+    /// Fails if the certificate names a signature type other than `expected`.
+    pub fn expecting(self, expected: Option<u16>) -> Result<Self> {
+        match (expected, self.signature_type()) {
+            (Some(expected), other) if expected != other => {
+                Err(Error::invalid(format!("the destination has signature type {other}, not {expected}")))
+            }
+            _ => Ok(self),
         }
     }
 
@@ -312,9 +310,9 @@ mod tests {
         assert_eq!(address.host(), format!("{}.b32.i2p", address.base32()));
         assert_eq!((address.host_c().to_bytes().len(), address.base32_c().to_bytes().len()), (60, 52));
         assert_eq!(format!("{address:?}"), format!("Address({address})"));
-        assert!(Address::parse_expecting(address.base64(), None).is_ok());
-        assert!(Address::parse_expecting(address.base64(), Some(7)).is_ok());
-        let error = Address::parse_expecting(address.base64(), Some(11)).unwrap_err();
+        assert!(address.clone().expecting(None).is_ok());
+        assert!(address.clone().expecting(Some(7)).is_ok());
+        let error = address.clone().expecting(Some(11)).unwrap_err();
         assert_eq!(error.message, "the destination has signature type 7, not 11");
         assert!(Address::parse(&format!("{}\n", address.base64())).is_err());
     }

@@ -70,9 +70,20 @@ fn decode_into(text: &str, out: &mut [u8]) -> Result<usize> {
     let engine = if text.len() % 4 == 0 { &PADDED } else { &UNPADDED };
     engine.decode_slice(text, out).map_err(|error| {
         Error::invalid(match error {
-            DecodeSliceError::DecodeError(DecodeError::InvalidByte(_, b'=')) => "not I2P base64: `=` is misplaced",
+            DecodeSliceError::DecodeError(DecodeError::InvalidByte(_, b'=')) => {
+                match text.trim_end_matches('=').contains('=') {
+                    true => "not I2P base64: `=` is not at the end (of a line NAME=VALUE only the value is wanted)",
+                    false => "not I2P base64: the padding is wrong",
+                }
+            }
+            DecodeSliceError::DecodeError(DecodeError::InvalidByte(_, b'+' | b'/')) => {
+                "not I2P base64: `+` and `/` are of standard base64, for which I2P has `-` and `~`"
+            }
+            DecodeSliceError::DecodeError(DecodeError::InvalidByte(_, byte)) if byte.is_ascii_whitespace() => {
+                "not I2P base64: there is white space in it"
+            }
             DecodeSliceError::DecodeError(DecodeError::InvalidByte(..)) => {
-                "not I2P base64: only A-Z a-z 0-9 - ~ and = at the end are allowed (not + and / of standard base64)"
+                "not I2P base64: only A-Z a-z 0-9 - ~ and = at the end are allowed"
             }
             DecodeSliceError::DecodeError(DecodeError::InvalidLastSymbol(..)) => {
                 "not I2P base64: bits after the last byte are set"

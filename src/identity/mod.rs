@@ -6,6 +6,7 @@ mod b33;
 mod encoding;
 mod keys;
 mod target;
+mod written;
 
 pub use address::Address;
 pub use b33::B33;

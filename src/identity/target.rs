@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::identity::address::{Address, MIN_LEN};
 use crate::identity::b33::{B32_SUFFIX, B33};
 use crate::identity::encoding::base32_decode;
+use crate::identity::written::{self, Written, SUFFIX};
 
-const SUFFIX: &str = ".i2p";
 /// Number of characters of a b32 address before the suffix.
 const B32_LEN: usize = 52;
 /// Minimum number of characters of a b33 address before the suffix.
@@ -33,10 +33,22 @@ pub enum Target {
 
 impl Target {
     /// Detects the kind of address and validates it. A text with a dot is a name, one without is a destination: base64
-    /// has no dots.
+    /// has no dots. What people put around an address is left out where the meaning is certain.
     ///
     /// The word `ME` is not an address; callers that allow it check for it first.
     pub fn parse(text: &str) -> Result<Self> {
+        let Written { address, surplus } = written::read(text, base64_len_without_padding(MIN_LEN));
+        let target = Target::parse_bare(&address)?;
+        match (surplus, &target) {
+            (None, _) => Ok(target),
+            (Some(surplus), Target::Destination(_)) => {
+                Err(Error::invalid(format!("{surplus}: write the base64 alone")))
+            }
+            (Some(surplus), name) => Err(Error::invalid(format!("{surplus}: write {}", name.wire()))),
+        }
+    }
+
+    fn parse_bare(text: &str) -> Result<Self> {
         if text.contains('.') {
             return Target::parse_name(text);
         }
@@ -52,14 +64,17 @@ impl Target {
     }
 
     fn parse_name(text: &str) -> Result<Self> {
-        if text.contains('/') {
-            return Err(Error::invalid("a host name is needed, not a URL"));
+        if text.split_once('=').is_some_and(|(name, _)| name.to_ascii_lowercase().ends_with(SUFFIX)) {
+            return Err(Error::invalid("a line of an address book: write the name, or what is behind the `=`, alone"));
         }
-        if text.contains(':') {
-            return Err(Error::invalid("a host name is needed; ports are given separately"));
+        if text.chars().any(char::is_whitespace) {
+            return Err(Error::invalid("there is white space in the host name"));
+        }
+        if text.chars().any(|c| !c.is_ascii() && c.is_alphanumeric()) {
+            return Err(Error::invalid("an international host name has to be written in ASCII, as \"xn--...\""));
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
-            return Err(Error::invalid("a host name has only A-Z a-z 0-9 . - _ (convert international names first)"));
+            return Err(Error::invalid("a host name has only A-Z a-z 0-9 . - _"));
         }
         let name = text.to_ascii_lowercase();
         if let Some(label) = name.strip_suffix(B32_SUFFIX) {
@@ -118,10 +133,53 @@ mod tests {
             assert_eq!(target.wire(), wire);
         }
         let too_long = format!("{}.i2p", "a".repeat(252));
-        let refused = ["", "ME", "i2p", ".i2p", "x", "example.com", "i2p.", "a.i2p.", "a.i2p ", " a.i2p", "a b.i2p"];
-        let broken = ["a.i2p\n", "a\0.i2p", "a=b.i2p", "\"a\".i2p", "http://a.i2p", "a.i2p/", "a.i2p:80", "ä.i2p"];
+        let refused = ["", "ME", "i2p", ".i2p", "x", "example.com", "i2p.", "a.i2p..", "a.i2p ", " a.i2p", "a b.i2p"];
+        let broken = ["a.i2p\n\n", "a\0.i2p", "a=b.i2p", "\"a\".i2p", "http://", "a\n.i2p", "a.i2p:80", "ä.i2p"];
         for text in refused.into_iter().chain(broken).chain([too_long.as_str()]) {
             assert!(Target::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn as_people_write_them() {
+        let base64 =
+            Address::from_bytes(&[&[1; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap().base64().to_owned();
+        for text in ["Stats.i2p.", "stats.i2p\n", "http://stats.i2p/", "stats.i2p:0", "STATS.I2P/"] {
+            assert_eq!(Target::parse(text).unwrap().wire(), "stats.i2p", "{text:?}");
+        }
+        for text in [format!("{B32}.b32.i2p."), format!("http://{B32}.B32.I2P/"), format!("{B32}.b32.i2p:0")] {
+            assert_eq!(Target::parse(&text).unwrap().wire(), format!("{B32}.b32.i2p"), "{text:?}");
+        }
+        for text in [format!("{base64}.i2p"), format!("{base64}\r\n"), base64.replace('=', "%3D") + ".I2P"] {
+            assert_eq!(Target::parse(&text).unwrap().wire(), base64, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_what_to_write() {
+        let base64 =
+            Address::from_bytes(&[&[1; 384][..], &[5, 0, 4, 0, 7, 0, 0]].concat()).unwrap().base64().to_owned();
+        for (text, told) in [
+            ("stats.i2p:80".to_owned(), "it goes into option to_port: write stats.i2p"),
+            ("https://Stats.i2p/".to_owned(), "an address has no scheme: write stats.i2p"),
+            ("http://stats.i2p/cgi?a=b".to_owned(), "an address has no path: write stats.i2p"),
+            (format!("http://{base64}.i2p/a"), "an address has no path: write the base64 alone"),
+            ("example.com:80".to_owned(), "ends in .i2p"),
+            ("bücher.i2p".to_owned(), "\"xn--...\""),
+            (format!("stats.i2p={base64}"), "write the name, or what is behind the `=`, alone"),
+            (format!("{base64}=.i2p"), "not I2P base64: the padding is wrong"),
+            (base64.replace('=', ""), ""),
+            (base64.replacen('A', "+", 1), "standard base64"),
+            (base64.replacen('A', " ", 1), "white space"),
+            ("a b.i2p".to_owned(), "white space"),
+        ] {
+            match Target::parse(&text) {
+                Ok(_) => assert_eq!(told, "", "{text}"),
+                Err(error) => {
+                    assert!(!told.is_empty() && error.message.contains(told), "{text:?}: {}", error.message);
+                    assert!(!error.message.contains("international") || text.starts_with('b'), "{}", error.message);
+                }
+            }
         }
     }
 

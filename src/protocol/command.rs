@@ -134,10 +134,11 @@ pub fn dest_generate(signature_type: u16) -> Result<Command> {
 
 /// `NAMING LOOKUP` of a name or address, or of the session's own address ("ME").
 pub fn naming_lookup(name: &str) -> Result<Command> {
-    if name != "ME" {
-        Target::parse(name)?;
+    let builder = Builder::new("NAMING LOOKUP");
+    if name == "ME" {
+        return builder.word("NAME", name).finish();
     }
-    Builder::new("NAMING LOOKUP").address("NAME", name).finish()
+    builder.address("NAME", Target::parse(name)?.wire()).finish()
 }
 
 /// The keys a new session is created with.

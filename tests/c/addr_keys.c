@@ -104,6 +104,28 @@ static void wrong_addresses(void) {
     BAD(i2psock_addr_parse(DEST_A, 65536 + 7, &a, &E));
 }
 
+/* What is refused is told with its cause and what to write instead. */
+static void as_people_write_them(void) {
+    static const struct { const char *text, *told; } wrong[] = {
+        { "x.i2p", "a name and not a destination" }, { HOST_A, "a name and not a destination" },
+        { "x.i2p:80", "option to_port: write x.i2p" }, { "http://x.i2p/a", "no path: write x.i2p" },
+        { "udp://x.i2p", "no scheme: write x.i2p" }, { "\xc3\xa4.i2p", "an international host name" },
+        { DEST_A "=", "the padding is wrong" }, { " " DEST_A, "white space" }, { BAD_STANDARD_ALPHABET, "standard base64" },
+    };
+    static const char *const right[] = { DEST_A ".i2p", DEST_A ".I2P", DEST_A "\n", DEST_A "\r\n", "http://" DEST_A ".i2p/" };
+    size_t i;
+    i2psock_addr *a;
+    for (i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        BAD(i2psock_addr_parse(wrong[i].text, I2PSOCK_SIG_ANY, &a, &E));
+        CHECK_HAS(i2psock_error_message(E), wrong[i].told);
+    }
+    for (i = 0; i < sizeof right / sizeof right[0]; i++) {
+        OK(i2psock_addr_parse(right[i], I2PSOCK_SIG_ANY, &a, &E));
+        CHECK_STR(i2psock_addr_base64(a), DEST_A);
+        i2psock_addr_free(a);
+    }
+}
+
 static void lengths_that_lie(void) {
     i2psock_addr *a = NULL, *other = NULL;
     size_t len;
@@ -129,9 +151,13 @@ static void names(void) {
         { B33_RED, I2PSOCK_NAME_B33 }, { B33_BOTH, I2PSOCK_NAME_B33 }, { DEST_A, I2PSOCK_NAME_DESTINATION },
         { "", I2PSOCK_NAME_INVALID }, { ".i2p", I2PSOCK_NAME_INVALID }, { "x.org", I2PSOCK_NAME_INVALID },
         { "b32.i2p", I2PSOCK_NAME_INVALID }, { "aaaa.b32.i2p", I2PSOCK_NAME_INVALID }, { B33_WRONG, I2PSOCK_NAME_INVALID },
-        { "a b.i2p", I2PSOCK_NAME_INVALID }, { "a\n.i2p", I2PSOCK_NAME_INVALID }, { "http://x.i2p", I2PSOCK_NAME_INVALID },
+        { "a b.i2p", I2PSOCK_NAME_INVALID }, { "a\n.i2p", I2PSOCK_NAME_INVALID }, { "https://x.i2p", I2PSOCK_NAME_INVALID },
         { "x.i2p:80", I2PSOCK_NAME_INVALID }, { "\xc3\xa4.i2p", I2PSOCK_NAME_INVALID }, { "\xff.i2p", I2PSOCK_NAME_INVALID },
         { "ME", I2PSOCK_NAME_INVALID }, { KEYS_A, I2PSOCK_NAME_INVALID }, { "a\"b.i2p", I2PSOCK_NAME_INVALID },
+        /* As people and programs write them. */
+        { "http://x.i2p/", I2PSOCK_NAME_HOST }, { "X.I2P.", I2PSOCK_NAME_HOST }, { "x.i2p:0", I2PSOCK_NAME_HOST },
+        { HOST_A "\n", I2PSOCK_NAME_B32 }, { "http://" B33_RED "/", I2PSOCK_NAME_B33 }, { DEST_A "\n", I2PSOCK_NAME_DESTINATION },
+        { DEST_A ".i2p", I2PSOCK_NAME_DESTINATION }, { KEYS_A ".i2p", I2PSOCK_NAME_INVALID },
     };
     size_t i;
     for (i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -267,6 +293,6 @@ static void generated(void) {
 }
 
 static const test_case tests[] = {
-    T(vectors), T(wrong_addresses), T(lengths_that_lie), T(names), T(b33), T(keys), T(generated),
+    T(vectors), T(wrong_addresses), T(as_people_write_them), T(lengths_that_lie), T(names), T(b33), T(keys), T(generated),
 };
 MAIN(tests)
