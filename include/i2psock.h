@@ -406,7 +406,7 @@ typedef struct i2psock_listener i2psock_listener;
 ///                  being asked to accept. A process of this machine could connect there, too, and claim to be any peer:
 ///                  see i2psock_stream_peer_verified(). Only with a bridge on this machine
 /// For connect:
-///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
+///   from_port, to_port  I2CP ports of the stream; those of its destination (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
 /// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
 /// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0. The value of one
@@ -992,10 +992,11 @@ const char *i2psock_stream_peer_text(const i2psock_stream *stream);
 /// "stream_forward": there any process of this machine could have connected and named a peer. 0 otherwise, and for NULL.
 int i2psock_stream_peer_verified(const i2psock_stream *stream);
 
-/// I2CP port the stream comes from: the peer's for an accepted stream, ours for a connected one. -1: not told.
+/// I2CP port the stream comes from: the peer's for an accepted stream; ours for a connected one, if option "from_port" of
+/// the connect or of its destination says one. -1: not told.
 int i2psock_stream_from_port(const i2psock_stream *stream);
 
-/// I2CP port the stream goes to. -1: not told.
+/// I2CP port the stream goes to, by option "to_port" for a connected one. -1: not told.
 int i2psock_stream_to_port(const i2psock_stream *stream);
 
 /// The socket, borrowed: poll, read and write it as you like, never close it. -1 for NULL and after

@@ -226,6 +226,30 @@ fn ports_where_the_router_has_them() {
     assert_eq!((error.status, bridge.connections_total()), (Status::Unsupported, before));
 }
 
+/// Java uses those of SESSION CREATE for UDP datagrams alone.
+#[test]
+fn the_ports_of_a_destination_are_those_of_its_streams() {
+    for personality in [Personality::Java, Personality::I2pd258, Personality::Emissary] {
+        let bridge = Bridge::start(Config::with_personality(personality)).unwrap();
+        let controller = controller(&bridge);
+        let ports = options(&[("from_port", "7"), ("to_port", "80")]);
+        let a = dest_of(controller.open_dest("", 1, &ports, LIMIT).unwrap()).unwrap();
+        let b = open(&controller);
+        for (own, from, to) in [(vec![], 7, 80), (vec![("to_port", "81")], 7, 81), (vec![("from_port", "0")], 0, 80)] {
+            let mut accept = listening(&b);
+            let mut connect = a.connect(base64(&b), &options(&own), LIMIT).unwrap();
+            let (x, y) = (stream_of(&mut connect).unwrap(), stream_of(&mut accept).unwrap());
+            assert_eq!((x.remote().from_port, x.remote().to_port), (Some(from), Some(to)), "{personality}");
+            if personality == Personality::Java {
+                assert_eq!((y.remote().from_port, y.remote().to_port), (Some(from), Some(to)));
+            }
+            assert!(bridge.texts().iter().any(|line| {
+                line.starts_with("STREAM CONNECT ") && line.ends_with(&format!(" FROM_PORT={from} TO_PORT={to}"))
+            }));
+        }
+    }
+}
+
 #[test]
 fn every_address_of_a_name_is_tried() {
     let bridge = Bridge::start(Config::default()).unwrap();

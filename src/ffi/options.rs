@@ -63,7 +63,7 @@ use crate::secret::SecretText;
 ///                  being asked to accept. A process of this machine could connect there, too, and claim to be any peer:
 ///                  see i2psock_stream_peer_verified(). Only with a bridge on this machine
 /// For connect:
-///   from_port, to_port  I2CP ports of the stream (SAM 3.2; i2pd ignores them)
+///   from_port, to_port  I2CP ports of the stream; those of its destination (SAM 3.2; i2pd ignores them)
 /// For the router, in a destination or connect: every name with a dot or a capital letter, such as inbound.length,
 /// i2cp.leaseSetEncType or explicitPeers, is handed through. One that is given wins over in_depth, out_depth and over
 /// what this library sets by itself: inbound.quantity=3, outbound.quantity=3, i2cp.leaseSetEncType=4,0. The value of one

@@ -69,13 +69,14 @@ pub extern "C" fn i2psock_stream_peer_verified(stream: Option<&i2psock_stream>) 
     stream.is_some_and(|stream| stream.core().remote().verified).into()
 }
 
-/// I2CP port the stream comes from: the peer's for an accepted stream, ours for a connected one. -1: not told.
+/// I2CP port the stream comes from: the peer's for an accepted stream; ours for a connected one, if option "from_port" of
+/// the connect or of its destination says one. -1: not told.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_from_port(stream: Option<&i2psock_stream>) -> c_int {
     stream.and_then(|stream| stream.core().remote().from_port).map_or(-1, c_int::from)
 }
 
-/// I2CP port the stream goes to. -1: not told.
+/// I2CP port the stream goes to, by option "to_port" for a connected one. -1: not told.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_to_port(stream: Option<&i2psock_stream>) -> c_int {
     stream.and_then(|stream| stream.core().remote().to_port).map_or(-1, c_int::from)

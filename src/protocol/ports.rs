@@ -14,4 +14,10 @@ impl Ports {
     pub fn any(&self) -> bool {
         self.from.is_some() || self.to.is_some()
     }
+
+    /// These ports, and those of `others` for the ones that are not given.
+    #[must_use]
+    pub fn or(self, others: Ports) -> Ports {
+        Ports { from: self.from.or(others.from), to: self.to.or(others.to) }
+    }
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Target};
 use crate::protocol::request::Request;
 use crate::protocol::style::Style;
+use crate::protocol::version::Version;
 
 /// A handle to a destination of ours. Dropping the last one ends the session and everything on it.
 pub struct DestHandle {
@@ -56,7 +57,7 @@ impl DestHandle {
     pub fn connect(&self, address: &str, options: &Options, limit: Limit) -> Result<Pending<Stream>> {
         let session = self.live_streams(Operation::Connect)?;
         let options = ConnectOptions::parse(options)?;
-        connect(session, Target::parse(address)?, options, limit)
+        self.connect_on(session, Target::parse(address)?, options, limit)
     }
 
     /// [`DestHandle::connect`] with arguments that were already parsed.
@@ -66,7 +67,28 @@ impl DestHandle {
         options: ConnectOptions,
         limit: Limit,
     ) -> Result<Pending<Stream>> {
-        connect(self.live_streams(Operation::Connect)?, target, options, limit)
+        self.connect_on(self.live_streams(Operation::Connect)?, target, options, limit)
+    }
+
+    fn connect_on(
+        &self,
+        session: Arc<Session>,
+        target: Target,
+        options: ConnectOptions,
+        limit: Limit,
+    ) -> Result<Pending<Stream>> {
+        let ConnectOptions { mut ports, router } = options;
+        if session.version() >= Version::V3_2 {
+            // Those of SESSION CREATE are for UDP datagrams alone in Java I2P.
+            ports = ports.or(self.destination.spec().ports());
+        }
+        let request = Request::Connect { id: session.id().to_owned(), target: target.clone(), ports, options: router };
+        let connection = session.connection(request)?;
+        let make = move |finished: Finished, connection: &BridgeConnection| {
+            let remote = Remote::of_target(target, ports);
+            Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
+        };
+        Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
     }
 
     /// Starts accepting one stream. Resumes an accept abandoned earlier, if there is one: the bridge may be about to
@@ -95,17 +117,6 @@ impl DestHandle {
         self.destination.end("the destination was closed");
         Ok(())
     }
-}
-
-fn connect(session: Arc<Session>, target: Target, options: ConnectOptions, limit: Limit) -> Result<Pending<Stream>> {
-    let ConnectOptions { ports, router } = options;
-    let request = Request::Connect { id: session.id().to_owned(), target: target.clone(), ports, options: router };
-    let connection = session.connection(request)?;
-    let make = move |finished: Finished, connection: &BridgeConnection| {
-        let remote = Remote::of_target(target, ports);
-        Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
-    };
-    Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
 }
 
 impl Drop for DestHandle {

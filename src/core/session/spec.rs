@@ -8,6 +8,7 @@ use crate::core::settings::DestOptions;
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{Address, Keys};
 use crate::protocol::command::RouterOption;
+use crate::protocol::ports::Ports;
 use crate::protocol::request::{NewIdentity, Outcome, Request};
 use crate::protocol::style::Style;
 use crate::sys;
@@ -44,6 +45,11 @@ impl SessionSpec {
             nickname,
             options,
         })
+    }
+
+    /// The ports of what leaves the session without ports of its own.
+    pub fn ports(&self) -> Ports {
+        self.options.ports
     }
 
     /// Generates a random SAM id.
