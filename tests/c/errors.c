@@ -13,7 +13,7 @@ static void an_error_of_each_family(void) {
     ERR(I2PSOCK_OP_CONNECT, "CANT_REACH_PEER", "timed out");
     CHECK_STR(i2psock_error_operation_name(E), "connect");
     ST(I2PSOCK_NETWORK, i2psock_dest_connect(d, "nosuch.i2p", NULL, HANG, &s, &E));
-    ERR(I2PSOCK_OP_CONNECT, "INVALID_KEY", "");
+    ERR(I2PSOCK_OP_CONNECT, "KEY_NOT_FOUND", "INVALID_KEY");
     ST(I2PSOCK_NETWORK, i2psock_dest_lookup(d, "nosuch.i2p", HANG, &a, &E));
     ERR(I2PSOCK_OP_LOOKUP, "KEY_NOT_FOUND", "");
     CHECK_STR(i2psock_error_operation_name(E), "lookup");
