@@ -92,8 +92,10 @@ pub extern "C" fn i2psock_stream_fd(stream: Option<&i2psock_stream>) -> i2psock_
 /// Gives you the socket: from now on you close it (leaflet's detach). Its flags do not change, and nothing of the
 /// payload is left behind. The handle keeps its getters and must still be freed; every other call on it returns
 /// I2PSOCK_STATE. Closing or losing the destination still ends the stream. Before close(2), read what has arrived and
-/// see that ioctl(SIOCOUTQ) says 0: a close with unread input throws away what was written. I2PSOCK_STATE: taken
-/// before; `*fd` is -1 then.
+/// see that ioctl(SIOCOUTQ) says 0: a close with unread input throws away what was written. Of the end you get to know
+/// what the system tells: read(2) returns 0 when the peer has ended, and also when the session was lost, of which
+/// i2psock_dest_state() knows; write(2) succeeds for a while after that. ECONNRESET comes once, in whichever call is the
+/// first, and then read(2) returns 0 as if all had come: remember it. I2PSOCK_STATE: taken before; `*fd` is -1 then.
 #[no_mangle]
 pub extern "C" fn i2psock_stream_take_fd(
     stream: Option<&mut i2psock_stream>,
@@ -123,7 +125,8 @@ fn moved(result: Result<Moved>, count: &mut Option<&mut MaybeUninit<usize>>) -> 
 /// time, if any), on a non-blocking one what fits; `*sent`, which may be NULL, is how many. `flags`: 0, MSG_DONTWAIT,
 /// MSG_MORE, MSG_NOSIGNAL (always on: no SIGPIPE). I2PSOCK_BLOCK: nothing fits now; I2PSOCK_TIMEOUT: nothing fitted
 /// within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has ended, every time; I2PSOCK_STATE: the descriptor
-/// was taken.
+/// was taken. An end that i2psock_stream_recv() has told is one for sending, too, as SAM has no half close; of another
+/// the system may learn only after it has taken some bytes more.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_send(
     stream: Option<&i2psock_stream>,
@@ -145,7 +148,9 @@ pub unsafe extern "C" fn i2psock_stream_send(
 /// Receives like recv(2) into `data`, up to `len` bytes; `*received` is how many, never 0 with I2PSOCK_OK unless `len`
 /// is 0. `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with
 /// MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has
-/// ended, every time; I2PSOCK_STATE: the descriptor was taken.
+/// ended, every time; I2PSOCK_STATE: the descriptor was taken. If the stream was cut off and what has come may not be
+/// all, i2psock_error_os_error() is ECONNRESET, for this and all later calls on it, whichever met the reset first; 0 after
+/// an orderly end. After the loss of the session the message says why that was.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_recv(
     stream: Option<&i2psock_stream>,
@@ -252,8 +257,8 @@ pub extern "C" fn i2psock_stream_unsent(stream: Option<&i2psock_stream>) -> i64 
 
 /// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until
 /// the bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK:
-/// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset or shut down before,
-/// and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
+/// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset (even if nothing was
+/// left to take; os_error is ECONNRESET) or shut down before, and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_close(
     stream: *mut i2psock_stream,

@@ -69,6 +69,9 @@ fn the_loss_of_a_session_is_seen_everywhere() {
             }
             // What the peer had sent before is still there, then the end.
             assert_eq!(receive(&x, 100), b"last");
+            let error = failure(x.send(b"x", 0));
+            assert_eq!((error.status, error.operation), (Status::Closed, Operation::Send));
+            assert!(error.message.ends_with(&format!(" ({})", cause.message)), "{}", error.message);
             // The other session and the controller know nothing of it.
             bridge.faults().clear_rules();
             assert_eq!(b.destination().state().0, State::Ready);

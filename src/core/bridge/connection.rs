@@ -130,6 +130,11 @@ impl BridgeConnection {
         &self.bridge
     }
 
+    /// What it ends with, and what any stream it becomes ends with.
+    pub fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
     pub fn interest(&self) -> Interest {
         self.awaited().map_or(Interest::NONE, |(socket, events)| Interest { fd: socket.as_raw_fd(), events })
     }

@@ -86,7 +86,8 @@ impl DestHandle {
         let connection = session.connection(request)?;
         let make = move |finished: Finished, connection: &BridgeConnection| {
             let remote = Remote::of_target(target, ports);
-            Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, remote))
+            let (process, scope) = (Arc::clone(&connection.bridge().process), Arc::clone(connection.scope()));
+            Ok(Stream::new(process, scope, finished.socket, remote))
         };
         Ok(Call::new(connection, Some(session), make).begin(limit, Instant::now()))
     }

@@ -131,7 +131,8 @@ impl Forward {
             match arriving.introduce(now) {
                 Ok(Some(remote)) => {
                     drop(watch.remove(&*arriving.socket));
-                    streams.push(Stream::new(Arc::clone(&session.bridge().process), arriving.socket, remote));
+                    let (process, scope) = (Arc::clone(&session.bridge().process), Arc::clone(session.scope()));
+                    streams.push(Stream::new(process, scope, arriving.socket, remote));
                 }
                 Ok(None) => self.arriving.push_back(arriving),
                 Err(error) => {

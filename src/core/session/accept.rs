@@ -51,7 +51,8 @@ fn of_finished(finished: Finished, connection: &BridgeConnection) -> Result<Stre
     let Outcome::Accepted(peer) = finished.outcome else {
         return Err(Error::new(Status::Internal, Operation::Accept, "an accept without a peer"));
     };
-    Ok(Stream::new(Arc::clone(&connection.bridge().process), finished.socket, Remote::of_peer(peer, true)))
+    let (process, scope) = (Arc::clone(&connection.bridge().process), Arc::clone(connection.scope()));
+    Ok(Stream::new(process, scope, finished.socket, Remote::of_peer(peer, true)))
 }
 
 struct Accept {

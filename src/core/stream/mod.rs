@@ -1,5 +1,6 @@
 //! A connected stream: a system socket whose SAM lines have been read; nothing here knows how it was connected.
 
+mod fate;
 mod stream;
 mod timed;
 
