@@ -27,9 +27,12 @@ static const char usage[] =
     "  --keys FOLDER      where the keys of names are kept ($XDG_DATA_HOME/i2psock or ~/.local/share/i2psock)\n"
     "  --nconnect N       connections at a time; others wait (no limit)\n"
     "  --timeout SECONDS  a connection may last so long, whatever it does (no limit)\n"
+    "  --idle-timeout SECONDS\n"
+    "                     a connection may last so long without a byte; 0: no limit (900, which is 15 minutes: routers\n"
+    "                     may lose the end of a stream, and what never ends would keep its place for ever)\n"
     "  --sam HOST:PORT    SAM bridge of the router (127.0.0.1:7656, or what I2P_SAM_ADDRESS says)\n"
     "  --wait SECONDS     how long to wait for a router that is not there yet (0)\n"
-    "  --set KEY=VALUE    an option of the tunnel, such as idle_timeout=600000, or of its destination, such as\n"
+    "  --set KEY=VALUE    an option of the tunnel, such as buffer_size=65536, or of its destination, such as\n"
     "                     inbound.length=1; may be repeated\n"
     "\n"
     "Security: programs behind a tunnel may connect to the internet past it, and servers may tell who and where they\n"
@@ -38,7 +41,7 @@ static const char usage[] =
     "\n"
     "Exit status: 0 ended by a signal; 1 there is no tunnel, or its destination has ended; 2 wrong usage.\n";
 
-enum { RENEW_MS = 1000 };
+enum { RENEW_MS = 1000, IDLE_SECONDS = 15 * 60 };
 
 /* What a signal handler may do is little: it writes a byte here, and the poll loop reads it. */
 static int signal_pipe[2];
@@ -110,6 +113,9 @@ static void print_amount(const char *label, uint64_t bytes) {
 static void show_status(const i2psock_tunnel *tunnel) {
     fprintf(stderr, "\rconnections: %lu now, %lu in all", (unsigned long) i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_NOW),
             (unsigned long) i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_TOTAL));
+    if (i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_EXPIRED) > 0) {
+        fprintf(stderr, ", %lu timed out", (unsigned long) i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_EXPIRED));
+    }
     print_amount("; out ", i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_BYTES_OUT));
     print_amount(", in ", i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_BYTES_IN));
     fputs("\033[K", stderr);
@@ -149,6 +155,14 @@ static int watch(const i2psock_tunnel *tunnel) {
     if (terminal) {
         fputc('\n', stderr);
     }
+    if (i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_EXPIRED) > 0) {
+        char text[100];
+
+        snprintf(text, sizeof text, "%lu of %lu connections were ended by a time limit",
+                 (unsigned long) i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_EXPIRED),
+                 (unsigned long) i2psock_tunnel_count(tunnel, I2PSOCK_TUNNEL_TOTAL));
+        note(text);
+    }
     return EXIT_DONE;
 }
 
@@ -169,6 +183,19 @@ static void set_number(struct settings *settings, const char *key, int value, co
     }
 }
 
+/* Whether `key` is among the options given with --set. */
+static int is_set(int argc, char **argv, const char *key) {
+    int i;
+
+    for (i = 1; i + 1 < argc; i++) {
+        if (strcmp(argv[i], "--set") == 0 && strncmp(argv[i + 1], key, strlen(key)) == 0
+            && argv[i + 1][strlen(key)] == '=') {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     struct settings settings;
     i2psock_controller *controller = NULL;
@@ -180,15 +207,19 @@ int main(int argc, char **argv) {
     char listen[300];
     int arguments, server, status = EXIT_FAILED;
     int connections = -1, seconds = -1;
+    /* The library's own default is no limit. */
+    int idle = is_set(argc, argv, "idle_timeout") ? -1 : IDLE_SECONDS;
     struct option options[] = {{"--name", NULL, OPTION_TEXT},
                                {"--keys", NULL, OPTION_KEYS},
                                {"--nconnect", NULL, OPTION_NUMBER},
                                {"--timeout", NULL, OPTION_NUMBER},
+                               {"--idle-timeout", NULL, OPTION_NUMBER},
                                {NULL, NULL, 0}};
 
     options[0].value = &name;
     options[2].value = &connections;
     options[3].value = &seconds;
+    options[4].value = &idle;
     settings_read(&settings, &arguments, argc, argv, options, usage);
     server = arguments > 0 && strcmp(argv[1], "server") == 0;
     if (arguments != 3 || (!server && strcmp(argv[1], "client") != 0)) {
@@ -209,6 +240,12 @@ int main(int argc, char **argv) {
     }
     set_number(&settings, "nconnect", connections, "");
     set_number(&settings, "timeout", seconds, "000");
+    if (idle > 0) {
+        set_number(&settings, "idle_timeout", idle, "000");
+    } else if (idle == 0 && i2psock_options_set_int(settings.dest, "idle_timeout", -1, &err)) {
+        complain("idle_timeout", err);
+        usage_error(&settings, "that cannot be set");
+    }
     if (!catch_signals()) {
         note(strerror(errno));
         goto end;

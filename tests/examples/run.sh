@@ -666,6 +666,7 @@ tunnel server
 tunnel server - 127.0.0.1:80 surplus
 tunnel server --name alice - 80
 tunnel server --timeout long - 80
+tunnel server --idle-timeout -1 - 80
 tunnel server --set nconnect=many - 80
 tunnel client 0
 tunnel client 0 not/an/address

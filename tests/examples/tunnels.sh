@@ -250,6 +250,18 @@ deaf_targets() {
     end_tunnel "$client" && end_tunnel "$server"
 }
 
+# A connection on which nothing happens is ended, and counted. There may be two: the two tunnels have the same limit.
+idle_connections_end() {
+    local rest
+    own_web_folder && start_web && start_tunnels "127.0.0.1:$web_port" --set idle_timeout=60000 --idle-timeout 1 || return 1
+    exec 5<>"/dev/tcp/${near%:*}/${near##*:}" || return 1
+    # The web server waits for a request.
+    expect 1 read -r -t 60 rest <&5 || { echo "it goes on"; return 1; }
+    exec 5>&-
+    end_tunnel "$client" && end_tunnel "$server" || return 1
+    cat client.err server.err | grep -q '1 of 1 connections were ended by a time limit'
+}
+
 tunnel_usage() {
     expect 2 example 60 tunnel server --sam "$sam_a" - nonsense || return 1
     expect 2 example 60 tunnel client --sam "$sam_a" nonsense a.i2p || return 1
@@ -299,6 +311,7 @@ tunnels_over_the_bridge() {
     tunnels 1000 300000 1
     has python3 || return
     check "tunnels: the target goes and comes back" target_comes_back
+    check "tunnels: idle connections end" idle_connections_end
     if has curl; then
         check "tunnels: the server's ends amid downloads" tunnel_ends_amid_downloads server
         check "tunnels: the client's ends amid downloads" tunnel_ends_amid_downloads client
