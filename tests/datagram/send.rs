@@ -254,8 +254,9 @@ fn bad_addresses_go_nowhere() {
     let peer = Peer::open(&controller, DGRAM, &[]);
     bridge.clear_lines();
     let target = destination(1);
-    let cut = [target[..500].to_owned(), format!("{target}\n"), format!(" {target}"), format!("{target} FROM_PORT=1")];
-    let texts = ["", "a b", "a\nQUIT", "a.i2p\n", "a\0.i2p", "\u{e9}.i2p", "AAAA", "a.i2p:80", "TRANSIENT", "ME"];
+    let cut =
+        [target[..500].to_owned(), format!("{target}\n\n"), format!(" {target}"), format!("{target} FROM_PORT=1")];
+    let texts = ["", "a b", "a\nQUIT", "a.i2p\n\n", "a\0.i2p", "\u{e9}.i2p", "AAAA", "a.i2p:80", "TRANSIENT", "ME"];
     for text in texts.into_iter().chain(cut.iter().map(String::as_str)) {
         for flags in [0, NOW] {
             let error = failure(peer.dgram.send_to(text, b"x", flags, &NONE));
