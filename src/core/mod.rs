@@ -24,7 +24,7 @@
 //! | `Kept` | `Destination::kept` | what is dropped when a destination ends: its name lease |
 //! | `Names` | `NameRegistry::names` | which names are taken, and who is waiting for them |
 //! | `Present` | `Destination::present` | a destination's state and current session |
-//! | `Targets` | `TargetCache` | addresses that datagrams were sent to, and lookups in progress |
+//! | `Targets` | `TargetCache` | the addresses that datagrams are sent to |
 //! | `ControlSocket` | `Session::control_socket` | the conversation on a session's control socket |
 //! | `AcceptPool` | `AcceptPool::list` | abandoned accepts of a session, and who watches them |
 //! | `Refusals` | `Session::refusals` | accepts that the router has refused |

@@ -389,8 +389,8 @@ pub extern "C" fn i2psock_dest_accept_start(
 }
 
 /// As i2psock_controller_lookup(), through this destination (leaflet's StreamSocket.lookup): on its own connection to the
-/// router while that is idle. "ME" is this destination's address as the router knows it. I2PSOCK_CLOSED: the destination was
-/// closed or lost.
+/// router while that is idle. "ME" is this destination's address as the router knows it. What is found is remembered for
+/// ten minutes, for i2psock_dgram_send_to(). I2PSOCK_CLOSED: the destination was closed or lost.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_lookup(
     dest: Option<&i2psock_dest>,

@@ -174,14 +174,17 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 }
 
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
-/// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call; a name
-/// or base32 is resolved the first time, which blocks up to lookup_timeout (on a non-blocking socket: I2PSOCK_BLOCK
-/// until it is there, so call again; up to 64 names at a time), and is then remembered for ten minutes.
+/// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call. A name
+/// or base32 is looked up the first time, which blocks, within i2psock_dgram_set_timeout() and lookup_timeout, and is then
+/// remembered for ten minutes, by all handles of the destination. On a non-blocking socket, or with MSG_DONTWAIT, one that
+/// is not known is I2PSOCK_STATE: look it up first with i2psock_dest_lookup_start() or i2psock_dest_lookup(), which is
+/// remembered in the same way (the last 1024 names).
 /// `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
+/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
+/// name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
 /// I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where the
 /// system tells).
@@ -276,7 +279,7 @@ pub struct i2psock_incoming {
 /// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
 /// call for up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any
 /// other status the datagram after those is the one it is about, and nothing of that one or those behind it was sent;
-/// statuses as i2psock_dgram_send_to(). A name that is not known yet is resolved when it is its datagram's turn.
+/// statuses as i2psock_dgram_send_to(). A name that is not known yet is looked up when it is its datagram's turn.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
     dgram: Option<&i2psock_dgram>,

@@ -466,19 +466,30 @@ static void resolving(void) {
 
 static void names_without_waiting(void) {
     peer a;
-    int blocks = 0;
-    i2psock_status status;
+    i2psock_addr *found = NULL;
+    i2psock_pending *lookup = NULL;
+    const char *host;
+    int before, i;
     peer_open(&a, &common, I2PSOCK_DGRAM, NULL, NULL);
+    host = i2psock_addr_host(i2psock_dest_addr(a.dest));
     OK(i2psock_dgram_set_nonblocking(a.dgram, 1, &E));
     CHECK(fcntl(i2psock_dgram_fd(a.dgram), F_GETFL) & O_NONBLOCK);
-    for (;;) {
-        status = ST(ANY, i2psock_dgram_send_to(a.dgram, i2psock_addr_host(i2psock_dest_addr(a.dest)), "abc", 3, 0, NULL, &E));
-        if (status != I2PSOCK_BLOCK) break;
-        blocks++;
-        pause_ms(1);
+    /* Nothing is begun that somebody would have to end. */
+    before = count_fds();
+    for (i = 0; i < 100; i++) {
+        char name[32];
+        sprintf(name, "n%d.i2p", i);
+        ST(I2PSOCK_STATE, i2psock_dgram_send_to(a.dgram, name, "abc", 3, 0, NULL, &E));
     }
-    CHECK_INT(status, I2PSOCK_OK);
-    CHECK(blocks > 0);
+    ST(I2PSOCK_STATE, i2psock_dgram_send_to(a.dgram, host, "abc", 3, 0, NULL, &E));
+    CHECK(strstr(i2psock_error_message(E), "look it up first") != NULL);
+    CHECK_INT(count_fds(), before);
+    OK(i2psock_dest_lookup_start(a.dest, host, HANG, &lookup, &E));
+    OK(i2psock_pending_wait(lookup, -1, &E));
+    OK(i2psock_pending_finish_addr(lookup, &found, &E));
+    i2psock_pending_free(lookup);
+    i2psock_addr_free(found);
+    OK(i2psock_dgram_send_to(a.dgram, host, "abc", 3, 0, NULL, &E));
     CHECK(readable(i2psock_dgram_fd(a.dgram), HANG));
     get_text(&a, "abc");
     nothing(&a);

@@ -1,7 +1,7 @@
 //! Sending datagrams: what is said to the bridge, names, options of the destination, bridges that do not listen.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::common::datagram::*;
 use super::common::*;
@@ -189,63 +189,63 @@ fn names_are_asked_for_once() {
     }
 }
 
+/// What does not wait asks for nothing, whatever becomes of it; what has been looked up is there at once.
 #[test]
 fn names_without_waiting() {
-    for keeper in ["1", "0"] {
+    for (keeper, style, in_band) in [("1", DGRAM, "0"), ("0", RAW, "0"), ("1", RAW, "1"), ("0", DGRAM, "1")] {
         let bridge = Bridge::start(Config::default()).unwrap();
         let controller = control(&bridge, &[("keeper", keeper)]);
-        let peer = Peer::open(&controller, DGRAM, &[]);
+        let peer = Peer::open(&controller, style, &[("in_band", in_band)]);
+        let host = format!("{}.b32.i2p", peer.dest.destination().keys().address().base32());
         assert!(bridge.add_host("bob.i2p", peer.address()));
+        bridge.clear_lines();
+        let connections = bridge.connections_total();
         for (nonblocking, flags) in [(false, NOW), (true, 0)] {
             peer.dgram.set_nonblocking(nonblocking).unwrap();
-            let name = if nonblocking { "BOB.i2p" } else { "bob.i2p" };
-            let mut blocks = 0;
-            wait_until("the name resolves", || {
-                let went = peer.dgram.send_to(name, b"x", flags, &NONE).unwrap();
-                blocks += u32::from(!went);
-                went
-            });
-            assert!(blocks > 0, "it cannot have been there at once");
-            assert_eq!(lookups(&bridge, "bob.i2p"), 1 + usize::from(nonblocking));
-            assert!(readable(&peer.dgram, 5000));
-            assert_eq!(peer.try_recv(10, NOW).unwrap().unwrap().0, b"x");
-            let mut end = None;
-            wait_until("the name fails", || match peer.dgram.send_to("nobody.i2p", b"x", flags, &NONE) {
-                Ok(went) => {
-                    assert!(!went);
-                    false
-                }
-                Err(error) => {
-                    end = Some(error);
-                    true
-                }
-            });
-            let error = end.unwrap();
-            assert_eq!((error.status, error.tag.as_str()), (Status::Network, "KEY_NOT_FOUND"));
+            for name in ["bob.i2p", "BOB.i2p", "nobody.i2p", &host] {
+                let error = failure(peer.dgram.send_to(name, b"x", flags, &NONE));
+                assert_eq!((error.status, error.operation), (Status::State, Operation::Send), "{error:?}");
+                assert!(error.message.contains("look it up first"), "{}", error.message);
+                let outgoing = Outgoing { address: name, payload: b"x" };
+                let (sent, result) = peer.dgram.send_many(&[outgoing], flags);
+                assert_eq!((sent, failure(result).status), (0, Status::State));
+            }
         }
+        assert_eq!((bridge.texts(), bridge.connections_total()), (Vec::<String>::new(), connections));
+        // Whichever handle looks it up, and however it is written: all handles know it then.
+        let second = Dgram::bind(&peer.dest).unwrap();
+        for name in ["Bob.i2p", &host] {
+            assert_eq!(peer.dest.lookup(name, LIMIT).unwrap().product().unwrap().base64(), peer.address());
+        }
+        for dgram in [&peer.dgram, &second] {
+            for name in ["bob.i2p", "BOB.i2p", &host] {
+                assert!(dgram.send_to(name, b"abc", 0, &NONE).unwrap());
+                peer.dgram.set_nonblocking(false).unwrap();
+                assert_eq!(peer.recv().0, b"abc");
+                peer.dgram.set_nonblocking(true).unwrap();
+            }
+        }
+        assert_eq!((lookups(&bridge, "bob.i2p"), lookups(&bridge, &host)), (1, 1));
+        assert!(peer.dest.lookup("nobody.i2p", LIMIT).unwrap().product().is_err());
+        assert_eq!(failure(peer.dgram.send_to("nobody.i2p", b"x", 0, &NONE)).status, Status::State);
     }
 }
 
-/// "BLOCK until it is there": but not for ever when no answer comes.
+/// The socket's own limit counts, and that of lookups, whichever is shorter.
 #[test]
 fn names_without_an_answer_end_at_the_time_limit() {
-    let bridge = Bridge::start(Config::default()).unwrap();
-    let controller = control(&bridge, &[("lookup_timeout", "100")]);
-    let peer = Peer::open(&controller, DGRAM, &[]);
-    bridge.faults().every(Reply::NamingLookup, Action::Stall);
-    assert_eq!(failure(peer.dgram.send_to("a.i2p", b"x", 0, &NONE)).status, Status::Timeout);
-    let start = Instant::now();
-    while start.elapsed() < LONG {
-        match peer.dgram.send_to("b.i2p", b"x", NOW, &NONE) {
-            Ok(went) => assert!(!went),
-            Err(error) => {
-                assert_eq!((error.status, error.operation), (Status::Timeout, Operation::Lookup));
-                return;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    for (lookup_timeout, timeout) in [("100", -1), ("100", 600_000), ("600000", 100)] {
+        let bridge = Bridge::start(Config::default()).unwrap();
+        let controller = control(&bridge, &[("lookup_timeout", lookup_timeout)]);
+        let peer = Peer::open(&controller, DGRAM, &[]);
+        bridge.faults().every(Reply::NamingLookup, Action::Stall);
+        peer.dgram.set_timeout(timeout).unwrap();
+        let error = failure(peer.dgram.send_to("a.i2p", b"x", 0, &NONE));
+        assert_eq!((error.status, error.operation), (Status::Timeout, Operation::Lookup));
+        assert_eq!(error.message, "the name a.i2p was not resolved in time");
+        let (sent, result) = peer.dgram.send_many(&[Outgoing { address: "a.i2p", payload: b"x" }], 0);
+        assert_eq!((sent, failure(result).status), (0, Status::Timeout));
     }
-    panic!("BLOCK for {LONG:?} with a limit of 100 ms");
 }
 
 #[test]

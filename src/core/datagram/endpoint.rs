@@ -79,6 +79,14 @@ impl Waiting {
         }
     }
 
+    /// Time left at `now`; `None` if there is no limit.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        match self.until {
+            Until::Poll(Some(deadline)) => Some(deadline.saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
     /// Fails with TIMEOUT once the time limit has passed.
     fn check(&self, now: Instant) -> Result<()> {
         match self.until {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
-use crate::core::datagram::target_cache::{Known, TargetCache};
 use crate::core::drive::Limit;
-use crate::core::session::{Lookup, Path, Session};
+use crate::core::session::{Known, Lookup, Path, Session};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{base32_encode, Address, Target};
 use crate::protocol::datagram::{self, SendOptions, MAX_DGRAM, MAX_RAW};
@@ -37,12 +36,11 @@ struct Bundle<'a> {
 /// The sending half of a datagram handle.
 pub(super) struct Sender {
     endpoint: Arc<Endpoint>,
-    targets: TargetCache,
 }
 
 impl Sender {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Sender { endpoint, targets: TargetCache::default() }
+        Sender { endpoint }
     }
 
     pub(super) fn send_to(
@@ -66,15 +64,11 @@ impl Sender {
                            and others lose the datagram: open the destination with option header_options=1 to insist";
             return Err(Error::new(Status::Unsupported, Operation::Send, message));
         }
-        let (target, now) = match self.targets.cached(&session, address, now) {
-            Some(known) => (known, now),
-            None => match self.find(&session, fd, address, flags, now)? {
-                // The lookup has its own time limit, so the socket's starts now.
-                Some(known) => (known, clock()),
-                None => return Ok(false),
-            },
-        };
         let waiting = self.endpoint.waiting(flags, Operation::Send, now);
+        let target = match port.targets.cached(session.id(), address, now) {
+            Some(known) => known,
+            None => self.find(&session, fd, address, &waiting, now)?,
+        };
         let went = match &port.path {
             Path::InBand(_) => self.put_in_band(&session, fd, &target.address, payload, options, &waiting)?,
             Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, &waiting)?,
@@ -100,33 +94,55 @@ impl Sender {
         self.endpoint.check(Operation::Lookup)?;
         let session = self.endpoint.destination().live(Operation::Lookup)?;
         let host = format!("{}.b32.i2p", base32_encode(hash));
-        if let Some(known) = self.targets.cached(&session, &host, now) {
-            return Ok(known.address.clone());
+        match self.endpoint.port().targets.cached(session.id(), &host, now) {
+            Some(known) => Ok(known.address.clone()),
+            // The session keeps the answer.
+            None => Lookup::begin(&session, &host, limit, now)?.product(),
         }
-        let address = resolve(&session, &host, limit)?;
-        Ok(self.targets.keep(&session, &host, address, clock()).address.clone())
     }
 
-    /// Resolves an address that is not cached, waiting for the answer if the caller may block; `None` if it may not and
-    /// there is no answer yet.
+    /// Resolves an address that is not cached under this very text. A name that is not known takes a lookup, which is
+    /// part of the call if that may block, within its time limit and that of lookups. Otherwise it is up to the program:
+    /// there is nothing a descriptor could tell it, and nothing would end what was asked for here.
     fn find(
         &self,
         session: &Arc<Session>,
         fd: RawFd,
         text: &str,
-        flags: i32,
+        waiting: &Waiting,
         now: Instant,
-    ) -> Result<Option<Arc<Known>>> {
-        let wait = self.endpoint.may_wait(fd, flags)?;
-        match Target::parse(text)? {
-            Target::Destination(address) => Ok(Some(self.targets.keep(session, text, address, now))),
-            target if wait => {
-                let address = resolve(session, target.wire(), Limit::Default)?;
-                // Its age counts from the answer, not from the question.
-                Ok(Some(self.targets.keep(session, text, address, clock())))
-            }
-            target => self.targets.ask(session, text, target.wire(), now),
+    ) -> Result<Arc<Known>> {
+        let targets = &self.endpoint.port().targets;
+        let target = match Target::parse(text)? {
+            Target::Destination(address) => return Ok(targets.keep_destination(session.id(), text, address)),
+            target => target,
+        };
+        let name = target.wire();
+        if let Some(known) = targets.cached(session.id(), name, now) {
+            return Ok(known);
         }
+        if !self.endpoint.goes_on(fd, waiting, now)? {
+            let message = format!(
+                "what {name} stands for is not known, and this call may not wait for an answer: look it up first, \
+                 which is remembered for ten minutes"
+            );
+            return Err(Error::new(Status::State, Operation::Send, message));
+        }
+        let lookup = session.bridge().timeouts.lookup;
+        let limit = match (waiting.left(now), lookup) {
+            (Some(left), Some(lookup)) => Limit::After(left.min(lookup)),
+            (Some(left), None) => Limit::After(left),
+            (None, _) => Limit::Default,
+        };
+        let address = Lookup::begin(session, name, limit, now)?.product().map_err(|error| match error.status {
+            Status::Timeout => error.saying(format!("the name {name} was not resolved in time")),
+            _ => error,
+        })?;
+        let now = clock();
+        // The session has kept the answer, unless the name has been pushed out already.
+        Ok(targets
+            .cached(session.id(), name, now)
+            .unwrap_or_else(|| targets.keep_name(session.id(), name, address, now)))
     }
 
     fn check_size(&self, payload: &[u8]) -> Result<()> {
@@ -203,7 +219,8 @@ impl Sender {
         let (mut bundle, mut now) = (Bundle::default(), now);
         for one in list {
             let sound = self.check_size(one.payload);
-            let mut target = if sound.is_ok() { self.targets.cached(&session, one.address, now) } else { None };
+            let targets = &self.endpoint.port().targets;
+            let mut target = if sound.is_ok() { targets.cached(session.id(), one.address, now) } else { None };
             // Send what is bundled so far: one that needs a lookup or is invalid must not hold up those before it.
             if target.is_none() || bundle.len == MANY {
                 if !self.put_bundle(fd, to, &mut bundle, flags, sent, now)? {
@@ -213,13 +230,11 @@ impl Sender {
                 now = clock();
             }
             if target.is_none() {
-                target = self.find(&session, fd, one.address, flags, now)?;
+                // The time it takes counts for the bundle that begins here.
+                let waiting = self.endpoint.waiting(flags, Operation::Send, now);
+                target = Some(self.find(&session, fd, one.address, &waiting, now)?);
                 // The lookup may have taken long.
                 session.check_alive(Operation::Send)?;
-                now = clock();
-            }
-            if target.is_none() {
-                return Ok(false);
             }
             if let (Some(place), Some(payload)) =
                 (bundle.targets.get_mut(bundle.len), bundle.payloads.get_mut(bundle.len))
@@ -266,9 +281,4 @@ impl Sender {
         bundle.len = 0;
         Ok(true)
     }
-}
-
-/// Resolves a name through the session and waits for the answer.
-fn resolve(session: &Arc<Session>, wire: &str, limit: Limit) -> Result<Address> {
-    Lookup::begin(session, wire, limit, clock())?.product()
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crate::core::bridge::Bridge;
+use crate::core::session::target_cache::TargetCache;
 use crate::core::settings::DatagramOptions;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::command::Delivery;
@@ -72,6 +73,8 @@ pub struct DatagramPort {
     /// Whether the caller asserts that the router accepts options in the header.
     pub header_options: bool,
     pub counters: Counters,
+    /// The addresses datagrams are sent to.
+    pub targets: TargetCache,
     delivery: Delivery,
 }
 
@@ -102,6 +105,7 @@ impl DatagramPort {
             report_source: options.report_source,
             header_options: options.header_options,
             counters: Counters::default(),
+            targets: TargetCache::default(),
             delivery,
         }))
     }
@@ -182,6 +186,7 @@ mod tests {
             report_source: false,
             header_options: false,
             counters: Counters::default(),
+            targets: TargetCache::default(),
             delivery: Delivery::default(),
         };
         let over = std::sync::atomic::AtomicBool::new(false);

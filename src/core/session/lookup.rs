@@ -37,6 +37,9 @@ pub(crate) trait LookupOwner: Send {
 
     /// Prepares a connection that ends with the owner.
     fn connection(&self, request: Request) -> Result<BridgeConnection>;
+
+    /// Called with what was found for `name`, which is in its wire form.
+    fn found(&self, _name: &str, _address: &Address, _now: Instant) {}
 }
 
 impl LookupOwner for Arc<Session> {
@@ -50,6 +53,10 @@ impl LookupOwner for Arc<Session> {
 
     fn connection(&self, request: Request) -> Result<BridgeConnection> {
         Session::connection(self, request)
+    }
+
+    fn found(&self, name: &str, address: &Address, now: Instant) {
+        Session::found(self, name, address, now);
     }
 }
 
@@ -218,6 +225,7 @@ impl Job<Address> for Lookup {
                     if matches!(self.at, At::Alone(_)) && is_host(&self.name) {
                         self.bridge.set_resolves_alone();
                     }
+                    self.owner.found(&self.name, &address, now);
                     return Ok(Some(address));
                 }
                 Err(error) => self.retry(error, now)?,

@@ -13,6 +13,7 @@ mod lookup_ticket;
 mod refusals;
 mod session;
 mod spec;
+mod target_cache;
 
 pub(crate) use abandoned_accepts::AbandonedAccept;
 pub(crate) use accept::{accept, accepted};
@@ -24,3 +25,4 @@ pub(crate) use letting_go::LettingGo;
 pub(crate) use lookup::{Lookup, LookupOwner};
 pub(crate) use session::{NewSession, Session, Signals};
 pub(crate) use spec::SessionSpec;
+pub(crate) use target_cache::Known;

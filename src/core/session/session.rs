@@ -58,6 +58,8 @@ pub struct Session {
     control_fd: Weak<SharedFd>,
     signals: Signals,
     accept_pool: AcceptPool,
+    /// Set for datagram styles.
+    port: Option<Arc<DatagramPort>>,
     refusals: RankedMutex<Refusals>,
 }
 
@@ -79,7 +81,7 @@ impl Session {
         let version = new.created.version;
         let accept_pool = AcceptPool::new().map_err(system)?;
         let control_socket =
-            ControlSocket::of_session(new.created, &new.address, new.port, bridge.timeouts.heartbeat, now);
+            ControlSocket::of_session(new.created, &new.address, new.port.clone(), bridge.timeouts.heartbeat, now);
         if let Some((fd, events)) = control_socket.awaited() {
             signals.work.set(&*fd, events).map_err(system)?;
         }
@@ -96,6 +98,7 @@ impl Session {
             control_fd,
             signals,
             accept_pool,
+            port: new.port,
             refusals: RankedMutex::new(Rank::Refusals, Refusals::default()),
         }))
     }
@@ -273,6 +276,13 @@ impl Session {
     /// Cancels a lookup.
     pub fn forget(&self, ticket: &Ticket) {
         self.control_socket.lock().forget(ticket.number);
+    }
+
+    /// Takes in what a lookup has found: datagrams to that name need not wait for it any more.
+    pub fn found(&self, name: &str, address: &Address, now: Instant) {
+        if let Some(port) = self.port.as_ref().filter(|_| name != "ME") {
+            port.targets.keep_name(&self.id, name, address.clone(), now);
+        }
     }
 
     /// Sends a datagram on the control socket; `false` if too much is queued there.
