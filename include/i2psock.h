@@ -394,6 +394,7 @@ typedef struct i2psock_listener i2psock_listener;
 ///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
 ///                  some 7000 bytes)
 ///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
+///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
@@ -1181,8 +1182,8 @@ i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram, int timeout
 /// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
 /// name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
-/// I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where the
-/// system tells).
+/// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system
+/// tells, but for the datagrams of a second or so when the bridge has gone. They may have gone out all the same.
 i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
                                      const char *address,
                                      const void *data,
@@ -1199,7 +1200,8 @@ i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
 /// malformed ones are dropped and counted; with the destination's option report_source=1 the former are
 /// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
 /// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
-/// I2PSOCK_CLOSED: the destination has ended.
+/// I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO with ECONNREFUSED, once, when datagrams were refused since the
+/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that.
 i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
                                        void *data,
                                        size_t capacity,

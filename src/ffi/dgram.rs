@@ -186,8 +186,8 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 /// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
 /// name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
-/// I2PSOCK_IO, with ECONNREFUSED when the bridge does not listen at "udp" (told from the second datagram on, where the
-/// system tells).
+/// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system
+/// tells, but for the datagrams of a second or so when the bridge has gone. They may have gone out all the same.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_to(
     dgram: Option<&i2psock_dgram>,
@@ -221,7 +221,8 @@ fn went(went: bool) -> i2psock_status {
 /// malformed ones are dropped and counted; with the destination's option report_source=1 the former are
 /// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
 /// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
-/// I2PSOCK_CLOSED: the destination has ended.
+/// I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO with ECONNREFUSED, once, when datagrams were refused since the
+/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_from(
     dgram: Option<&i2psock_dgram>,

@@ -51,6 +51,7 @@ use crate::secret::SecretText;
 ///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
 ///                  some 7000 bytes)
 ///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
+///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
 ///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)

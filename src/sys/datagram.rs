@@ -31,31 +31,22 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     drop(set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 21));
     #[cfg(target_os = "linux")]
     set_int(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // Makes ICMP errors visible, so that we notice when the bridge is gone; see `drain_errors`.
-    #[cfg(target_os = "linux")]
-    match address {
-        SocketAddr::V4(_) => set_int(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
-        SocketAddr::V6(_) => set_int(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
-    }
     Ok(socket)
 }
 
-/// Empties the error queue: poll reports POLLERR while it holds details of errors that were already reported. Returns
-/// whether there were any.
-pub fn drain_errors(fd: RawFd) -> bool {
-    let mut any = false;
-    #[cfg(target_os = "linux")]
-    for _ in 0..64 {
-        // SAFETY: a zero-length receive writes nothing.
-        let got = unsafe { libc::recv(fd, ptr::null_mut(), 0, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
-        if got < 0 {
-            break;
-        }
-        any = true;
+/// Creates a blocking UDP socket bound to `local` and connected to `peer`: unlike others, it gets an error when nothing
+/// listens there.
+pub fn connect_udp(local: SocketAddr, peer: SocketAddr) -> io::Result<OwnedFd> {
+    let (local, peer) = (raw_address(&Place::Tcp(local))?, raw_address(&Place::Tcp(peer))?);
+    // SAFETY: plain system call; the new descriptor is ours.
+    let socket =
+        unsafe { OwnedFd::from_raw_fd(check(libc::socket(local.family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?) };
+    // SAFETY: the addresses outlive the calls.
+    unsafe {
+        check(libc::bind(socket.as_raw_fd(), ptr::addr_of!(local.storage).cast(), local.len))?;
+        check(libc::connect(socket.as_raw_fd(), ptr::addr_of!(peer.storage).cast(), peer.len))?;
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (fd, &mut any);
-    any
+    Ok(socket)
 }
 
 /// Creates a connected pair of unix datagram sockets.

@@ -301,7 +301,7 @@ fn the_log_hook_holds_nobody_up() {
         }
     })));
     std::thread::scope(|scope| {
-        scope.spawn(|| peer.dgram.send_to("bob.i2p", b"x", NOW, &NONE));
+        scope.spawn(|| peer.dgram.send_to("bob.i2p", b"x", 0, &NONE));
         entered.recv_timeout(LONG).unwrap();
         let (done, finished) = std::sync::mpsc::channel();
         let peer = &peer;
@@ -414,7 +414,7 @@ fn streams_and_datagrams_do_not_mix() {
 
 // ---- bridges that do not listen ----
 
-/// A bridge whose UDP side is gone: once ignored, then reported, and ignored again once it was there again.
+/// A bridge whose UDP side is gone: it is seen within a second or so, then every datagram is told until it is back.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_bridge_that_stopped_listening_for_datagrams() {
@@ -425,51 +425,107 @@ fn a_bridge_that_stopped_listening_for_datagrams() {
     let peer = Peer::open(&controller, DGRAM, &[]);
     let ours = sys::local_address(peer.dgram.fd()).unwrap();
     let payload = Outgoing { address: peer.address(), payload: b"x" };
-    for round in 0..4 {
-        peer.send(peer.address(), b"x");
-        drop(udp);
-        let refused =
-            |what: &str| wait_until(what, || sys::poll_one(peer.dgram.fd(), 0, 1000).unwrap() & sys::ERR != 0);
-        peer.send(peer.address(), b"x");
-        refused("the first refusal");
-        // The second one is sent again, the third is not.
-        peer.send(peer.address(), b"x");
-        refused("the second refusal");
-        let before = peer.dgram.counts().sent;
-        let (sent, result) = match round % 2 {
-            0 => (0, peer.dgram.send_to(peer.address(), b"x", 0, &NONE)),
-            _ => peer.dgram.send_many(&[payload; 20], 0),
+    for many in [false, true] {
+        let send = || match many {
+            false => peer.dgram.send_to(peer.address(), b"x", 0, &NONE),
+            true => peer.dgram.send_many(&[payload; 20], 0).1,
         };
-        let error = failure(result);
-        assert_eq!((sent, error.status, error.os_error), (0, Status::Io, libc::ECONNREFUSED));
-        assert_eq!(peer.dgram.counts().sent, before);
-        // What has been reported is gone: in vain, but this one goes.
-        if round == 3 {
-            let (sent, _) = peer.dgram.send_many(&[payload; 20], 0);
-            assert!(sent > 0);
-            assert_eq!(peer.dgram.counts().sent, before + sent as u64);
+        assert!(send().unwrap());
+        udp.send_to(format!("{}\nhere", peer.address()).as_bytes(), ours).unwrap();
+        assert_eq!(peer.recv().0, b"here");
+        drop(udp);
+        wait_until("it is seen", || send().is_err());
+        for _ in 0..10 {
+            let before = peer.dgram.counts().sent;
+            let error = failure(send());
+            assert_eq!((error.status, error.os_error), (Status::Io, libc::ECONNREFUSED));
+            assert_eq!(peer.dgram.counts().sent, before);
         }
+        assert_eq!(failure(peer.try_recv(10, NOW)).os_error, libc::ECONNREFUSED);
+        assert_eq!(sys::poll_one(peer.dgram.fd(), sys::IN, 0).unwrap(), 0, "nothing for poll");
         udp = UdpSocket::bind(place).unwrap();
-        // A receiver is not told at all the first time, and what comes from there is a good sign.
-        udp.send_to(format!("{}\nback", peer.address()).as_bytes(), ours).unwrap();
-        assert_eq!(peer.recv().0, b"back", "round {round}");
+        wait_until("it is back", || send().is_ok());
     }
 }
 
-/// A bridge whose UDP side is not there: once ignored, then reported.
+/// A bridge whose UDP side is not there: told every time, to who sends and to who receives, and poll can wait.
 #[test]
+#[cfg(target_os = "linux")]
 fn nobody_listens_for_datagrams() {
     let bridge = Bridge::start(Config::default()).unwrap();
-    let controller = controller_with(&bridge, &[("udp", "127.0.0.1:1")]);
-    let peer = Peer::open(&controller, DGRAM, &[]);
-    let mut told = None;
-    for _ in 0..20 {
-        if let Err(error) = peer.dgram.send_to(peer.address(), b"x", 0, &NONE) {
-            told = Some(error);
-            break;
+    let place = format!("127.0.0.1:{}", free_udp_port("127.0.0.1"));
+    let controller = controller_with(&bridge, &[("udp", &place)]);
+    let message = format!("nothing listens for datagrams at {place} (option udp; i2pd: SAM port - 1)");
+    for style in [DGRAM, RAW] {
+        let peer = Peer::open(&controller, style, &[]);
+        let told = |error: Error, operation| {
+            assert_eq!((error.status, error.os_error), (Status::Io, libc::ECONNREFUSED));
+            assert_eq!((error.operation, error.message.as_str()), (operation, message.as_str()));
+        };
+        assert!(peer.try_recv(10, NOW).unwrap().is_none(), "nothing has been sent");
+        // On a busy system, the answer to the very first one may come too late for it.
+        let _ = peer.dgram.send_to(peer.address(), b"x", 0, &NONE);
+        for _ in 0..10 {
+            told(failure(peer.dgram.send_to(peer.address(), b"x", NOW, &NONE)), Operation::Send);
+            let list = [Outgoing { address: peer.address(), payload: b"x" }; 20];
+            let (sent, result) = peer.dgram.send_many(&list, NOW);
+            told(failure(result), Operation::Send);
+            assert_eq!((sent, peer.dgram.counts().sent), (0, peer.dgram.counts().sent));
+            assert_eq!(sys::poll_one(peer.dgram.fd(), sys::IN, 0).unwrap(), 0, "nothing for poll");
+            told(failure(peer.try_recv(10, NOW)), Operation::Receive);
+            assert!(peer.try_recv(10, NOW).unwrap().is_none(), "once for all that were refused");
+            assert_eq!(sys::poll_one(peer.dgram.fd(), sys::IN, 0).unwrap(), 0, "nothing for poll");
         }
-        std::thread::sleep(Duration::from_millis(5));
+        // Receivers that wait already are woken, whether they have a time limit or not.
+        for timeout in [-1, LONG.as_millis() as i32] {
+            peer.dgram.set_timeout(timeout).unwrap();
+            std::thread::scope(|scope| {
+                let receiver = spawn_until_it_waits(scope, || peer.try_recv_many(&[10], 0));
+                assert!(peer.dgram.send_to(peer.address(), b"x", 0, &NONE).is_err());
+                told(failure(receiver.join().unwrap()), Operation::Receive);
+            });
+        }
     }
-    let error = told.expect("the system's refusal was never reported");
-    assert_eq!((error.status, error.os_error), (Status::Io, libc::ECONNREFUSED));
+}
+
+/// A router with several addresses that sends from another one than the one it is reached at.
+#[test]
+#[cfg(target_os = "linux")]
+fn datagrams_from_another_address_of_the_router() {
+    let (_bridge, controller) = start(Personality::Java);
+    let other = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let from = other.local_addr().unwrap();
+    let deliver = |peer: &Peer| {
+        let packet = format!("{}\nhello", peer.address());
+        other.send_to(packet.as_bytes(), sys::local_address(peer.dgram.fd()).unwrap()).unwrap();
+        assert!(readable(&peer.dgram, LONG.as_millis() as i32));
+    };
+    let taken = Peer::open(&controller, DGRAM, &[("udp_source", "127.0.0.2"), ("any_source_port", "1")]);
+    deliver(&taken);
+    assert_eq!(taken.recv().0, b"hello");
+    // The other one is still good.
+    taken.send(taken.address(), b"self");
+    assert_eq!(taken.recv().0, b"self");
+    assert_eq!(taken.dgram.counts().refused, 0);
+    // An address says nothing about the port, and a port nothing about the address.
+    let cases: [(&[(&str, &str)], &str); 3] = [
+        (&[("any_source_port", "1")], "udp_source"),
+        (&[], "udp_source"),
+        (&[("udp_source", "127.0.0.3"), ("any_source_port", "1")], "udp_source"),
+    ];
+    for (entries, option) in cases {
+        let peer = Peer::open(&controller, DGRAM, entries);
+        deliver(&peer);
+        peer.dgram.set_timeout(0).unwrap();
+        let error = failure(peer.try_recv(10, 0));
+        let limit = "receive took longer than the socket's time limit; datagrams were dropped from";
+        assert!(error.message.starts_with(&format!("{limit} {from}, ")), "{}", error.message);
+        assert!(error.message.ends_with(&format!("(if it is, see option {option})")), "{}", error.message);
+        assert_eq!((error.status, peer.dgram.counts().refused), (Status::Timeout, 1));
+        let reported = Peer::open(&controller, DGRAM, &[entries, &[("report_source", "1")]].concat());
+        deliver(&reported);
+        let error = failure(reported.try_recv(10, 0));
+        assert_eq!((error.status, error.operation), (Status::Protocol, Operation::Source));
+        assert!(error.message.starts_with(&format!("a datagram came from {from}, ")), "{}", error.message);
+    }
 }

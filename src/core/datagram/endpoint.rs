@@ -1,13 +1,14 @@
 //! What sending and receiving share: the descriptor and its state, the time limit, waiting, and connection refusals.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::destination::Destination;
-use crate::core::drive::{poll_timeout, Deadline};
+use crate::core::drive::{log, poll_timeout, Deadline};
 use crate::core::session::{DatagramPort, Path};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::style::Style;
@@ -104,12 +105,11 @@ pub(super) struct Endpoint {
     destination: Arc<Destination>,
     port: Arc<DatagramPort>,
     timeout: AtomicI32,
-    refused_once: AtomicBool,
 }
 
 impl Endpoint {
     pub(super) fn new(destination: Arc<Destination>, port: Arc<DatagramPort>) -> Self {
-        Endpoint { destination, port, timeout: AtomicI32::new(-1), refused_once: AtomicBool::new(false) }
+        Endpoint { destination, port, timeout: AtomicI32::new(-1) }
     }
 
     pub(super) fn destination(&self) -> &Arc<Destination> {
@@ -170,8 +170,9 @@ impl Endpoint {
     pub(super) fn waiting(&self, flags: i32, operation: Operation, now: Instant) -> Waiting {
         let waiting = Waiting::new(flags, operation, self.timeout.load(Ordering::Relaxed), now);
         // Without a keeper, the waiting caller has to read the control socket itself, as that is where datagrams
-        // arrive.
-        if self.drives_itself() {
+        // arrive. A receiver also waits for the news that the bridge does not listen.
+        let news = operation == Operation::Receive && self.port.listening().is_some_and(|bridge| !bridge.is_proven());
+        if self.drives_itself() || news {
             waiting.by_poll()
         } else {
             waiting
@@ -199,8 +200,33 @@ impl Endpoint {
         if !self.may_wait(fd, waiting.flags)? {
             return Ok(false);
         }
-        waiting.check(now)?;
-        Ok(true)
+        match waiting.check(now) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(self.explained(error)),
+        }
+    }
+
+    /// The time limit of a receiver may have passed because everything that came was dropped.
+    fn explained(&self, error: Error) -> Error {
+        match self.port.stranger.get().filter(|_| error.operation == Operation::Receive) {
+            Some(from) => {
+                let message =
+                    format!("{}; datagrams were dropped from {}", error.message, self.port.foreign(Some(*from)));
+                error.saying(message)
+            }
+            None => error,
+        }
+    }
+
+    /// Notes that a datagram from `from` is dropped, as it is not from the bridge.
+    pub(super) fn note_stranger(&self, from: Option<SocketAddr>) {
+        if let Some(from) = from.filter(|_| self.port.stranger.get().is_none()) {
+            if self.port.stranger.set(from).is_ok() {
+                let _edge = log::edge();
+                let text = || format!("datagrams are dropped from {}", self.port.foreign(Some(from)));
+                self.destination.bridge().log.line(text);
+            }
+        }
     }
 
     /// Waits for `events`, after a system call that would have blocked. Returns `false`, meaning BLOCK, if the caller
@@ -211,7 +237,7 @@ impl Endpoint {
         }
         let (control, wanted) = match self.drives_itself() {
             true => (self.destination.signals().work.as_raw_fd(), sys::IN),
-            false => (-1, 0),
+            false => (self.port.listening().filter(|_| events == sys::IN).map_or(-1, |bridge| bridge.news()), sys::IN),
         };
         let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
         self.poll(&mut fds, waiting)?;
@@ -231,19 +257,19 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether this is the first ECONNREFUSED since the bridge was last heard from. It is about an earlier datagram,
-    /// and the bridge may just be starting, so callers ignore it and report the next one.
-    pub(super) fn is_first_refusal(&self, fd: RawFd, error: &io::Error) -> bool {
-        let refused = error.raw_os_error() == Some(libc::ECONNREFUSED);
-        if refused {
-            sys::drain_errors(fd);
+    /// Fails if the bridge does not listen for datagrams, once for each that was refused.
+    pub(super) fn check_listening(&self) -> Result<()> {
+        match self.port.listening() {
+            Some(bridge) if bridge.is_refused(clock()) => Err(bridge.error(Operation::Receive)),
+            _ => Ok(()),
         }
-        refused && !self.refused_once.swap(true, Ordering::Relaxed)
     }
 
     /// Records that something came from the bridge, so it is listening.
     pub(super) fn heard(&self) {
-        self.refused_once.store(false, Ordering::Relaxed);
+        if let Some(bridge) = self.port.listening() {
+            bridge.heard();
+        }
     }
 
     /// The error for a failed system call, or why the destination has ended, if it has.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub struct Slot<'a> {
 enum Verdict {
     Payload(Datagram),
     Ended,
-    Forged,
+    Forged(Option<SocketAddr>),
     Malformed,
 }
 
@@ -97,12 +98,12 @@ impl Receiver {
             let fd = self.endpoint.check(operation)?;
             match self.receive(fd, buffer, waiting.flags()) {
                 Ok(Verdict::Payload(datagram)) => return Ok(Some(datagram)),
-                Ok(Verdict::Forged) if self.endpoint.port().report_source => {
-                    let message = "a datagram came from somebody else than the SAM bridge";
+                Ok(Verdict::Forged(from)) if self.endpoint.port().report_source => {
+                    let message = format!("a datagram came from {}", self.endpoint.port().foreign(from));
                     return Err(Error::protocol(Operation::Source, message));
                 }
                 Ok(Verdict::Ended) => {}
-                Ok(Verdict::Forged | Verdict::Malformed) => {
+                Ok(Verdict::Forged(_) | Verdict::Malformed) => {
                     dropped += 1;
                     // A flood of foreign datagrams must not hold up a non-blocking caller, nor a blocking one beyond
                     // its time limit.
@@ -114,8 +115,8 @@ impl Receiver {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
                 Err(error) if sys::would_block(&error) => {
+                    self.endpoint.check_listening()?;
                     if !self.endpoint.wait(fd, sys::IN, &waiting, clock())? {
                         return Ok(None);
                     }
@@ -193,7 +194,6 @@ impl Receiver {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
                 Err(error) if got > 0 => {
                     if !sys::would_block(&error) {
                         self.defer(self.endpoint.failed(operation, &error));
@@ -201,6 +201,7 @@ impl Receiver {
                     break;
                 }
                 Err(error) if sys::would_block(&error) => {
+                    self.endpoint.check_listening()?;
                     if !self.endpoint.wait(fd, sys::IN, waiting, clock())? {
                         break;
                     }
@@ -219,7 +220,7 @@ impl Receiver {
         let (arrival, moved) = sys::receive_split(fd, flags, predicted, buffer, &mut decide)?;
         let peeked = flags & sys::MSG_PEEK != 0;
         self.settle(&mut verdict, &arrival, moved.unwrap_or(0), peeked);
-        if peeked && matches!(verdict, Verdict::Forged | Verdict::Malformed) {
+        if peeked && matches!(verdict, Verdict::Forged(_) | Verdict::Malformed) {
             sys::discard_datagram(fd);
         }
         Ok(verdict)
@@ -263,7 +264,7 @@ impl Receiver {
                 }
                 // All that follow show the same end.
                 Verdict::Ended => return Ok((index.max(1), good)),
-                Verdict::Forged | Verdict::Malformed => {}
+                Verdict::Forged(_) | Verdict::Malformed => {}
             }
         }
         Ok((came, good))
@@ -277,7 +278,8 @@ impl Receiver {
             return None;
         }
         if !self.endpoint.port().is_from_bridge(arrival.from) {
-            *verdict = Verdict::Forged;
+            self.endpoint.note_stranger(arrival.from);
+            *verdict = Verdict::Forged(arrival.from);
             return None;
         }
         *verdict = Verdict::Malformed;
@@ -306,7 +308,7 @@ impl Receiver {
                 }
             }
             Verdict::Ended => {}
-            Verdict::Forged => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+            Verdict::Forged(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
             Verdict::Malformed => _ = counters.malformed.fetch_add(1, Ordering::Relaxed),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
 use crate::core::drive::Limit;
-use crate::core::session::{Known, Lookup, Path, Session};
+use crate::core::session::{is_refusal, Known, Lookup, Path, Session};
 use crate::error::{Error, Operation, Result, Status};
 use crate::identity::{base32_encode, Address, Target};
 use crate::protocol::datagram::{self, SendOptions, MAX_DGRAM, MAX_RAW};
@@ -71,10 +71,10 @@ impl Sender {
         };
         let went = match &port.path {
             Path::InBand(_) => self.put_in_band(&session, fd, &target.address, payload, options, &waiting)?,
-            Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, &target.header, payload, &waiting)?,
+            Path::Udp { raw, .. } if !options.any() => self.put(fd, raw, (&target.header, payload), &waiting, now)?,
             Path::Udp { raw, .. } => {
                 let header = datagram::send_header(session.id(), &target.address, options);
-                self.put(fd, raw, &header, payload, &waiting)?
+                self.put(fd, raw, (&header, payload), &waiting, now)?
             }
         };
         port.counters.sent.fetch_add(went.into(), Ordering::Relaxed);
@@ -154,7 +154,17 @@ impl Sender {
         Ok(())
     }
 
-    fn put(&self, fd: RawFd, to: &UdpAddress, header: &[u8], payload: &[u8], waiting: &Waiting) -> Result<bool> {
+    fn put(
+        &self,
+        fd: RawFd,
+        to: &UdpAddress,
+        (header, payload): (&[u8], &[u8]),
+        waiting: &Waiting,
+        now: Instant,
+    ) -> Result<bool> {
+        if self.put_first(header, payload, waiting, now)? {
+            return Ok(true);
+        }
         loop {
             match sys::send_datagram(fd, Some(to), header, payload, waiting.flags()) {
                 Ok(_) => return Ok(true),
@@ -163,9 +173,25 @@ impl Sender {
                         return Ok(false);
                     }
                 }
-                Err(error) if self.endpoint.is_first_refusal(fd, &error) => {}
                 Err(error) => return Err(self.endpoint.failed(Operation::Send, &error)),
             }
+        }
+    }
+
+    /// Sends a datagram by the connected socket, if it is time to see whether the bridge listens. Returns `false` if it
+    /// still has to be sent.
+    fn put_first(&self, header: &[u8], payload: &[u8], waiting: &Waiting, now: Instant) -> Result<bool> {
+        let Some(bridge) = self.endpoint.port().listening().filter(|bridge| bridge.is_due(now)) else {
+            return Ok(false);
+        };
+        match bridge.send(header, payload, waiting.flags(), now) {
+            Ok(()) => Ok(true),
+            Err(error) if is_refusal(&error) => {
+                self.endpoint.check(Operation::Send)?;
+                Err(bridge.error(Operation::Send))
+            }
+            // The other socket tells the same, and can be waited for.
+            Err(_) => Ok(false),
         }
     }
 
@@ -262,6 +288,13 @@ impl Sender {
         // Each bundle gets the full time limit.
         let waiting = self.endpoint.waiting(flags, Operation::Send, now);
         let mut done = 0;
+        if let Some((header, payload)) = parts.first().filter(|_| bundle.len > 0) {
+            if self.put_first(header, payload, &waiting, now)? {
+                done += 1;
+                *sent += 1;
+                self.endpoint.port().counters.sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         while done < bundle.len {
             self.endpoint.check(Operation::Send)?;
             let rest = parts.get(done..bundle.len).unwrap_or_default();
@@ -274,7 +307,7 @@ impl Sender {
                 if !self.endpoint.wait(fd, sys::OUT, &waiting, clock())? {
                     return Ok(false);
                 }
-            } else if !self.endpoint.is_first_refusal(fd, &error) {
+            } else {
                 return Err(self.endpoint.failed(Operation::Send, &error));
             }
         }

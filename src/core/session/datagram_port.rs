@@ -4,9 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::core::bridge::Bridge;
+use crate::core::session::listening::Listening;
 use crate::core::session::target_cache::TargetCache;
 use crate::core::settings::DatagramOptions;
 use crate::error::{Error, Operation, Result};
@@ -21,6 +23,8 @@ pub enum Path {
         bridge: SocketAddr,
         /// The same in the system's form.
         raw: UdpAddress,
+        /// `None` if the system has no way there, as sending will show.
+        listening: Option<Box<Listening>>,
     },
     /// Over the control socket: [`DatagramPort::feed`] writes what arrives to this end of a socket pair.
     InBand(SharedFd),
@@ -68,6 +72,10 @@ pub struct DatagramPort {
     pub raw_header: bool,
     /// Whether the bridge may send from a port other than the one it listens on.
     pub any_port: bool,
+    /// Another address the bridge sends from.
+    pub also_from: Option<IpAddr>,
+    /// The first one that something was dropped from, as it is not the bridge's.
+    pub stranger: OnceLock<SocketAddr>,
     /// Whether a datagram that is not from the bridge is reported as an error instead of being dropped.
     pub report_source: bool,
     /// Whether the caller asserts that the router accepts options in the header.
@@ -93,8 +101,10 @@ impl DatagramPort {
             let target = udp_of(bridge, wanted)?;
             let socket = sys::bind_udp(wanted)
                 .map_err(|error| Error::io(Operation::Create, &format!("cannot bind UDP to {wanted}"), &error))?;
-            delivery.forward = Some(sys::local_address(socket.as_raw_fd()).map_err(system)?);
-            (socket, Path::Udp { bridge: target, raw: UdpAddress::new(target).map_err(system)? })
+            let local = sys::local_address(socket.as_raw_fd()).map_err(system)?;
+            delivery.forward = Some(local);
+            let listening = Listening::new(local, target, Instant::now()).ok().map(Box::new);
+            (socket, Path::Udp { bridge: target, raw: UdpAddress::new(target).map_err(system)?, listening })
         };
         Ok(Arc::new(DatagramPort {
             socket: Arc::new(SharedFd::new(socket)),
@@ -102,6 +112,8 @@ impl DatagramPort {
             raw_header: delivery.header || (raw && matches!(path, Path::InBand(_))),
             path,
             any_port: options.any_source_port,
+            also_from: options.udp_source,
+            stranger: OnceLock::new(),
             report_source: options.report_source,
             header_options: options.header_options,
             counters: Counters::default(),
@@ -120,9 +132,25 @@ impl DatagramPort {
         match &self.path {
             Path::InBand(_) => true,
             Path::Udp { bridge, .. } => {
-                from.is_some_and(|from| from.ip() == bridge.ip() && (self.any_port || from.port() == bridge.port()))
+                let is_ours = |ip| ip == bridge.ip() || Some(ip) == self.also_from;
+                from.is_some_and(|from| is_ours(from.ip()) && (self.any_port || from.port() == bridge.port()))
             }
         }
+    }
+
+    /// Finds out whether the bridge listens for datagrams, if they go by UDP.
+    pub fn listening(&self) -> Option<&Listening> {
+        match &self.path {
+            Path::Udp { listening, .. } => listening.as_deref(),
+            Path::InBand(_) => None,
+        }
+    }
+
+    /// What to say about datagrams from `from`, which is not the bridge.
+    pub fn foreign(&self, from: Option<SocketAddr>) -> String {
+        let (Path::Udp { bridge, .. }, Some(from)) = (&self.path, from) else { return String::from("somebody else") };
+        let option = if from.ip() == bridge.ip() { "any_source_port" } else { "udp_source" };
+        format!("{from}, which is not the SAM bridge at {bridge} (if it is, see option {option})")
     }
 
     /// Passes a datagram from the control socket to the program. If there is no room, the oldest one is dropped.
@@ -183,6 +211,8 @@ mod tests {
             path: Path::InBand(SharedFd::new(theirs)),
             raw_header: false,
             any_port: false,
+            also_from: None,
+            stranger: OnceLock::new(),
             report_source: false,
             header_options: false,
             counters: Counters::default(),

@@ -1,6 +1,6 @@
 //! Options for opening a destination.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::core::settings::options::{Entries, Options, Owner};
 use crate::error::{Error, Operation, Result, Status};
@@ -44,6 +44,8 @@ pub(crate) struct DatagramOptions {
     pub header_options: bool,
     /// Whether the bridge may send from a port other than the one it listens on.
     pub any_source_port: bool,
+    /// Another address the bridge sends from.
+    pub udp_source: Option<IpAddr>,
     /// Whether a datagram that is not from the bridge is reported as an error instead of being dropped.
     pub report_source: bool,
 }
@@ -127,6 +129,7 @@ impl DatagramOptions {
             raw_header: flag("raw_header"),
             header_options: flag("header_options"),
             any_source_port: flag("any_source_port"),
+            udp_source: options.text("udp_source").map(source).transpose()?,
             report_source: flag("report_source"),
         }))
     }
@@ -136,7 +139,16 @@ impl DatagramOptions {
 fn check_style(style: Style, options: &Options) -> Result<()> {
     let (foreign, whose): (&[&str], _) = match style {
         Style::Stream => (
-            &["forward", "in_band", "protocol", "raw_header", "header_options", "any_source_port", "report_source"],
+            &[
+                "forward",
+                "in_band",
+                "protocol",
+                "raw_header",
+                "header_options",
+                "any_source_port",
+                "udp_source",
+                "report_source",
+            ],
             "not for streams",
         ),
         Style::Raw => (&[], ""),
@@ -160,6 +172,12 @@ fn local_end(text: &str) -> Result<SocketAddr> {
         true => Err(wrong()),
         false => Ok(address),
     }
+}
+
+/// Parses an address datagrams come from: a number, as names are not resolved while a destination is opened.
+fn source(text: &str) -> Result<IpAddr> {
+    let address: Option<IpAddr> = text.parse().ok();
+    address.filter(|ip| !ip.is_unspecified()).ok_or_else(|| Error::invalid("option udp_source wants an IP address"))
 }
 
 fn identity(options: &Options) -> Result<Option<NewIdentity>> {
@@ -288,6 +306,7 @@ mod tests {
                 ("raw_header", "1"),
                 ("header_options", "1"),
                 ("any_source_port", "1"),
+                ("udp_source", "192.0.2.1"),
                 ("report_source", "1"),
             ],
         );
@@ -298,9 +317,17 @@ mod tests {
             raw_header: true,
             header_options: true,
             any_source_port: true,
+            udp_source: Some(IpAddr::from([192, 0, 2, 1])),
             report_source: true,
         };
         assert_eq!(all, wanted);
+        for text in ["", "router", "127.0.0.1:7655", "[::1]", "0.0.0.0", "::", "1.2.3.4 "] {
+            let set =
+                Options::default().set("udp_source", text).and_then(|()| parse(Style::Raw, &[("udp_source", text)]));
+            assert_eq!(set.err().map(|error| error.status), Some(Status::Invalid), "{text}");
+        }
+        assert_eq!(datagrams(Style::Datagram, &[("udp_source", "::1")]).udp_source, "::1".parse().ok());
+        assert_eq!(error(Style::Stream, &[("udp_source", "::1")]).message, "option udp_source is not for streams");
         assert_eq!(error(Style::Datagram3, &[("in_band", "1")]).status, Status::Unsupported);
         assert_eq!(datagrams(Style::Datagram3, &[("in_band", "0")]), DatagramOptions::default());
         let both = error(Style::Raw, &[("in_band", "1"), ("forward", "nonsense")]);

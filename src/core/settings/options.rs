@@ -61,7 +61,7 @@ enum Kind {
 }
 
 /// All of the library's own options: name, owners, kind of value.
-const KNOWN: [(&str, &[Owner], Kind); 45] = [
+const KNOWN: [(&str, &[Owner], Kind); 46] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -94,6 +94,7 @@ const KNOWN: [(&str, &[Owner], Kind); 45] = [
     ("raw_header", &[Owner::Destination], Kind::Flag),
     ("header_options", &[Owner::Destination], Kind::Flag),
     ("any_source_port", &[Owner::Destination], Kind::Flag),
+    ("udp_source", &[Owner::Destination], Kind::Text),
     ("report_source", &[Owner::Destination], Kind::Flag),
     ("send_tags", &[Owner::Send], Kind::Number(65535)),
     ("tag_threshold", &[Owner::Send], Kind::Number(65535)),
