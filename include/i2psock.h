@@ -391,8 +391,9 @@ typedef struct i2psock_listener i2psock_listener;
 /// For a destination of datagrams:
 ///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
 ///                  another machine, unless in_band
-///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
-///                  some 7000 bytes)
+///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd)
+///   in_band_max    bytes the router takes of one there, with the line before it of some 600 bytes; 8191, above which i2pd
+///                  never reads from the session again; Java I2P takes them all (131072)
 ///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
 ///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
@@ -1179,7 +1180,7 @@ i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram, int timeout
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
+/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
 /// name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
 /// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system

@@ -183,7 +183,7 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
+/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
 /// name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
 /// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system

@@ -48,8 +48,9 @@ use crate::secret::SecretText;
 /// For a destination of datagrams:
 ///   forward        local UDP port or HOST:PORT the router sends to; a free port of 127.0.0.1. Needed when the router is on
 ///                  another machine, unless in_band
-///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd up to
-///                  some 7000 bytes)
+///   in_band        1: datagrams go over the control socket, for routers whose UDP cannot be reached (Java I2P, i2pd)
+///   in_band_max    bytes the router takes of one there, with the line before it of some 600 bytes; 8191, above which i2pd
+///                  never reads from the session again; Java I2P takes them all (131072)
 ///   any_source_port  1: the router may send from another port than that of "udp"; by default such datagrams are dropped
 ///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped

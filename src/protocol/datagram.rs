@@ -10,6 +10,9 @@ pub const MAX_HEADER: usize = 2048;
 pub const MAX_DGRAM: usize = 31744;
 /// Largest payload of a raw datagram (i2p.sam's MAX_RAW).
 pub const MAX_RAW: usize = 32768;
+/// What every router takes of a datagram on the control socket, the line before it included: from more than that i2pd's
+/// session never recovers.
+pub const MAX_IN_BAND: usize = 8191;
 
 /// Per-datagram options, for routers that support them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,13 @@ impl SendOptions {
     /// Whether any option is set. If so, the header contains more than every router accepts.
     pub fn any(&self) -> bool {
         *self != SendOptions::default()
+    }
+
+    /// These, and the ports and the protocol of `defaults` where there are none.
+    #[must_use]
+    pub fn or(&self, defaults: &SendOptions) -> Self {
+        let ports = Ports { from: self.ports.from.or(defaults.ports.from), to: self.ports.to.or(defaults.ports.to) };
+        SendOptions { ports, protocol: self.protocol.or(defaults.protocol), ..*self }
     }
 
     /// The options that are set, in their wire form.

@@ -152,6 +152,13 @@ static void limits(void) {
     get(&a);
     CHECK_INT(a.got, I2PSOCK_MAX_RAW);
     peer_close(&a);
+    peer_open(&a, &common, I2PSOCK_DGRAM, "in_band", "1");
+    ST(I2PSOCK_INVALID, i2psock_dgram_send_to(a.dgram, text_of(&a), big, 7700, 0, NULL, &E));
+    CHECK(strstr(i2psock_error_message(E), "in_band_max") != NULL);
+    put(&a, text_of(&a), big, 7500);
+    get(&a);
+    CHECK_INT(a.got, 7500);
+    peer_close(&a);
     free(big);
 }
 

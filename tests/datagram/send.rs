@@ -1,7 +1,6 @@
 //! Sending datagrams: what is said to the bridge, names, options of the destination, bridges that do not listen.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use super::common::datagram::*;
 use super::common::*;
@@ -133,7 +132,7 @@ fn a_protocol_for_a_repliable_datagram_is_refused() {
 #[test]
 fn flags_and_sizes() {
     let (bridge, controller) = start(Personality::Java);
-    for entries in [&[][..], &[("in_band", "1")]] {
+    for entries in [&[][..], &[("in_band", "1"), ("in_band_max", "131072")]] {
         let (dgram, raw) = (Peer::open(&controller, DGRAM, entries), Peer::open(&controller, RAW, entries));
         for flags in [libc::MSG_WAITALL, libc::MSG_OOB, libc::MSG_TRUNC, 1 << 30, libc::MSG_WAITALL | NOW] {
             assert_eq!(failure(dgram.try_recv(10, flags)).status, Status::Invalid, "{flags:#x}");

@@ -13,6 +13,8 @@ use crate::core::session::target_cache::TargetCache;
 use crate::core::settings::DatagramOptions;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::command::Delivery;
+use crate::protocol::datagram::{SendOptions, MAX_IN_BAND};
+use crate::protocol::ports::Ports;
 use crate::protocol::style::Style;
 use crate::sys::{self, SharedFd, UdpAddress};
 
@@ -80,6 +82,10 @@ pub struct DatagramPort {
     pub report_source: bool,
     /// Whether the caller asserts that the router accepts options in the header.
     pub header_options: bool,
+    /// What the router takes of a datagram in band, with the line before it.
+    pub in_band_max: usize,
+    /// The ports and the protocol of the destination. Not every router applies them in band.
+    pub defaults: SendOptions,
     pub counters: Counters,
     /// The addresses datagrams are sent to.
     pub targets: TargetCache,
@@ -88,7 +94,7 @@ pub struct DatagramPort {
 
 impl DatagramPort {
     /// Creates the descriptor that a destination of `style` needs.
-    pub(crate) fn bind(bridge: &Bridge, style: Style, options: &DatagramOptions) -> Result<Arc<Self>> {
+    pub(crate) fn bind(bridge: &Bridge, style: Style, ports: Ports, options: &DatagramOptions) -> Result<Arc<Self>> {
         let raw = style == Style::Raw;
         let mut delivery = Delivery { forward: None, protocol: options.protocol, header: options.raw_header };
         let system = |error| Error::io(Operation::Create, "a datagram socket", &error);
@@ -116,6 +122,8 @@ impl DatagramPort {
             stranger: OnceLock::new(),
             report_source: options.report_source,
             header_options: options.header_options,
+            in_band_max: options.in_band_max.unwrap_or(MAX_IN_BAND),
+            defaults: SendOptions { ports, protocol: options.protocol, ..SendOptions::default() },
             counters: Counters::default(),
             targets: TargetCache::default(),
             delivery,
@@ -215,6 +223,8 @@ mod tests {
             stranger: OnceLock::new(),
             report_source: false,
             header_options: false,
+            in_band_max: MAX_IN_BAND,
+            defaults: SendOptions::default(),
             counters: Counters::default(),
             targets: TargetCache::default(),
             delivery: Delivery::default(),

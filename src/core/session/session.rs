@@ -287,7 +287,18 @@ impl Session {
 
     /// Sends a datagram on the control socket; `false` if too much is queued there.
     pub fn send_in_band(&self, to: &Address, payload: &[u8], options: &SendOptions) -> Result<bool> {
-        let command = command::datagram_send(self.style.word(), to, payload.len(), options)?;
+        let port =
+            self.port.as_ref().ok_or_else(|| Error::state("datagrams are for destinations of a datagram style"))?;
+        let options = if self.version >= Version::V3_2 { options.or(&port.defaults) } else { *options };
+        let command = command::datagram_send(self.style.word(), to, payload.len(), &options)?;
+        let (line, max) = (command.bytes().len(), port.in_band_max);
+        if line + payload.len() > max {
+            let (len, room) = (payload.len(), max.saturating_sub(line));
+            return Err(Error::invalid(format!(
+                "a datagram of {len} bytes: {room} can be sent in band, as routers take {max} with the line before it \
+                 (option in_band_max, if this one takes more)"
+            )));
+        }
         let _edge = log::edge();
         Ok(self.with_control(|control_socket| control_socket.send_datagram(&command, payload)))
     }

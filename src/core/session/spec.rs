@@ -60,7 +60,7 @@ impl SessionSpec {
     /// Binds the datagram descriptor, if the style needs one.
     pub fn bind(&mut self, bridge: &Bridge) -> Result<()> {
         if let Some(options) = &self.options.datagrams {
-            self.port = Some(DatagramPort::bind(bridge, self.style, options)?);
+            self.port = Some(DatagramPort::bind(bridge, self.style, self.options.ports, options)?);
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(crate) struct DatagramOptions {
     pub forward: Option<SocketAddr>,
     /// Whether datagrams travel over the control socket.
     pub in_band: bool,
+    /// What the router takes of one there, with the line before it, if that is not the usual.
+    pub in_band_max: Option<usize>,
     /// I2CP protocol number; raw only.
     pub protocol: Option<u8>,
     /// Whether to ask the bridge for a header; raw only.
@@ -122,9 +124,13 @@ impl DatagramOptions {
         if in_band && forward.is_some() {
             return Err(Error::invalid("options forward and in_band exclude each other"));
         }
+        if !in_band && options.text("in_band_max").is_some() {
+            return Err(Error::invalid("option in_band_max goes with in_band=1"));
+        }
         Ok(Some(DatagramOptions {
             forward: forward.map(local_end).transpose()?,
             in_band,
+            in_band_max: options.number("in_band_max"),
             protocol,
             raw_header: flag("raw_header"),
             header_options: flag("header_options"),
@@ -142,6 +148,7 @@ fn check_style(style: Style, options: &Options) -> Result<()> {
             &[
                 "forward",
                 "in_band",
+                "in_band_max",
                 "protocol",
                 "raw_header",
                 "header_options",
@@ -302,6 +309,7 @@ mod tests {
             Style::Raw,
             &[
                 ("in_band", "1"),
+                ("in_band_max", "20000"),
                 ("protocol", "18"),
                 ("raw_header", "1"),
                 ("header_options", "1"),
@@ -313,6 +321,7 @@ mod tests {
         let wanted = DatagramOptions {
             forward: None,
             in_band: true,
+            in_band_max: Some(20000),
             protocol: Some(18),
             raw_header: true,
             header_options: true,
@@ -332,6 +341,10 @@ mod tests {
         assert_eq!(datagrams(Style::Datagram3, &[("in_band", "0")]), DatagramOptions::default());
         let both = error(Style::Raw, &[("in_band", "1"), ("forward", "nonsense")]);
         assert_eq!(both.message, "options forward and in_band exclude each other");
+        for set in [&[("in_band_max", "9000")][..], &[("in_band_max", "9000"), ("in_band", "0")]] {
+            assert_eq!(error(Style::Raw, set).message, "option in_band_max goes with in_band=1");
+        }
+        assert_eq!(error(Style::Stream, &[("in_band_max", "1")]).message, "option in_band_max is not for streams");
         for number in ["6", "17", "19", "20"] {
             assert_eq!(error(Style::Raw, &[("protocol", number)]).status, Status::Invalid, "{number}");
         }

@@ -61,7 +61,7 @@ enum Kind {
 }
 
 /// All of the library's own options: name, owners, kind of value.
-const KNOWN: [(&str, &[Owner], Kind); 46] = [
+const KNOWN: [(&str, &[Owner], Kind); 47] = [
     ("sam", &[Owner::Controller], Kind::Endpoint),
     ("udp", &[Owner::Controller], Kind::Endpoint),
     ("user", &[Owner::Controller], Kind::Text),
@@ -90,6 +90,7 @@ const KNOWN: [(&str, &[Owner], Kind); 46] = [
     ("to_port", &[Owner::Destination, Owner::Connect, Owner::Send], Kind::Number(65535)),
     ("forward", &[Owner::Destination], Kind::Text),
     ("in_band", &[Owner::Destination], Kind::Flag),
+    ("in_band_max", &[Owner::Destination], Kind::Count(1 << 17)),
     ("protocol", &[Owner::Destination, Owner::Send], Kind::Number(255)),
     ("raw_header", &[Owner::Destination], Kind::Flag),
     ("header_options", &[Owner::Destination], Kind::Flag),
