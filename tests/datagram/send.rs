@@ -368,6 +368,43 @@ fn where_the_bridge_sends_to() {
     assert_eq!((bridge.texts().len(), bridge.connections_total()), (lines, total));
 }
 
+/// emissary says OK to a destination with ports, and no datagram ever gets there. Others have no such habit, nor has it
+/// with streams.
+#[test]
+fn what_a_router_is_known_to_lose_is_refused_or_told() {
+    for personality in [Personality::Emissary, Personality::Java, Personality::I2pd258] {
+        let (_bridge, controller) = start(personality);
+        let (lines, log) = std::sync::mpsc::channel();
+        let lines = std::sync::Mutex::new(lines);
+        let hook = move |line: &str| drop(lines.lock().unwrap().send(line.to_owned()));
+        controller.bridge().log.set(Some(std::sync::Arc::new(hook)));
+        for (entries, lost) in [
+            (&[("from_port", "5")][..], true),
+            (&[("to_port", "6")], true),
+            (&[("from_port", "0"), ("to_port", "0")], false),
+        ] {
+            for style in [DGRAM, RAW] {
+                let result = Peer::try_open(&controller, style, entries).map(drop);
+                if lost && personality == Personality::Emissary {
+                    let error = failure(result);
+                    assert_eq!((error.status, error.operation), (Status::Unsupported, Operation::Create));
+                    assert!(error.message.contains("emissary"), "{}", error.message);
+                } else {
+                    result.unwrap();
+                }
+            }
+            drop(dest_of(controller.open_dest("", STREAM, &options(entries), LIMIT).unwrap()).unwrap());
+        }
+        if personality != Personality::Emissary {
+            while log.try_recv().is_ok() {}
+            drop(Peer::open(&controller, DGRAM3, &[]));
+            let told = log.try_iter().filter(|line| line.contains("DATAGRAM3: some routers")).count();
+            assert_eq!(told, 1);
+        }
+        controller.bridge().log.set(None);
+    }
+}
+
 /// A wildcard is not an address a router could send to.
 #[test]
 fn a_wildcard_is_not_told_to_the_router() {

@@ -11,7 +11,7 @@ use crate::core::bridge::Bridge;
 use crate::core::session::listening::Listening;
 use crate::core::session::target_cache::TargetCache;
 use crate::core::settings::DatagramOptions;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::command::Delivery;
 use crate::protocol::datagram::{SendOptions, MAX_IN_BAND};
 use crate::protocol::ports::Ports;
@@ -128,6 +128,23 @@ impl DatagramPort {
             targets: TargetCache::default(),
             delivery,
         }))
+    }
+
+    /// Fails if the router is known to lose what a destination with these settings sends or gets, which it would say OK to.
+    /// Returns a warning for the log if some are known to. Emissary is known by its version of SAM: it speaks 3.2 when asked
+    /// for more.
+    pub fn check_router(&self, style: Style, is_emissary: bool) -> Result<Option<&'static str>> {
+        let ports = [self.defaults.ports.from, self.defaults.ports.to];
+        if is_emissary && ports.iter().any(|port| port.is_some_and(|port| port != 0)) {
+            let message =
+                "the router speaks SAM 3.2, as emissary does, which loses the datagrams of a destination with \
+                           ports (options from_port, to_port)";
+            return Err(Error::new(Status::Unsupported, Operation::Create, message));
+        }
+        Ok((style == Style::Datagram3).then_some(
+            "a session of style DATAGRAM3: some routers say OK to it and deliver nothing (i2pd 2.58); if nothing comes, \
+             use another style",
+        ))
     }
 
     /// What to tell the router when creating a session.

@@ -77,6 +77,11 @@ impl Session {
 
     fn try_begin(bridge: Arc<Bridge>, signals: Signals, new: NewSession, now: Instant) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Create, "a descriptor for the session", &error);
+        let _edge = log::edge();
+        if let Some(port) = &new.port {
+            let about_emissary = bridge.range().max > Version::V3_2 && new.created.version == Version::V3_2;
+            port.check_router(new.style, about_emissary)?.into_iter().for_each(|note| bridge.log.line(|| note.into()));
+        }
         let control_fd = Arc::downgrade(&new.created.socket);
         let version = new.created.version;
         let accept_pool = AcceptPool::new().map_err(system)?;
