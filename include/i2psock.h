@@ -398,7 +398,10 @@ typedef struct i2psock_listener i2psock_listener;
 ///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
-///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+///   protocol       raw only: I2CP protocol, 18 by default
+///   raw_header     raw only: 1: ask for a header with ports (Java I2P). A session first sends itself a datagram to see
+///                  whether the router does that; what comes before is dropped, and where it does not, or does not show
+///                  within 10 s, receiving is I2PSOCK_UNSUPPORTED, since a peer could make up what looks like a header
 /// For a tunnel: see i2psock_tunnel
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()
@@ -1202,7 +1205,8 @@ i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
 /// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
 /// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
 /// I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO with ECONNREFUSED, once, when datagrams were refused since the
-/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that.
+/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that. I2PSOCK_UNSUPPORTED:
+/// with raw_header=1 on a router that writes no headers.
 i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
                                        void *data,
                                        size_t capacity,

@@ -222,7 +222,8 @@ fn went(went: bool) -> i2psock_status {
 /// I2PSOCK_PROTOCOL with operation I2PSOCK_OP_SOURCE (leaflet's SourceError). I2PSOCK_BLOCK: nothing there on a
 /// non-blocking socket or with MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_dgram_set_timeout();
 /// I2PSOCK_CLOSED: the destination has ended; I2PSOCK_IO with ECONNREFUSED, once, when datagrams were refused since the
-/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that.
+/// last call, as nothing listens at option "udp": none will come. The descriptor does not show that. I2PSOCK_UNSUPPORTED:
+/// with raw_header=1 on a router that writes no headers.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_from(
     dgram: Option<&i2psock_dgram>,

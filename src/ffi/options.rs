@@ -55,7 +55,10 @@ use crate::secret::SecretText;
 ///   udp_source     the router may send from this IP address too, as a container with several does
 ///   report_source  1: a datagram that is not from the router is an error instead of being dropped
 ///   header_options 1: the router takes options of single datagrams (Java I2P); others lose those datagrams
-///   protocol, raw_header  raw only: I2CP protocol, 18 by default; 1: ask for a header with ports (Java I2P)
+///   protocol       raw only: I2CP protocol, 18 by default
+///   raw_header     raw only: 1: ask for a header with ports (Java I2P). A session first sends itself a datagram to see
+///                  whether the router does that; what comes before is dropped, and where it does not, or does not show
+///                  within 10 s, receiving is I2PSOCK_UNSUPPORTED, since a peer could make up what looks like a header
 /// For a tunnel: see i2psock_tunnel
 /// For one datagram: from_port, to_port, protocol, expires, send_tags, tag_threshold, send_leaseset, see
 ///   i2psock_dgram_send_to()

@@ -115,8 +115,8 @@ pub fn source(token: &[u8]) -> Result<Source> {
     Address::parse(text).map(Source::Destination).map_err(|error| malformed(&error.message))
 }
 
-/// Parses the header of a raw datagram from a bridge that was asked for headers. The whole line must be pairs of known
-/// keys and numbers; otherwise the bridge has ignored the request and everything is payload.
+/// Parses the header of a raw datagram. The whole line must be pairs of known keys and numbers: a bridge may have ignored
+/// the request for headers, so that this is payload.
 pub fn raw_header(line: &[u8]) -> Option<Origin> {
     pairs(line, true).ok().filter(|_| !line.is_empty())
 }

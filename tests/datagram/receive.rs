@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::common::datagram::*;
 use super::common::*;
 use i2psock::core::datagram::Dgram;
-use i2psock::error::{Operation, Status};
+use i2psock::error::{Operation, Result, Status};
+use i2psock::protocol::datagram::Origin;
 use i2psock::sys;
 use i2psock_bridge::{Bridge, Config, Personality};
 // ---- echo ----
@@ -73,18 +74,94 @@ fn without_a_keeper() {
     assert_eq!(got.unwrap().0, b"hello");
 }
 
+const LOOKS_LIKE_A_HEADER: [&[u8]; 4] =
+    [b"FROM_PORT=7 TO_PORT=8 PROTOCOL=99\nhello", b" \nhello", b"PROTOCOL=6\n", b"plain text\nx"];
+
+/// A peer could make up ports there, and have the beginning of its payload taken off: it is UNSUPPORTED, and what comes is
+/// never parsed.
 #[test]
 fn a_router_that_ignores_the_question_for_a_header() {
-    let (bridge, controller) = start(Personality::I2pd258);
+    let (_bridge, controller) = start(Personality::I2pd258);
     let peer = Peer::open(&controller, RAW, &[("raw_header", "1")]);
-    for payload in [&b"plain"[..], b"two\nlines", b"\n\n\n", b"FROM_PORT=x\nabc", b"\0\0\0"] {
-        peer.send(peer.address(), payload);
-        let (got, datagram) = peer.recv();
-        assert_eq!((got, datagram.full_len, datagram.origin.ports.from), (payload.to_vec(), payload.len(), None));
+    let stranger = Peer::open(&controller, RAW, &[]);
+    let unsupported = |result: Result<usize>| {
+        let error = failure(result);
+        assert_eq!((error.status, error.operation), (Status::Unsupported, Operation::Receive), "{error:?}");
+        assert_eq!(error.message, "the router writes no headers (option raw_header)");
+    };
+    for payload in LOOKS_LIKE_A_HEADER {
+        stranger.send(peer.address(), payload);
+        unsupported(peer.try_recv(100, 0).map(|got| got.unwrap().0.len()));
+        stranger.send(peer.address(), payload);
+        unsupported(peer.try_recv_many(&[100; 20], 0).map(|got| got.len()));
     }
-    let long = vec![b'x'; 9000];
-    assert!(bridge.faults().inject(&peer.id(), &long));
-    assert!(peer.recv().0 == long);
+    unsupported(peer.try_recv(100, NOW).map(|_| 0));
+    wait_until("nothing keeps the descriptor readable", || {
+        unsupported(peer.try_recv(100, NOW).map(|_| 0));
+        !readable(&peer.dgram, 0)
+    });
+    assert_eq!(peer.dgram.counts().received, 0);
+    // Sending is another matter, and without the option all of it is payload.
+    let plain = Peer::open(&controller, RAW, &[]);
+    for payload in LOOKS_LIKE_A_HEADER {
+        peer.send(plain.address(), payload);
+        let (got, datagram) = plain.recv();
+        assert_eq!((got, datagram.origin), (payload.to_vec(), Origin::default()));
+    }
+}
+
+/// Where it writes them, they are believed, and payload is payload whatever it looks like.
+#[test]
+fn a_router_that_writes_headers() {
+    let (bridge, controller) = start(Personality::Java);
+    for entries in [&[("raw_header", "1")][..], &[("raw_header", "1"), ("from_port", "5"), ("to_port", "6")]] {
+        let peer = Peer::open(&controller, RAW, entries);
+        let stranger = Peer::open(&controller, RAW, &[("header_options", "1")]);
+        let ports = sending(&[("from_port", "1"), ("to_port", "2"), ("protocol", "77")]);
+        for payload in LOOKS_LIKE_A_HEADER {
+            assert!(stranger.dgram.send_to(peer.address(), payload, 0, &ports).unwrap());
+            let (got, datagram) = peer.recv();
+            let Origin { ports, protocol } = datagram.origin;
+            assert_eq!((got, ports.from, ports.to, protocol), (payload.to_vec(), Some(1), Some(2), Some(77)));
+        }
+        // What comes without one now is not from the router's network.
+        assert!(bridge.faults().inject(&peer.id(), b"bare"));
+        assert!(stranger.dgram.send_to(peer.address(), b"good", 0, &ports).unwrap());
+        assert_eq!(peer.recv().0, b"good");
+        // Our own question counts for nothing.
+        let counts = peer.dgram.counts();
+        assert_eq!((counts.sent, counts.received, counts.malformed), (0, 5, 1));
+    }
+}
+
+/// A session on a router that loses the question waits for the answer for ten seconds, asking again.
+#[test]
+fn nothing_is_believed_before_the_router_has_shown_how_it_writes() {
+    let bridge = Bridge::start(Config::default()).unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let controller = controller_with(&bridge, &[("udp", &udp.local_addr().unwrap().to_string())]);
+    let peer = Peer::open(&controller, RAW, &[("raw_header", "1")]);
+    let ours = sys::local_address(peer.dgram.fd()).unwrap();
+    let mut buffer = [0; 2000];
+    let mut question = || {
+        let len = udp.recv(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..len]).unwrap();
+        text.strip_prefix(&format!("3.0 {} {}\n", peer.id(), peer.address())).unwrap().to_owned()
+    };
+    let first = question();
+    for payload in LOOKS_LIKE_A_HEADER {
+        udp.send_to(payload, ours).unwrap();
+        assert!(peer.try_recv(100, NOW).unwrap().is_none());
+    }
+    assert_eq!((peer.dgram.counts().malformed, peer.dgram.counts().received), (4, 0));
+    // A receiver that waits asks again.
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| peer.recv().0);
+        assert_eq!(question(), first);
+        udp.send_to(format!("FROM_PORT=0 TO_PORT=0 PROTOCOL=18\n{first}").as_bytes(), ours).unwrap();
+        udp.send_to(b"FROM_PORT=7\nhello", ours).unwrap();
+        assert_eq!(receiver.join().unwrap(), b"hello");
+    });
 }
 
 // ---- strangers ----

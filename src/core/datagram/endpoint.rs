@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::destination::Destination;
-use crate::core::drive::{log, poll_timeout, Deadline};
-use crate::core::session::{DatagramPort, Path};
+use crate::core::drive::{earlier, log, poll_timeout, Deadline};
+use crate::core::session::{DatagramPort, HeaderTrial, Path};
 use crate::error::{Error, Operation, Result, Status};
 use crate::protocol::style::Style;
 use crate::sys::{self, PollFd};
@@ -172,7 +172,8 @@ impl Endpoint {
         // Without a keeper, the waiting caller has to read the control socket itself, as that is where datagrams
         // arrive. A receiver also waits for the news that the bridge does not listen.
         let news = operation == Operation::Receive && self.port.listening().is_some_and(|bridge| !bridge.is_proven());
-        if self.drives_itself() || news {
+        let trial = self.port.header_trial.as_ref().is_some_and(HeaderTrial::is_open);
+        if self.drives_itself() || news || (operation == Operation::Receive && trial) {
             waiting.by_poll()
         } else {
             waiting
@@ -240,7 +241,8 @@ impl Endpoint {
             false => (self.port.listening().filter(|_| events == sys::IN).map_or(-1, |bridge| bridge.news()), sys::IN),
         };
         let mut fds = [PollFd { fd, events, revents: 0 }, PollFd { fd: control, events: wanted, revents: 0 }];
-        self.poll(&mut fds, waiting)?;
+        let again = self.port.header_trial.as_ref().filter(|_| events == sys::IN).and_then(|trial| trial.next(now));
+        self.poll_until(&mut fds, waiting, again)?;
         if self.drives_itself() {
             self.destination.drive(clock());
         }
@@ -249,9 +251,13 @@ impl Endpoint {
 
     /// Polls `fds` until the time limit.
     pub(super) fn poll(&self, fds: &mut [PollFd], waiting: &Waiting) -> Result<()> {
+        self.poll_until(fds, waiting, None)
+    }
+
+    fn poll_until(&self, fds: &mut [PollFd], waiting: &Waiting, due: Deadline) -> Result<()> {
         let timeout = match waiting.until {
             Until::InSystemCall => -1,
-            Until::Poll(deadline) => poll_timeout(deadline, clock()),
+            Until::Poll(deadline) => poll_timeout(earlier(deadline, due), clock()),
         };
         sys::poll(fds, timeout).map_err(|error| self.failed(waiting.operation, &error))?;
         Ok(())
@@ -263,6 +269,21 @@ impl Endpoint {
             Some(bridge) if bridge.is_refused(clock()) => Err(bridge.error(Operation::Receive)),
             _ => Ok(()),
         }
+    }
+
+    /// Goes on finding out whether the router writes headers before raw datagrams, if that matters. Fails if it is known
+    /// not to.
+    pub(super) fn try_header(&self, now: Instant) -> Result<()> {
+        let Some(trial) = &self.port.header_trial else { return Ok(()) };
+        if let (true, Ok(session)) = (trial.is_open(), self.destination.live(Operation::Receive)) {
+            self.port.ask_for_header(session.id(), self.destination.keys().address(), now);
+        }
+        trial.check_refused()
+    }
+
+    /// Fails once it is known, or has to be assumed, that the router writes no headers before raw datagrams.
+    pub(super) fn check_header(&self) -> Result<()> {
+        self.port.header_trial.as_ref().map_or(Ok(()), |trial| trial.check(clock()))
     }
 
     /// Records that something came from the bridge, so it is listening.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::core::datagram::endpoint::{check_flags, clock, Endpoint, Waiting};
+use crate::core::session::Form;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::datagram::{self, Origin, Source, MAX_HEADER};
 use crate::sys::lock::{Rank, RankedMutex};
@@ -51,6 +52,8 @@ enum Verdict {
     Ended,
     Forged(Option<SocketAddr>),
     Malformed,
+    /// Sent by this library to itself.
+    Ours,
 }
 
 /// The receiving half of a datagram handle.
@@ -94,6 +97,7 @@ impl Receiver {
             return Err(error);
         }
         let mut dropped = 0;
+        self.try_header(now)?;
         loop {
             let fd = self.endpoint.check(operation)?;
             match self.receive(fd, buffer, waiting.flags()) {
@@ -102,7 +106,7 @@ impl Receiver {
                     let message = format!("a datagram came from {}", self.endpoint.port().foreign(from));
                     return Err(Error::protocol(Operation::Source, message));
                 }
-                Ok(Verdict::Ended) => {}
+                Ok(Verdict::Ended | Verdict::Ours) => {}
                 Ok(Verdict::Forged(_) | Verdict::Malformed) => {
                     dropped += 1;
                     // A flood of foreign datagrams must not hold up a non-blocking caller, nor a blocking one beyond
@@ -117,6 +121,8 @@ impl Receiver {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if sys::would_block(&error) => {
                     self.endpoint.check_listening()?;
+                    self.try_header(clock())?;
+                    self.endpoint.check_header()?;
                     if !self.endpoint.wait(fd, sys::IN, &waiting, clock())? {
                         return Ok(None);
                     }
@@ -136,10 +142,24 @@ impl Receiver {
         if let Some(error) = self.deferred.lock().take() {
             return Err(error);
         }
+        self.try_header(now)?;
         let mut batch = self.batch.lock().take().unwrap_or_else(Batch::boxed);
         let result = self.receive_batches(slots, &waiting, &mut batch);
         *self.batch.lock() = Some(batch);
         result
+    }
+
+    /// As [`Endpoint::try_header`]. What has come without a header is of no use, and must not keep the descriptor readable.
+    fn try_header(&self, now: Instant) -> Result<()> {
+        if self.endpoint.port().header_trial.is_none() {
+            return Ok(());
+        }
+        self.endpoint.check(Operation::Receive)?;
+        self.endpoint.try_header(now).inspect_err(|_| {
+            if sys::discard_datagram(self.endpoint.fd()) {
+                self.endpoint.port().counters.malformed.fetch_add(1, Ordering::Relaxed);
+            }
+        })
     }
 
     /// Makes the next call return this error.
@@ -202,6 +222,8 @@ impl Receiver {
                 }
                 Err(error) if sys::would_block(&error) => {
                     self.endpoint.check_listening()?;
+                    self.try_header(clock())?;
+                    self.endpoint.check_header()?;
                     if !self.endpoint.wait(fd, sys::IN, waiting, clock())? {
                         break;
                     }
@@ -220,7 +242,7 @@ impl Receiver {
         let (arrival, moved) = sys::receive_split(fd, flags, predicted, buffer, &mut decide)?;
         let peeked = flags & sys::MSG_PEEK != 0;
         self.settle(&mut verdict, &arrival, moved.unwrap_or(0), peeked);
-        if peeked && matches!(verdict, Verdict::Forged(_) | Verdict::Malformed) {
+        if peeked && matches!(verdict, Verdict::Forged(_) | Verdict::Malformed | Verdict::Ours) {
             sys::discard_datagram(fd);
         }
         Ok(verdict)
@@ -264,7 +286,7 @@ impl Receiver {
                 }
                 // All that follow show the same end.
                 Verdict::Ended => return Ok((index.max(1), good)),
-                Verdict::Forged(_) | Verdict::Malformed => {}
+                Verdict::Forged(_) | Verdict::Malformed | Verdict::Ours => {}
             }
         }
         Ok((came, good))
@@ -281,6 +303,19 @@ impl Receiver {
             self.endpoint.note_stranger(arrival.from);
             *verdict = Verdict::Forged(arrival.from);
             return None;
+        }
+        if let Some(trial) = &self.endpoint.port().header_trial {
+            match trial.judge(first, arrival.len) {
+                Form::Header => {}
+                Form::Ours => {
+                    *verdict = Verdict::Ours;
+                    return None;
+                }
+                Form::Unclear => {
+                    *verdict = Verdict::Malformed;
+                    return None;
+                }
+            }
         }
         *verdict = Verdict::Malformed;
         let (len, source, origin) = self.header(first)?;
@@ -308,6 +343,7 @@ impl Receiver {
                 }
             }
             Verdict::Ended => {}
+            Verdict::Ours => self.endpoint.heard(),
             Verdict::Forged(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
             Verdict::Malformed => _ = counters.malformed.fetch_add(1, Ordering::Relaxed),
         }
@@ -325,12 +361,8 @@ impl Receiver {
         let end = first.iter().skip(known).position(|b| *b == b'\n').map(|at| known + at);
         let end = end.filter(|end| *end <= MAX_HEADER);
         if raw {
-            // A bridge that ignores the request for headers sends bare payload.
-            let line = end.and_then(|end| first.get(..end));
-            return Some(match line.and_then(|line| Some((line.len() + 1, datagram::raw_header(line)?))) {
-                Some((len, origin)) => (len, None, origin),
-                None => (0, None, Origin::default()),
-            });
+            let line = first.get(..end?)?;
+            return Some((line.len() + 1, None, datagram::raw_header(line)?));
         }
         let (token, origin) = datagram::split_source(first.get(..end?)?, known).ok()?;
         Some((end? + 1, Some(self.source(token)?), origin))

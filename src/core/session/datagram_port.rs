@@ -8,12 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::core::bridge::Bridge;
+use crate::core::session::header_trial::HeaderTrial;
 use crate::core::session::listening::Listening;
 use crate::core::session::target_cache::TargetCache;
 use crate::core::settings::DatagramOptions;
 use crate::error::{Error, Operation, Result, Status};
+use crate::identity::Address;
 use crate::protocol::command::Delivery;
-use crate::protocol::datagram::{SendOptions, MAX_IN_BAND};
+use crate::protocol::datagram::{send_header, SendOptions, MAX_IN_BAND};
 use crate::protocol::ports::Ports;
 use crate::protocol::style::Style;
 use crate::sys::{self, SharedFd, UdpAddress};
@@ -70,8 +72,10 @@ pub struct DatagramPort {
     /// The program's end: the UDP socket, or one of the pair.
     pub socket: Arc<SharedFd>,
     pub path: Path,
-    /// Whether raw datagrams come with a header line.
+    /// Whether raw datagrams should come with a header line.
     pub raw_header: bool,
+    /// Set if it is up to the router whether they do.
+    pub header_trial: Option<HeaderTrial>,
     /// Whether the bridge may send from a port other than the one it listens on.
     pub any_port: bool,
     /// Another address the bridge sends from.
@@ -115,6 +119,10 @@ impl DatagramPort {
         Ok(Arc::new(DatagramPort {
             socket: Arc::new(SharedFd::new(socket)),
             // In band every datagram is announced by a line, so raw ones have a header too.
+            header_trial: match &path {
+                Path::Udp { .. } if delivery.header => Some(HeaderTrial::new(Instant::now())?),
+                _ => None,
+            },
             raw_header: delivery.header || (raw && matches!(path, Path::InBand(_))),
             path,
             any_port: options.any_source_port,
@@ -145,6 +153,28 @@ impl DatagramPort {
             "a session of style DATAGRAM3: some routers say OK to it and deliver nothing (i2pd 2.58); if nothing comes, \
              use another style",
         ))
+    }
+
+    /// A session with this id has begun, for the destination `own`.
+    pub fn begin(&self, id: &str, own: &Address, now: Instant) {
+        if let Some(trial) = &self.header_trial {
+            trial.begin(now);
+            self.ask_for_header(id, own, now);
+        }
+    }
+
+    /// Sends the session a datagram of its own, if it is time to find out whether the router writes headers.
+    pub fn ask_for_header(&self, id: &str, own: &Address, now: Instant) {
+        let (Some(trial), Path::Udp { raw, .. }) = (&self.header_trial, &self.path) else { return };
+        let Some(payload) = trial.ask(now) else { return };
+        let mut options = SendOptions::default();
+        let (from, to) = (self.defaults.ports.from.unwrap_or(0), self.defaults.ports.to.unwrap_or(0));
+        if from != to {
+            options.ports.to = Some(from);
+        }
+        let header = send_header(id, own, &options);
+        // Whatever becomes of it, it is sent again.
+        drop(sys::send_datagram(self.socket.as_raw_fd(), Some(raw), &header, &payload, sys::MSG_DONTWAIT));
     }
 
     /// What to tell the router when creating a session.
@@ -235,6 +265,7 @@ mod tests {
             socket: Arc::new(SharedFd::new(ours)),
             path: Path::InBand(SharedFd::new(theirs)),
             raw_header: false,
+            header_trial: None,
             any_port: false,
             also_from: None,
             stranger: OnceLock::new(),

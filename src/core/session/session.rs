@@ -90,6 +90,9 @@ impl Session {
         if let Some((fd, events)) = control_socket.awaited() {
             signals.work.set(&*fd, events).map_err(system)?;
         }
+        if let Some(port) = &new.port {
+            port.begin(&new.id, &new.address, now);
+        }
         let scope = Arc::new(Scope::default());
         last_session::begin(&new.address, &bridge, &scope, now);
         Ok(Arc::new(Session {
