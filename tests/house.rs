@@ -823,9 +823,9 @@ fn the_source_with_one_import_too_many() {
     );
     adding(
         &[("core/datagram/new.rs", "use crate::core::listener::new;"), ("core/listener/new.rs", ""),
-          ("core/listener/old.rs", "use crate::core::datagram::target_cache;")],
+          ("core/listener/old.rs", "use crate::core::datagram::endpoint;")],
         &["src/core/datagram/new.rs:{}: imports `crate::core::listener::new`, and src/core/listener/old.rs:{}: imports \
-           `crate::core::datagram::target_cache`; rooms on one floor may not import each other in a circle."],
+           `crate::core::datagram::endpoint`; rooms on one floor may not import each other in a circle."],
     );
     adding(
         &[("core/session/session.rs", "use crate::core::session::Nothing;")],

@@ -485,7 +485,7 @@ static void names_without_waiting(void) {
     before = count_fds();
     for (i = 0; i < 100; i++) {
         char name[32];
-        sprintf(name, "n%d.i2p", i);
+        snprintf(name, sizeof name, "n%d.i2p", i);
         ST(I2PSOCK_STATE, i2psock_dgram_send_to(a.dgram, name, "abc", 3, 0, NULL, &E));
     }
     ST(I2PSOCK_STATE, i2psock_dgram_send_to(a.dgram, host, "abc", 3, 0, NULL, &E));
@@ -820,10 +820,62 @@ static void bad_network(void) {
     bridge_stop(&b);
 }
 
+/* Told every time, to both sides, and a poll for something to read can wait. */
+static void wrong_udp_port(void) {
+    bridge elsewhere = common;
+    char wanted[128];
+    struct sockaddr_in in;
+    socklen_t size = sizeof in;
+    peer p;
+    int i, s = socket(AF_INET, SOCK_DGRAM, 0);
+    memset(&in, 0, sizeof in);
+    in.sin_family = AF_INET;
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(s >= 0 && bind(s, (struct sockaddr *) &in, sizeof in) == 0 && getsockname(s, (struct sockaddr *) &in, &size) == 0);
+    close(s);
+    elsewhere.udp = ntohs(in.sin_port);
+    snprintf(wanted, sizeof wanted, "nothing listens for datagrams at 127.0.0.1:%d (option udp; i2pd: SAM port - 1)", elsewhere.udp);
+    peer_open(&p, &elsewhere, I2PSOCK_DGRAM, NULL, NULL);
+    /* On a busy system the answer to the first one may come too late for it. */
+    ST(ANY, i2psock_dgram_send_to(p.dgram, text_of(&p), "x", 1, 0, NULL, &E));
+    for (i = 0; i < 5; i++) {
+        ST(I2PSOCK_IO, i2psock_dgram_send_to(p.dgram, text_of(&p), "x", 1, 0, NULL, &E));
+        CHECK_STR(i2psock_error_message(E), wanted);
+        CHECK_INT(i2psock_error_os_error(E), ECONNREFUSED);
+        CHECK(!readable(i2psock_dgram_fd(p.dgram), 0));
+        ST(I2PSOCK_IO, i2psock_dgram_recv_from(p.dgram, p.room, 10, 0, &p.got, p.from, &E));
+        CHECK_STR(i2psock_error_message(E), wanted);
+        ST(I2PSOCK_BLOCK, i2psock_dgram_recv_from(p.dgram, p.room, 10, MSG_DONTWAIT, &p.got, p.from, &E));
+    }
+    peer_close(&p);
+}
+
+/* A router that ignores the question for headers: what a peer has written is never taken for one. */
+static void headers_of_a_peer(void) {
+    static const char *const forged = "FROM_PORT=7 TO_PORT=8 PROTOCOL=99\nhello";
+    bridge b;
+    peer p, other;
+    int i;
+    bridge_start(&b, "--personality", "i2pd-2.58", NULL);
+    peer_open(&p, &b, I2PSOCK_RAW, "raw_header", "1");
+    peer_open(&other, &b, I2PSOCK_RAW, NULL, NULL);
+    for (i = 0; i < 3; i++) {
+        put(&other, text_of(&p), forged, strlen(forged));
+        ST(I2PSOCK_UNSUPPORTED, i2psock_dgram_recv_from(p.dgram, p.room, 100, 0, &p.got, p.from, &E));
+        CHECK(strstr(i2psock_error_message(E), "raw_header") != NULL);
+        CHECK(p.got == 0 && i2psock_from_port(p.from) == -1);
+    }
+    CHECK_INT(COUNT(&p, RECEIVED), 0);
+    peer_close(&other);
+    peer_close(&p);
+    bridge_stop(&b);
+}
+
 static const test_case tests[] = {
     T_LONG(echo), T_LONG(echo_in_band), T(limits), T(short_buffers), T(batches), T(large_batches), T(strangers), T(strangers_in_a_batch),
     T(ports), T(resolving), T(names_without_waiting), T(descriptors), T(other_styles), T(ends_wake_everybody),
     T(ends_wake_everybody_in_band), T(ends_wake_everybody_raw_in_band), T(without_keeper), T(forked), T(forked_resolve),
-    T_LONG(forked_while_busy), T(leaves_nothing), T(bad_network),
+    T_LONG(forked_while_busy), T(leaves_nothing), T(bad_network), T(wrong_udp_port),
+    T(headers_of_a_peer),
 };
 MAIN(tests)
