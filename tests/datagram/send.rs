@@ -451,8 +451,8 @@ fn streams_and_datagrams_do_not_mix() {
 // ---- bridges that do not listen ----
 
 /// A bridge whose UDP side is gone: it is seen within a second or so, then every datagram is told until it is back.
-#[test]
 #[cfg(target_os = "linux")]
+#[test]
 fn a_bridge_that_stopped_listening_for_datagrams() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let place = SocketAddr::from(([127, 0, 0, 1], free_udp_port("127.0.0.1")));
@@ -485,8 +485,8 @@ fn a_bridge_that_stopped_listening_for_datagrams() {
 }
 
 /// A bridge whose UDP side is not there: told every time, to who sends and to who receives, and poll can wait.
-#[test]
 #[cfg(target_os = "linux")]
+#[test]
 fn nobody_listens_for_datagrams() {
     let bridge = Bridge::start(Config::default()).unwrap();
     let place = format!("127.0.0.1:{}", free_udp_port("127.0.0.1"));
@@ -525,8 +525,8 @@ fn nobody_listens_for_datagrams() {
 }
 
 /// A router with several addresses that sends from another one than the one it is reached at.
-#[test]
 #[cfg(target_os = "linux")]
+#[test]
 fn datagrams_from_another_address_of_the_router() {
     let (_bridge, controller) = start(Personality::Java);
     let other = UdpSocket::bind("127.0.0.2:0").unwrap();
