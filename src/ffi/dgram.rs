@@ -183,8 +183,8 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 /// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
 /// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
 /// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
-/// name does not resolve (leaflet's NSError);
+/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up
+/// first; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
 /// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
 /// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system
 /// tells, but for the datagrams of a second or so when the bridge has gone. They may have gone out all the same.
@@ -279,9 +279,10 @@ pub struct i2psock_incoming {
 }
 
 /// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
-/// call for up to 16 of them (not with in_band). `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any
-/// other status the datagram after those is the one it is about, and nothing of that one or those behind it was sent;
-/// statuses as i2psock_dgram_send_to(). A name that is not known yet is looked up when it is its datagram's turn.
+/// call for up to 16 of them (not with in_band), and another one about once a second, to see whether the bridge listens.
+/// `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the datagram after those is the one
+/// it is about, and nothing of that one or those behind it was sent; statuses as i2psock_dgram_send_to(). A name that is not
+/// known yet is looked up when it is its datagram's turn.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
     dgram: Option<&i2psock_dgram>,
