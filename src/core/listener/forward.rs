@@ -146,7 +146,7 @@ impl Forward {
             // A silent one makes room: any local process can connect and say nothing.
             let is_full = streams.len() + self.arriving.len() >= room;
             let oldest = self.oldest().filter(|_| streams.len() < room);
-            if is_full && !oldest.is_some_and(|(_, since)| now.saturating_duration_since(since) >= GRACE) {
+            if is_full && oldest.is_none_or(|(_, since)| now.saturating_duration_since(since) < GRACE) {
                 break;
             }
             let Ok((connection, _)) = self.port.accept() else { break };
