@@ -120,6 +120,7 @@ fn a_lookup_without_an_answer_stops_nothing_else() {
         bridge.add_host("late.i2p", &destination(1));
         bridge.faults().once(Reply::NamingLookup, Action::Stall);
         let mut never = a.lookup("late.i2p", Limit::After(Duration::from_millis(60))).unwrap();
+        wait_until("it is asked", || asked(&bridge, "late.i2p") == 1);
         let mut behind = [a.lookup("behind.i2p", LIMIT).unwrap()];
         drop(a.lookup("cancelled.i2p", LIMIT).unwrap());
         // It is not known there, but may be through the session: now it waits for its turn.
