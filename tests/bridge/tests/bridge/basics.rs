@@ -188,6 +188,8 @@ fn silent_streams_have_no_header() {
     let (bridge, _a, _b) = two_sessions(Config::default());
     let mut accepted = Client::new(&bridge);
     accepted.send("STREAM ACCEPT ID=a SILENT=true");
+    // Before the first accept Java refuses at once.
+    assert!(bridge.wait_for(LONG, |b| b.session("a").unwrap().accepts == 1));
     let mut connected = Client::new(&bridge);
     let to = bridge.session("a").unwrap().destination;
     connected.send(&format!("STREAM CONNECT ID=b DESTINATION={to} SILENT=true"));
