@@ -124,6 +124,8 @@ launch() { # router
         # Without this shell nobody would stop it.
         set --
         if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig KILL; fi
+        # In a group of its own: where one member is stopped, the kernel may send HUP to all of a group's when another one ends.
+        if command -v setsid >/dev/null; then set -- setsid "$@"; fi
         exec "$@" "$i2pd" --conf="$own/i2pd.conf" --datadir="$own" --log=file --logfile="$own/i2pd.log" \
             --tunconf="$own/no-tunnels" --tunnelsdir="$own/no-tunnels.d" --certsdir="$own/no-certificates" \
             >>"$own/i2pd.out" 2>&1 </dev/null
