@@ -300,8 +300,8 @@ typedef enum {
     I2PSOCK_STAGE_LETTING_GO = 8,
 } i2psock_stage;
 
-/// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be used
-/// by many threads at once.
+/// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be
+/// used by many threads at once.
 typedef struct i2psock_addr i2psock_addr;
 
 /// One SAM bridge and everything that is open through it (leaflet's Controller). May be used by many threads at once.
@@ -428,8 +428,8 @@ typedef struct i2psock_pending i2psock_pending;
 /// A connected stream: a socket (leaflet's StreamSocket). One thread may send while another receives.
 ///
 /// i2psock_stream_fd() is an ordinary connected stream socket with nothing of the payload held back in this library, so
-/// poll, select, epoll, read, write, sendfile, fdopen, getsockopt, setsockopt and fcntl do what they always do. Some calls
-/// would work on the connection to the bridge instead of on I2P, so do not use them on it; use these:
+/// poll, select, epoll, read, write, sendfile, fdopen, getsockopt, setsockopt and fcntl do what they always do. Some
+/// calls would work on the connection to the bridge instead of on I2P, so do not use them on it; use these:
 ///   bind, listen           nothing: a destination is always bound
 ///   accept, connect        i2psock_dest_accept(), i2psock_dest_connect()
 ///   sendto, recvfrom       i2psock_stream_send(), i2psock_stream_recv(): a stream has one peer
@@ -468,9 +468,9 @@ typedef struct i2psock_stream i2psock_stream;
 typedef struct i2psock_tunnel i2psock_tunnel;
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
-/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or on the
-/// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
-/// library is held. It may not call the library: I2PSOCK_STATE.
+/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or
+/// on the keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of
+/// the library is held. It may not call the library: I2PSOCK_STATE.
 typedef void (*i2psock_log_fn)(void *user, const char *text);
 
 /// A descriptor of the system; -1 when there is none.
@@ -573,9 +573,10 @@ i2psock_status i2psock_options_from_env(i2psock_options *options,
 /// Frees options and wipes their values and the keys in them. NULL is allowed.
 void i2psock_options_free(i2psock_options *options);
 
-/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
-/// one of the certificate. Private keys are refused: they are not an address. `*out` is yours to free. No I/O; names are
-/// resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no destination, or of another type.
+/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a
+/// signature type; I2PSOCK_SIG_ANY takes the one of the certificate. Private keys are refused: they are not an address.
+/// `*out` is yours to free. No I/O; names are resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no
+/// destination, or of another type.
 i2psock_status i2psock_addr_parse(const char *text,
                                   int sig_type,
                                   i2psock_addr **out,
@@ -613,16 +614,16 @@ int i2psock_addr_equal(const i2psock_addr *a, const i2psock_addr *b);
 /// Frees an address. NULL is allowed.
 void i2psock_addr_free(i2psock_addr *addr);
 
-/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in upper
-/// case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
-/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path, another
-/// scheme or international letters in it is refused, and the message says what to write instead.
+/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in
+/// upper case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
+/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path,
+/// another scheme or international letters in it is refused, and the message says what to write instead.
 i2psock_name_kind i2psock_name_classify(const char *text);
 
 /// Takes the address of an encrypted lease set apart ("b33": 56 or more characters and ".b32.i2p"). `*flags` has
-/// I2PSOCK_B33_SECRET and I2PSOCK_B33_CLIENT_AUTH, `*sig_type` and `*blinded_sig_type` are the types of the key and of its
-/// blinded form, and its first `capacity` bytes go to `key`, `*key_len` being its whole length (32 today). Every output
-/// may be NULL. I2PSOCK_INVALID: it is no such address.
+/// I2PSOCK_B33_SECRET and I2PSOCK_B33_CLIENT_AUTH, `*sig_type` and `*blinded_sig_type` are the types of the key and of
+/// its blinded form, and its first `capacity` bytes go to `key`, `*key_len` being its whole length (32 today). Every
+/// output may be NULL. I2PSOCK_INVALID: it is no such address.
 i2psock_status i2psock_b33_decode(const char *text,
                                   int *flags,
                                   int *sig_type,
@@ -713,8 +714,8 @@ i2psock_status i2psock_controller_check(const i2psock_controller *controller,
                                         int timeout_ms,
                                         i2psock_error **err);
 
-/// SAM version the bridge answered when the controller was opened, such as "3.2". Lives as long as the controller; NULL for
-/// NULL.
+/// SAM version the bridge answered when the controller was opened, such as "3.2". Lives as long as the controller; NULL
+/// for NULL.
 const char *i2psock_controller_version(const i2psock_controller *controller);
 
 /// Address of the bridge as it was given. Lives as long as the controller; NULL for NULL.
@@ -723,26 +724,27 @@ const char *i2psock_controller_address(const i2psock_controller *controller);
 /// The bridge's endpoint for datagrams, HOST:PORT (leaflet's dgram_api). Lives as long as the controller; NULL for NULL.
 const char *i2psock_controller_udp_address(const i2psock_controller *controller);
 
-/// Sets the log hook; NULL removes it. A call of the old hook that is under way in another thread may still end after this
-/// returns; after i2psock_controller_close() none is.
+/// Sets the log hook; NULL removes it. A call of the old hook that is under way in another thread may still end after
+/// this returns; after i2psock_controller_close() none is.
 i2psock_status i2psock_controller_set_log(const i2psock_controller *controller,
                                           i2psock_log_fn hook,
                                           void *user,
                                           i2psock_error **err);
 
-/// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's address
-/// book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of this
-/// controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight at a time
-/// are under way, those that find the destination's connection busy on others of their own. Blocks up to `timeout_ms`.
-/// `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name, or without an open
-/// destination not this way; I2PSOCK_INVALID: it is no name.
+/// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's
+/// address book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of
+/// this controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight
+/// at a time are under way, those that find the destination's connection busy on others of their own. Blocks up to
+/// `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name,
+/// or without an open destination not this way; I2PSOCK_INVALID: it is no name.
 i2psock_status i2psock_controller_lookup(const i2psock_controller *controller,
                                          const char *name,
                                          int timeout_ms,
                                          i2psock_addr **out,
                                          i2psock_error **err);
 
-/// Starts i2psock_controller_lookup() without blocking; finish with i2psock_pending_finish_addr(). `*out` is yours to free.
+/// Starts i2psock_controller_lookup() without blocking; finish with i2psock_pending_finish_addr(). `*out` is yours to
+/// free.
 i2psock_status i2psock_controller_lookup_start(const i2psock_controller *controller,
                                                const char *name,
                                                int timeout_ms,
@@ -777,12 +779,12 @@ const char *i2psock_state_name(int state);
 /// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
-/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
-/// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
-/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED: the router does not know
-/// the style, or another option; I2PSOCK_INVALID: also a name without "key_store", a key file without keys, or keys of a
-/// signature type that routers crash on; I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away
-/// while it was building tunnels.
+/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone,
+/// or the key file cannot be read or written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is
+/// open in another process or controller, or with another style or another value of one of the options, or has other
+/// keys than those given; I2PSOCK_UNSUPPORTED: the router does not know the style, or another option; I2PSOCK_INVALID:
+/// also a name without "key_store", a key file without keys, or keys of a signature type that routers crash on;
+/// I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away while it was building tunnels.
 i2psock_status i2psock_dest_open(const i2psock_controller *controller,
                                  const char *name,
                                  int style,
@@ -820,16 +822,16 @@ int i2psock_dest_style(const i2psock_dest *dest);
 i2psock_state i2psock_dest_state(const i2psock_dest *dest,
                                  i2psock_error **err);
 
-/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
-/// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
+/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session
+/// was lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 int i2psock_dest_attempt(const i2psock_dest *dest);
 
-/// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
-/// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
+/// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never
+/// read, write or close it. The same number and description as long as `dest` lives. -1 for NULL.
 i2psock_fd i2psock_dest_fd(const i2psock_dest *dest);
 
-/// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always with
-/// the keeper.
+/// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always
+/// with the keeper.
 int i2psock_dest_timeout_ms(const i2psock_dest *dest);
 
 /// Reports the next change of state that was not reported yet, the first being I2PSOCK_STATE_READY, which makes the
@@ -850,8 +852,9 @@ i2psock_status i2psock_dest_service(const i2psock_dest *dest,
 /// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
 /// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "KEY_NOT_FOUND" (a name or
 /// base32 address that does not resolve: unknown, or not there now, so it is worth another try) and so on;
-/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
-/// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
+/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: not an address; I2PSOCK_STATE:
+/// the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO,
+/// I2PSOCK_PROTOCOL: the bridge.
 i2psock_status i2psock_dest_connect(const i2psock_dest *dest,
                                     const char *address,
                                     const i2psock_options *options,
@@ -1036,8 +1039,8 @@ i2psock_status i2psock_stream_send(const i2psock_stream *stream,
 /// is 0. `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with
 /// MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has
 /// ended, every time; I2PSOCK_STATE: the descriptor was taken. If the stream was cut off and what has come may not be
-/// all, i2psock_error_os_error() is ECONNRESET, for this and all later calls on it, whichever met the reset first; 0 after
-/// an orderly end. After the loss of the session the message says why that was.
+/// all, i2psock_error_os_error() is ECONNRESET, for this and all later calls on it, whichever met the reset first; 0
+/// after an orderly end. After the loss of the session the message says why that was.
 i2psock_status i2psock_stream_recv(const i2psock_stream *stream,
                                    void *data,
                                    size_t len,
@@ -1092,7 +1095,8 @@ int64_t i2psock_stream_unsent(const i2psock_stream *stream);
 /// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until
 /// the bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK:
 /// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset (even if nothing was
-/// left to take; os_error is ECONNRESET) or shut down before, and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
+/// left to take; os_error is ECONNRESET) or shut down before, and the rest is lost. In a poll loop use
+/// i2psock_stream_unsent(). NULL is allowed.
 i2psock_status i2psock_stream_close(i2psock_stream *stream,
                                     int timeout_ms,
                                     i2psock_error **err);
@@ -1154,8 +1158,8 @@ i2psock_status i2psock_dest_bind(const i2psock_dest *dest,
                                  i2psock_dgram **out,
                                  i2psock_error **err);
 
-/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1 for
-/// NULL. (leaflet's fileno.)
+/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1
+/// for NULL. (leaflet's fileno.)
 i2psock_fd i2psock_dgram_fd(const i2psock_dgram *dgram);
 
 /// Our own address (i2p.sam's property dest). Borrowed: it lives as long as `dgram`. NULL for NULL.
@@ -1175,19 +1179,18 @@ i2psock_status i2psock_dgram_set_timeout(const i2psock_dgram *dgram, int timeout
 
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
 /// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call. A name
-/// or base32 is looked up the first time, which blocks, within i2psock_dgram_set_timeout() and lookup_timeout, and is then
-/// remembered for ten minutes, by all handles of the destination. On a non-blocking socket, or with MSG_DONTWAIT, one that
-/// is not known is I2PSOCK_STATE: look it up first with i2psock_dest_lookup_start() or i2psock_dest_lookup(), which is
-/// remembered in the same way (the last 1024 names).
-/// `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
-/// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
-/// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
-/// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up
-/// first; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
-/// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
-/// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system
-/// tells, but for the datagrams of a second or so when the bridge has gone. They may have gone out all the same.
+/// or base32 is looked up the first time, which blocks, within i2psock_dgram_set_timeout() and lookup_timeout, and is
+/// then remembered for ten minutes, by all handles of the destination. On a non-blocking socket, or with MSG_DONTWAIT,
+/// one that is not known is I2PSOCK_STATE: look it up first with i2psock_dest_lookup_start() or i2psock_dest_lookup(),
+/// which is remembered in the same way (the last 1024 names). `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be
+/// NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which
+/// only some routers know; others lose the datagram, so the destination must have been opened with header_options=1.
+/// I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size
+/// (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
+/// name does not resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the
+/// destination has ended; I2PSOCK_TIMEOUT; I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's
+/// option "udp": every time, where the system tells, but for the datagrams of a second or so when the bridge has gone.
+/// They may have gone out all the same.
 i2psock_status i2psock_dgram_send_to(const i2psock_dgram *dgram,
                                      const char *address,
                                      const void *data,
@@ -1216,10 +1219,10 @@ i2psock_status i2psock_dgram_recv_from(const i2psock_dgram *dgram,
                                        i2psock_error **err);
 
 /// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
-/// call for up to 16 of them (not with in_band), and another one about once a second, to see whether the bridge listens.
-/// `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the datagram after those is the one
-/// it is about, and nothing of that one or those behind it was sent; statuses as i2psock_dgram_send_to(). A name that is not
-/// known yet is looked up when it is its datagram's turn.
+/// call for up to 16 of them (not with in_band), and another one about once a second, to see whether the bridge
+/// listens. `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the datagram after
+/// those is the one it is about, and nothing of that one or those behind it was sent; statuses as
+/// i2psock_dgram_send_to(). A name that is not known yet is looked up when it is its datagram's turn.
 i2psock_status i2psock_dgram_send_many(const i2psock_dgram *dgram,
                                        const i2psock_outgoing *datagrams,
                                        size_t count,
@@ -1227,14 +1230,15 @@ i2psock_status i2psock_dgram_send_many(const i2psock_dgram *dgram,
                                        size_t *sent,
                                        i2psock_error **err);
 
-/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on
-/// Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the
-/// room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted
-/// and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written to. `from`
-/// may be the same for several elements, and then tells about the last. It is fastest with elements of one capacity: at
-/// one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the
-/// first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error
-/// behind it is returned by the next call. With option report_source every datagram costs a system call.
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there,
+/// on Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in
+/// the room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and
+/// counted and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written
+/// to. `from` may be the same for several elements, and then tells about the last. It is fastest with elements of one
+/// capacity: at one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK
+/// would show the first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the
+/// first one: an error behind it is returned by the next call. With option report_source every datagram costs a system
+/// call.
 i2psock_status i2psock_dgram_recv_many(const i2psock_dgram *dgram,
                                        i2psock_incoming *datagrams,
                                        size_t count,

@@ -8,8 +8,8 @@ use crate::ffi::error::{i2psock_error, i2psock_status};
 use crate::ffi::guard::{self, Handle};
 use crate::identity::{Address, Target, B33};
 
-/// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be used
-/// by many threads at once.
+/// A public destination, the address of somebody on I2P (leaflet's Dest with is_private False). Never changes; may be
+/// used by many threads at once.
 pub struct i2psock_addr(pub(super) Handle<Address>);
 
 impl i2psock_addr {
@@ -41,9 +41,10 @@ pub const I2PSOCK_B33_SECRET: c_int = 2;
 /// The client must authenticate itself, in the flags of i2psock_b33_decode().
 pub const I2PSOCK_B33_CLIENT_AUTH: c_int = 4;
 
-/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a signature type; I2PSOCK_SIG_ANY takes the
-/// one of the certificate. Private keys are refused: they are not an address. `*out` is yours to free. No I/O; names are
-/// resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no destination, or of another type.
+/// Reads a destination in I2P base64 (leaflet's Dest), in every form of i2psock_name_classify(). `sig_type` demands a
+/// signature type; I2PSOCK_SIG_ANY takes the one of the certificate. Private keys are refused: they are not an address.
+/// `*out` is yours to free. No I/O; names are resolved by i2psock_controller_lookup(). I2PSOCK_INVALID: it is no
+/// destination, or of another type.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_addr_parse(
     text: *const c_char,
@@ -145,10 +146,10 @@ pub unsafe extern "C" fn i2psock_addr_free(addr: *mut i2psock_addr) {
     unsafe { guard::free(addr) }
 }
 
-/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in upper
-/// case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
-/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path, another
-/// scheme or international letters in it is refused, and the message says what to write instead.
+/// What `text` is, by its form alone. No I/O. Wherever an address is wanted it may be written as people have it: in
+/// upper case, with a line feed or a full stop at the end, with "http://" before it or a "/" or ":0" behind it; and a
+/// destination with ".i2p" behind it, as BitTorrent has it, and with "%3D" for "=". What has another port, a path,
+/// another scheme or international letters in it is refused, and the message says what to write instead.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_name_classify(text: *const c_char) -> i2psock_name_kind {
     guard::getter(i2psock_name_kind::I2PSOCK_NAME_INVALID, || {
@@ -164,9 +165,9 @@ pub unsafe extern "C" fn i2psock_name_classify(text: *const c_char) -> i2psock_n
 }
 
 /// Takes the address of an encrypted lease set apart ("b33": 56 or more characters and ".b32.i2p"). `*flags` has
-/// I2PSOCK_B33_SECRET and I2PSOCK_B33_CLIENT_AUTH, `*sig_type` and `*blinded_sig_type` are the types of the key and of its
-/// blinded form, and its first `capacity` bytes go to `key`, `*key_len` being its whole length (32 today). Every output
-/// may be NULL. I2PSOCK_INVALID: it is no such address.
+/// I2PSOCK_B33_SECRET and I2PSOCK_B33_CLIENT_AUTH, `*sig_type` and `*blinded_sig_type` are the types of the key and of
+/// its blinded form, and its first `capacity` bytes go to `key`, `*key_len` being its whole length (32 today). Every
+/// output may be NULL. I2PSOCK_INVALID: it is no such address.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_b33_decode(
     text: *const c_char,

@@ -79,8 +79,8 @@ pub extern "C" fn i2psock_controller_check(
     })
 }
 
-/// SAM version the bridge answered when the controller was opened, such as "3.2". Lives as long as the controller; NULL for
-/// NULL.
+/// SAM version the bridge answered when the controller was opened, such as "3.2". Lives as long as the controller; NULL
+/// for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_controller_version(controller: Option<&i2psock_controller>) -> *const c_char {
     controller.map_or(std::ptr::null(), |controller| controller.0.get().version.as_ptr())
@@ -99,9 +99,9 @@ pub extern "C" fn i2psock_controller_udp_address(controller: Option<&i2psock_con
 }
 
 /// Receives the conversation with the bridge line by line, as `text` that lives during the call: "-> " sent, "<- "
-/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or on the
-/// keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of the
-/// library is held. It may not call the library: I2PSOCK_STATE.
+/// received, private keys, passwords and other secrets left out. Runs on the thread that made the call in question, or
+/// on the keeper's, which may be a moment after the call has returned; several threads may be in it at once; no lock of
+/// the library is held. It may not call the library: I2PSOCK_STATE.
 pub type i2psock_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char)>;
 
 /// A C function and its argument, which the program promises to be usable from every thread.
@@ -123,8 +123,8 @@ impl CHook {
     }
 }
 
-/// Sets the log hook; NULL removes it. A call of the old hook that is under way in another thread may still end after this
-/// returns; after i2psock_controller_close() none is.
+/// Sets the log hook; NULL removes it. A call of the old hook that is under way in another thread may still end after
+/// this returns; after i2psock_controller_close() none is.
 #[no_mangle]
 pub extern "C" fn i2psock_controller_set_log(
     controller: Option<&i2psock_controller>,
@@ -143,12 +143,12 @@ pub extern "C" fn i2psock_controller_set_log(
     })
 }
 
-/// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's address
-/// book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of this
-/// controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight at a time
-/// are under way, those that find the destination's connection busy on others of their own. Blocks up to `timeout_ms`.
-/// `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name, or without an open
-/// destination not this way; I2PSOCK_INVALID: it is no name.
+/// Resolves a name to a destination (i2p.sam's resolve, leaflet's Controller.lookup): "name.i2p" from the router's
+/// address book, or base32. A destination in base64 is its own answer, without I/O. Asks through an open destination of
+/// this controller, if there is one: some routers resolve only there. Lookups do not wait for each other: up to eight
+/// at a time are under way, those that find the destination's connection busy on others of their own. Blocks up to
+/// `timeout_ms`. `*out` is yours to free. I2PSOCK_NETWORK with tag "KEY_NOT_FOUND": the router does not know the name,
+/// or without an open destination not this way; I2PSOCK_INVALID: it is no name.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_controller_lookup(
     controller: Option<&i2psock_controller>,
@@ -167,7 +167,8 @@ pub unsafe extern "C" fn i2psock_controller_lookup(
     })
 }
 
-/// Starts i2psock_controller_lookup() without blocking; finish with i2psock_pending_finish_addr(). `*out` is yours to free.
+/// Starts i2psock_controller_lookup() without blocking; finish with i2psock_pending_finish_addr(). `*out` is yours to
+/// free.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_controller_lookup_start(
     controller: Option<&i2psock_controller>,

@@ -143,12 +143,12 @@ pub extern "C" fn i2psock_state_name(state: c_int) -> *const c_char {
 /// does, to the lookup of a name that cannot exist. One that answers DUPLICATED_DEST is asked again until the limit.
 ///
 /// I2PSOCK_NETWORK: the router refuses ("DUPLICATED_DEST": these keys are in use; "INVALID_KEY"; "I2P_ERROR"), or made
-/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone, or the key file cannot be read or written; I2PSOCK_PROTOCOL: the
-/// bridge does not answer; I2PSOCK_STATE: the name is open in another process or controller, or with another style or
-/// another value of one of the options, or has other keys than those given; I2PSOCK_UNSUPPORTED: the router does not know
-/// the style, or another option; I2PSOCK_INVALID: also a name without "key_store", a key file without keys, or keys of a
-/// signature type that routers crash on; I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away
-/// while it was building tunnels.
+/// keys of another signature type than asked for, which are not kept; I2PSOCK_TIMEOUT; I2PSOCK_IO: the bridge is gone,
+/// or the key file cannot be read or written; I2PSOCK_PROTOCOL: the bridge does not answer; I2PSOCK_STATE: the name is
+/// open in another process or controller, or with another style or another value of one of the options, or has other
+/// keys than those given; I2PSOCK_UNSUPPORTED: the router does not know the style, or another option; I2PSOCK_INVALID:
+/// also a name without "key_store", a key file without keys, or keys of a signature type that routers crash on;
+/// I2PSOCK_CLOSED: the controller was closed meanwhile, or the router went away while it was building tunnels.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_open(
     controller: Option<&i2psock_controller>,
@@ -240,22 +240,22 @@ pub extern "C" fn i2psock_dest_state(
     state(found.map(|(state, _, cause)| (state, cause)), err)
 }
 
-/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session was
-/// lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
+/// Number of the attempt to open a lost session again that is going on, comes next, or has succeeded; 0 when no session
+/// was lost, and for NULL. Counted from 1, and anew after a session that lived for a minute.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_attempt(dest: Option<&i2psock_dest>) -> c_int {
     dest.map_or(0, |dest| c_int::try_from(dest.0.get().destination().state().1).unwrap_or(c_int::MAX))
 }
 
-/// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never read,
-/// write or close it. The same number and description as long as `dest` lives. -1 for NULL.
+/// A descriptor that is readable while i2psock_dest_service() has something to do or to report; for poll only, never
+/// read, write or close it. The same number and description as long as `dest` lives. -1 for NULL.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_fd(dest: Option<&i2psock_dest>) -> i2psock_fd {
     dest.map_or(-1, |dest| dest.0.get().destination().fd())
 }
 
-/// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always with
-/// the keeper.
+/// Milliseconds after which i2psock_dest_service() is due even without an event, fit for poll; -1 for never, as always
+/// with the keeper.
 #[no_mangle]
 pub extern "C" fn i2psock_dest_timeout_ms(dest: Option<&i2psock_dest>) -> c_int {
     dest.map_or(-1, |dest| dest.0.get().destination().timeout_ms(Instant::now()))
@@ -295,8 +295,9 @@ pub extern "C" fn i2psock_dest_service(
 /// found), not that somebody accepts: if nobody does, the stream ends. Routers other than Java I2P refuse to connect a
 /// destination to itself ("CANT_REACH_PEER"). I2PSOCK_NETWORK: "CANT_REACH_PEER", "TIMEOUT", "KEY_NOT_FOUND" (a name or
 /// base32 address that does not resolve: unknown, or not there now, so it is worth another try) and so on;
-/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: that is no address; I2PSOCK_STATE: the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router
-/// without them; I2PSOCK_IO, I2PSOCK_PROTOCOL: the bridge.
+/// I2PSOCK_CLOSED: the destination was closed or lost; I2PSOCK_TIMEOUT; I2PSOCK_INVALID: not an address; I2PSOCK_STATE:
+/// the destination is not of style STREAM; I2PSOCK_UNSUPPORTED: ports with a router without them; I2PSOCK_IO,
+/// I2PSOCK_PROTOCOL: the bridge.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dest_connect(
     dest: Option<&i2psock_dest>,

@@ -117,8 +117,8 @@ pub extern "C" fn i2psock_dest_bind(
     })
 }
 
-/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1 for
-/// NULL. (leaflet's fileno.)
+/// The socket, borrowed, for poll; never close it. The same number and description as long as the destination lives. -1
+/// for NULL. (leaflet's fileno.)
 #[no_mangle]
 pub extern "C" fn i2psock_dgram_fd(dgram: Option<&i2psock_dgram>) -> i2psock_fd {
     dgram.map_or(-1, |dgram| dgram.0.get().dgram.fd())
@@ -175,19 +175,18 @@ pub extern "C" fn i2psock_dgram_set_timeout(
 
 /// Sends one datagram of 1 to I2PSOCK_MAX_DGRAM (raw: I2PSOCK_MAX_RAW) bytes, whole or not at all (i2p.sam's sendto,
 /// leaflet's transmit). `address`: as for i2psock_dest_connect(). A destination in base64 costs one system call. A name
-/// or base32 is looked up the first time, which blocks, within i2psock_dgram_set_timeout() and lookup_timeout, and is then
-/// remembered for ten minutes, by all handles of the destination. On a non-blocking socket, or with MSG_DONTWAIT, one that
-/// is not known is I2PSOCK_STATE: look it up first with i2psock_dest_lookup_start() or i2psock_dest_lookup(), which is
-/// remembered in the same way (the last 1024 names).
-/// `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL.
-/// `options` may be NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold,
-/// send_leaseset (0 or 1), which only some routers know; others lose the datagram, so the destination must have been
-/// opened with header_options=1. I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room;
-/// I2PSOCK_INVALID: a wrong size (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up
-/// first; I2PSOCK_NETWORK: the name does not resolve (leaflet's NSError);
-/// I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the destination has ended; I2PSOCK_TIMEOUT;
-/// I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's option "udp": every time, where the system
-/// tells, but for the datagrams of a second or so when the bridge has gone. They may have gone out all the same.
+/// or base32 is looked up the first time, which blocks, within i2psock_dgram_set_timeout() and lookup_timeout, and is
+/// then remembered for ten minutes, by all handles of the destination. On a non-blocking socket, or with MSG_DONTWAIT,
+/// one that is not known is I2PSOCK_STATE: look it up first with i2psock_dest_lookup_start() or i2psock_dest_lookup(),
+/// which is remembered in the same way (the last 1024 names). `flags`: 0, MSG_DONTWAIT, MSG_NOSIGNAL. `options` may be
+/// NULL: from_port, to_port, protocol (raw), expires (seconds), send_tags, tag_threshold, send_leaseset (0 or 1), which
+/// only some routers know; others lose the datagram, so the destination must have been opened with header_options=1.
+/// I2PSOCK_OK: handed to the bridge, nothing more is ever known; I2PSOCK_BLOCK: no room; I2PSOCK_INVALID: a wrong size
+/// (in band: see in_band_max) or address; I2PSOCK_STATE: a name that has to be looked up first; I2PSOCK_NETWORK: the
+/// name does not resolve (leaflet's NSError); I2PSOCK_UNSUPPORTED: options without header_options; I2PSOCK_CLOSED: the
+/// destination has ended; I2PSOCK_TIMEOUT; I2PSOCK_IO, with ECONNREFUSED when nothing listens at the controller's
+/// option "udp": every time, where the system tells, but for the datagrams of a second or so when the bridge has gone.
+/// They may have gone out all the same.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_to(
     dgram: Option<&i2psock_dgram>,
@@ -279,10 +278,10 @@ pub struct i2psock_incoming {
 }
 
 /// Sends `count` datagrams in order, as i2psock_dgram_send_to() would one after the other, but on Linux with one system
-/// call for up to 16 of them (not with in_band), and another one about once a second, to see whether the bridge listens.
-/// `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the datagram after those is the one
-/// it is about, and nothing of that one or those behind it was sent; statuses as i2psock_dgram_send_to(). A name that is not
-/// known yet is looked up when it is its datagram's turn.
+/// call for up to 16 of them (not with in_band), and another one about once a second, to see whether the bridge
+/// listens. `*sent`, which may be NULL, is how many went; I2PSOCK_OK: all. With any other status the datagram after
+/// those is the one it is about, and nothing of that one or those behind it was sent; statuses as
+/// i2psock_dgram_send_to(). A name that is not known yet is looked up when it is its datagram's turn.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_send_many(
     dgram: Option<&i2psock_dgram>,
@@ -335,14 +334,15 @@ unsafe fn outgoing(one: &i2psock_outgoing) -> Result<Outgoing<'_>> {
     Ok(Outgoing { address, payload })
 }
 
-/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there, on
-/// Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in the
-/// room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and counted
-/// and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written to. `from`
-/// may be the same for several elements, and then tells about the last. It is fastest with elements of one capacity: at
-/// one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK would show the
-/// first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the first one: an error
-/// behind it is returned by the next call. With option report_source every datagram costs a system call.
+/// Receives up to `count` datagrams: waits for the first like i2psock_dgram_recv_from() and takes what else is there,
+/// on Linux with one system call for up to 16. `*received` is how many; they are in the first elements, each payload in
+/// the room of its own element, in the order of their arrival. What is not from the bridge or malformed is dropped and
+/// counted and leaves no gap. The rooms must not overlap, and those behind the first `*received` may have been written
+/// to. `from` may be the same for several elements, and then tells about the last. It is fastest with elements of one
+/// capacity: at one that has less than that before it another system call begins. `flags`: 0, MSG_DONTWAIT; MSG_PEEK
+/// would show the first one again and again and is I2PSOCK_INVALID. Statuses as i2psock_dgram_recv_from(), for the
+/// first one: an error behind it is returned by the next call. With option report_source every datagram costs a system
+/// call.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_dgram_recv_many(
     dgram: Option<&i2psock_dgram>,

@@ -15,8 +15,8 @@ use crate::ffi::guard::{self, Handle};
 /// A connected stream: a socket (leaflet's StreamSocket). One thread may send while another receives.
 ///
 /// i2psock_stream_fd() is an ordinary connected stream socket with nothing of the payload held back in this library, so
-/// poll, select, epoll, read, write, sendfile, fdopen, getsockopt, setsockopt and fcntl do what they always do. Some calls
-/// would work on the connection to the bridge instead of on I2P, so do not use them on it; use these:
+/// poll, select, epoll, read, write, sendfile, fdopen, getsockopt, setsockopt and fcntl do what they always do. Some
+/// calls would work on the connection to the bridge instead of on I2P, so do not use them on it; use these:
 ///   bind, listen           nothing: a destination is always bound
 ///   accept, connect        i2psock_dest_accept(), i2psock_dest_connect()
 ///   sendto, recvfrom       i2psock_stream_send(), i2psock_stream_recv(): a stream has one peer
@@ -149,8 +149,8 @@ pub unsafe extern "C" fn i2psock_stream_send(
 /// is 0. `flags`: 0, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL. I2PSOCK_BLOCK: nothing there on a non-blocking stream or with
 /// MSG_DONTWAIT; I2PSOCK_TIMEOUT: nothing came within i2psock_stream_set_timeout(); I2PSOCK_CLOSED: the stream has
 /// ended, every time; I2PSOCK_STATE: the descriptor was taken. If the stream was cut off and what has come may not be
-/// all, i2psock_error_os_error() is ECONNRESET, for this and all later calls on it, whichever met the reset first; 0 after
-/// an orderly end. After the loss of the session the message says why that was.
+/// all, i2psock_error_os_error() is ECONNRESET, for this and all later calls on it, whichever met the reset first; 0
+/// after an orderly end. After the loss of the session the message says why that was.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_recv(
     stream: Option<&i2psock_stream>,
@@ -258,7 +258,8 @@ pub extern "C" fn i2psock_stream_unsent(stream: Option<&i2psock_stream>) -> i64 
 /// Closes a stream and frees the handle, whatever the status. Waits up to `timeout_ms` (-1: as long as it takes) until
 /// the bridge has taken all that was written, dropping what still arrives; nothing is said about the peer. I2PSOCK_OK:
 /// taken; I2PSOCK_TIMEOUT: not in time, the rest may be lost; I2PSOCK_CLOSED: the stream was reset (even if nothing was
-/// left to take; os_error is ECONNRESET) or shut down before, and the rest is lost. In a poll loop use i2psock_stream_unsent(). NULL is allowed.
+/// left to take; os_error is ECONNRESET) or shut down before, and the rest is lost. In a poll loop use
+/// i2psock_stream_unsent(). NULL is allowed.
 #[no_mangle]
 pub unsafe extern "C" fn i2psock_stream_close(
     stream: *mut i2psock_stream,

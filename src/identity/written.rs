@@ -32,7 +32,7 @@ pub(super) fn read(text: &str, shortest: usize) -> Written<'_> {
     } else if !matches!(path, "" | "/") {
         Some("an address has no path")
     } else if port != "0" {
-        Some("a port is no part of an address, it goes into option to_port")
+        Some("a port is not part of an address: it goes into option to_port")
     } else {
         None
     };

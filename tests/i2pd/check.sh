@@ -35,14 +35,6 @@ over() {
     shift
     case $kind in
     i2pd) script timeout --foreground 900 "$@" i2pd ;;
-    # It crashes by itself now and then: what fails over it is told, but in CI nothing fails of it.
-    sid)
-        if [ -z "${CI:-}" ]; then
-            I2PD=$fetched/$kind script timeout --foreground 900 "$@" i2pd-net
-        elif ! I2PD=$fetched/$kind CHECK_RESULTS='' timeout --foreground 900 "$@" i2pd-net; then
-            CI='' skip "not everything works over i2pd of Debian unstable: see above"
-        fi
-        ;;
     *) I2PD=$fetched/$kind script timeout --foreground 900 "$@" i2pd-net ;;
     esac
 }

@@ -108,9 +108,6 @@ recovers() {
     # more it takes them to get there.
     if reached "$2" "$limit" 3500; then
         first="$(seconds "$took") s"
-    # On a busy machine i2pd may need another minute until its network knows the new lease set: that is told, and not dead.
-    elif reached "$(now)" 60000; then
-        first="$(seconds "$(($(now) - $2))") s (late)"
     else
         first='never' result=1
         echo "nobody reaches it within $(seconds "$limit") s"

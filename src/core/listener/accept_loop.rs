@@ -9,16 +9,12 @@ use crate::core::bridge::BridgeConnection;
 use crate::core::destination::Follower;
 use crate::core::drive::{after, earlier, passed, Backoff, Deadline, Progress, Watched};
 use crate::core::listener::forward::Forward;
-use crate::core::session::{accepted, AbandonedAccept, Session};
+use crate::core::session::{accept_pauses, accepted, AbandonedAccept, Session};
 use crate::core::stream::Stream;
 use crate::error::{Error, Operation, Result};
 use crate::protocol::request::Request;
 use crate::sys::lock::{Rank, RankedMutex};
 use crate::sys::{Wake, Watch};
-
-/// Pause after the second consecutive failure and later ones, doubled each time up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The accepts of one listener, and the streams not fetched yet.
 pub(super) struct AcceptLoop {
@@ -58,7 +54,7 @@ impl AcceptLoop {
     /// `backlog` limits streams and accepts in total.
     pub(super) fn new(backlog: usize, width: usize, forward: Option<Forward>) -> Result<Arc<Self>> {
         let system = |error| Error::io(Operation::Accept, "a descriptor for the listener", &error);
-        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let backoff = accept_pauses();
         let armed = Armed { session: None, accepts: Vec::new(), width, forward, backoff, pause: None };
         Ok(Arc::new(AcceptLoop {
             backlog,

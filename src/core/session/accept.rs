@@ -18,10 +18,10 @@ use crate::protocol::line::Fields;
 use crate::protocol::request::{Outcome, Request};
 use crate::sys::{self, Watch};
 
-/// Pauses before an accept that the router has dropped is asked for again: starts with the first and doubles up to the
-/// longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses before an accept is asked for again, doubled each time up to the longest.
+pub(crate) fn accept_pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(20), Duration::from_secs(5))
+}
 
 /// Starts accepting one stream. Resumes an abandoned accept, if there is one: the bridge may be about to hand the next
 /// stream to it.
@@ -70,8 +70,7 @@ struct Accept {
 
 impl Accept {
     fn new(session: &Arc<Session>, call: Option<Call<Stream>>) -> Self {
-        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        Accept { session: Arc::clone(session), call, watch: None, past: 0, again: None, backoff }
+        Accept { session: Arc::clone(session), call, watch: None, past: 0, again: None, backoff: accept_pauses() }
     }
 
     fn ask(&mut self) -> Result<()> {

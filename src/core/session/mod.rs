@@ -18,7 +18,7 @@ mod spec;
 mod target_cache;
 
 pub(crate) use abandoned_accepts::AbandonedAccept;
-pub(crate) use accept::{accept, accepted};
+pub(crate) use accept::{accept, accept_pauses, accepted};
 pub(crate) use call::Call;
 pub(crate) use control_socket::ControlSocket;
 pub(crate) use datagram_port::{DatagramPort, Path};
